@@ -1,0 +1,89 @@
+"""Reading a SessionPolicy: from the very manifest that ``kubectl apply`` takes, or from the API server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from policy.model import Model
+from policy.names import API_VERSION, KIND
+from policy.report import Count
+from policy.spec import SessionPolicySpec
+
+
+class InvalidPolicyError(ValueError):
+    """The policy cannot be used.
+
+    Attributes:
+        problems: one line for each problem, beginning with the field, e.g. ``spec.cleanupBatchSize: …``.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Metadata(BaseModel):
+    """What is used of a resource's metadata; the API server fills in much more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+    namespace: Annotated[str, Field(min_length=1, max_length=63)] = "default"
+    generation: Count | None = None
+
+
+class SessionPolicy(Model):
+    """A SessionPolicy resource without its status."""
+
+    api_version: Literal["sessionpolicy.dev/v1alpha1"] = API_VERSION  # type: ignore[assignment]
+    kind: Literal["SessionPolicy"] = KIND  # type: ignore[assignment]
+    metadata: Metadata
+    spec: SessionPolicySpec
+
+
+def parse_policy(resource: Mapping[str, Any]) -> SessionPolicy:
+    """The policy in a decoded manifest; its status, if any, is ignored.
+
+    Raises:
+        InvalidPolicyError: a field is unknown, missing, of the wrong type or out of range.
+    """
+    try:
+        # Strict JSON, by the names users write: what the API server would refuse is refused here as well.
+        text = json.dumps({k: v for k, v in resource.items() if k != "status"}, default=str)
+        return SessionPolicy.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise InvalidPolicyError([_problem(e) for e in error.errors(include_url=False)]) from error
+
+
+def load_policy(text: str) -> SessionPolicy:
+    """The one SessionPolicy in a YAML or JSON text that may hold other resources too.
+
+    Raises:
+        InvalidPolicyError: the text is not YAML, holds no SessionPolicy or several, or the policy is invalid.
+    """
+    try:
+        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InvalidPolicyError([f"the policy is not valid YAML{where}: {getattr(error, 'problem', error)}"]) from error
+    policies = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+    if len(policies) != 1:
+        raise InvalidPolicyError([f"expected one resource of kind {KIND} ({API_VERSION}), found {len(policies)}"])
+    return parse_policy(policies[0])
+
+
+def _problem(error: Any) -> str:
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown field; check its spelling (`session-policy crd` prints the schema)"
+    elif error["type"] == "missing":
+        message = "required field is missing"
+    # The value itself is not repeated: a URL pasted into the wrong field may hold a password.
+    return f"{field}: {message}" if field else message

@@ -1,0 +1,46 @@
+"""The base of every model: immutable, strict about unknown fields, camelCase outside, with rules in two languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.alias_generators import to_camel
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule over several fields, told twice: to the API server and to Python.
+
+    Attributes:
+        cel: the rule as a CEL expression over ``self``, for ``x-kubernetes-validations``.
+        message: what a person reads when it is broken; names the field and the remedy.
+        holds: the same rule over the Python model. A test holds the two to the same verdicts.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool]
+
+
+class Model(BaseModel):
+    """Base of the models of spec, status and report."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> Self:
+        broken = [rule.message for rule in self.rules if not rule.holds(self)]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    def to_json_object(self) -> dict[str, Any]:
+        """The model as the JSON object Kubernetes stores: camelCase, without fields that are not set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,45 @@
+"""Names that both sides, and the people who use them, rely on."""
+
+from __future__ import annotations
+
+import hashlib
+
+GROUP = "sessionpolicy.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "SessionPolicy"
+PLURAL = "sessionpolicies"
+SINGULAR = "sessionpolicy"
+SHORT_NAME = "spol"
+
+POLICY_LABEL = f"{GROUP}/policy"
+"""On CronJobs, Jobs and Pods: the policy's name, shortened like the CronJob's."""
+
+RUN_REQUEST_ANNOTATION = f"{GROUP}/run-requested-at"
+"""On a SessionPolicy: any new value asks for one run now."""
+
+SPEC_ENV = "SESSION_POLICY"
+"""Environment variable of the job's container that holds the policy's manifest as JSON."""
+
+DATABASE_URL_ENV = "DATABASE_URL"
+REDIS_URL_ENV = "REDIS_URL"
+JOB_UID_ENV = "SESSION_POLICY_JOB_UID"
+TERMINATION_MESSAGE_PATH = "/dev/termination-log"
+
+# A CronJob's name plus "-" and the 10 or 11 characters Kubernetes appends must fit a 63-character Pod host name.
+_MAX_CRON_JOB_NAME = 52
+_DIGEST_LENGTH = 8
+
+
+def cron_job_name(policy_name: str) -> str:
+    """The name of a policy's CronJob, also used as its label value.
+
+    It is the policy's own name where that fits the 52 characters a CronJob may have, else its beginning and a digest
+    of the whole, so that two long names that begin alike stay apart.
+    """
+    # A label value may hold dots, and so may a CronJob's name; only the length has to be cut.
+    if len(policy_name) <= _MAX_CRON_JOB_NAME:
+        return policy_name
+    digest = hashlib.sha256(policy_name.encode()).hexdigest()[:_DIGEST_LENGTH]
+    head = policy_name[: _MAX_CRON_JOB_NAME - _DIGEST_LENGTH - 1].rstrip("-.")
+    return f"{head}-{digest}"

@@ -1,0 +1,59 @@
+"""Session lifetimes by kind of application (R4.2), and the lifetime a policy ends up with (R4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policy.spec import SessionPolicySpec
+
+DEFAULT_IDLE_SECONDS = 1800
+
+_MINUTE = 60
+_HOUR = 60 * _MINUTE
+_DAY = 24 * _HOUR
+
+
+class Profile(StrEnum):
+    """A kind of application with customary session lifetimes."""
+
+    FINANCE = "Finance"
+    HEALTHCARE = "Healthcare"
+    ECOMMERCE = "ECommerce"
+    MEDIA = "Media"
+    GAMES = "Games"
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long a session may live, in seconds.
+
+    Attributes:
+        idle: since the last access (sliding).
+        absolute: since the session began; None for no such limit. With both, whichever comes first ends the session.
+    """
+
+    idle: int
+    absolute: int | None
+
+
+# Where custom gives a range (finance: 5-10 minutes idle), the profile takes its longer end: a session is never ended
+# sooner than anyone would expect of that kind of application.
+PROFILES: dict[Profile, Lifetime] = {
+    Profile.FINANCE: Lifetime(idle=10 * _MINUTE, absolute=30 * _MINUTE),
+    Profile.HEALTHCARE: Lifetime(idle=15 * _MINUTE, absolute=60 * _MINUTE),
+    Profile.ECOMMERCE: Lifetime(idle=30 * _MINUTE, absolute=24 * _HOUR),
+    Profile.MEDIA: Lifetime(idle=1 * _HOUR, absolute=7 * _DAY),
+    Profile.GAMES: Lifetime(idle=2 * _HOUR, absolute=30 * _DAY),
+}
+
+
+def resolve_lifetime(spec: SessionPolicySpec) -> Lifetime:
+    """The lifetime a policy asks for: explicit fields win over the profile, the profile over the defaults."""
+    base = PROFILES[spec.profile] if spec.profile else Lifetime(idle=DEFAULT_IDLE_SECONDS, absolute=None)
+    return Lifetime(
+        idle=spec.session_timeout_seconds or base.idle,
+        absolute=spec.absolute_timeout_seconds or base.absolute,
+    )

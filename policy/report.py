@@ -1,0 +1,115 @@
+"""The report of one run: what the cleanup container leaves in its termination message.
+
+The controller treats it as untrusted input: it is parsed strictly, and every field is bounded, before any of it
+reaches a status.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema
+
+from policy.model import Model
+
+MAX_MESSAGE_LENGTH = 512
+
+
+def _to_utc_seconds(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs a zone")
+    return value.astimezone(UTC).replace(microsecond=0)
+
+
+Timestamp = Annotated[
+    datetime,
+    AfterValidator(_to_utc_seconds),
+    PlainSerializer(lambda value: value.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""A point in time as Kubernetes writes it: RFC 3339, UTC, whole seconds."""
+
+
+def printable(text: str, limit: int = MAX_MESSAGE_LENGTH) -> str:
+    """The text on one line, without control characters, cut to the limit with an ellipsis."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH), AfterValidator(printable)]
+Reason = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9]{0,62}[A-Za-z0-9])?$")]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "Succeeded"
+    DEGRADED = "Degraded"
+    """Something was left undone: a batch failed, a limit or the time was reached."""
+    SKIPPED = "Skipped"
+    """Another run held the lock; nothing was done."""
+    FAILED = "Failed"
+
+
+class SessionCounts(Model):
+    """Sessions in the database, counted during the run. In a dry run nothing is deleted."""
+
+    active: Count = 0
+    """Live sessions after the run."""
+    expired: Count = 0
+    """Found past their timeout."""
+    over_limit: Count = 0
+    """Live sessions found over their user's limit."""
+    evicted: Count = 0
+    """Deleted because their user was over the limit."""
+    deleted: Count = 0
+    """Deleted from the database, for whatever reason."""
+    failed: Count = 0
+    """Could not be deleted."""
+    remaining: Count = 0
+    """Due to go, but still there: the run ended, or a limit was reached, first."""
+
+
+class RedisCounts(Model):
+    """What happened in Redis."""
+
+    sessions: Count = 0
+    """Session keys seen."""
+    deleted: Count = 0
+    """Session keys deleted, for whatever reason."""
+    orphaned: Count = 0
+    """Session keys found without a live database row."""
+    missing: Count = 0
+    """Live database rows found without a session key."""
+    index_entries_removed: Count = 0
+    """Entries removed from user indexes."""
+    ttl_added: Count = 0
+    """Session keys that had no TTL and got one."""
+
+
+class RunReport(Model):
+    """The outcome of one run."""
+
+    outcome: Outcome
+    """How the run ended: Succeeded, Degraded, Skipped or Failed."""
+    reason: Reason
+    """Why, in one CamelCase word that programs may compare."""
+    message: Message
+    """Why, for people."""
+    start_time: Timestamp
+    """When the run began."""
+    completion_time: Timestamp
+    """When the run ended."""
+    duration_seconds: Annotated[float, Field(ge=0, le=10**7)]
+    """How long the run took, in seconds."""
+    dry_run: bool = False
+    """Whether the run only looked."""
+    policy_generation: Count | None = None
+    """metadata.generation of the policy that the run obeyed."""
+    sessions: SessionCounts = SessionCounts()
+    """Sessions in the database."""
+    redis: RedisCounts | None = None
+    """Redis, where the policy has one."""

@@ -1,0 +1,264 @@
+"""The spec of a SessionPolicy: what a platform engineer writes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from policy.model import Model, Rule
+from policy.profiles import Profile
+from policy.stores import Columns, Stores
+
+_YEAR_SECONDS = 366 * 24 * 3600
+
+
+class OnExceed(StrEnum):
+    """What happens to a user's sessions over the limit."""
+
+    EVICT_LEAST_RECENTLY_USED = "EvictLeastRecentlyUsed"
+    EVICT_OLDEST = "EvictOldest"
+    EVICT_NEWEST = "EvictNewest"
+    REPORT = "Report"
+
+
+class Concurrency(Model):
+    """What happens when a user has more than maxConcurrentSessions."""
+
+    on_exceed: OnExceed = OnExceed.EVICT_LEAST_RECENTLY_USED
+    """Which of the user's sessions are deleted until the limit holds; Report only counts them."""
+    exempt_users: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=1000)] = []
+    """User ids that may have any number of sessions, e.g. service accounts."""
+
+
+class OnMissingRedisSession(StrEnum):
+    """What happens to a live database row whose Redis session is gone."""
+
+    REPORT = "Report"
+    DELETE = "Delete"
+
+
+class Sync(Model):
+    """How Redis and the database are made to agree. The database decides; Redis follows."""
+
+    on_missing_redis_session: OnMissingRedisSession = OnMissingRedisSession.REPORT
+    """A live row whose Redis session is gone: Report counts it, Delete ends the session. Choose Delete only if Redis
+    never loses data while sessions are live."""
+    grace_seconds: Annotated[int, Field(ge=1, le=600)] = 5
+    """How long a login may take between its write to one store and to the other. What looks orphaned is looked at again
+    after this time before it goes."""
+
+
+class Safety(Model):
+    """Limits that a run never crosses, whatever the rest of the policy says."""
+
+    max_delete_percent: Annotated[int, Field(ge=1, le=100)] = 50
+    """If more than this share of all sessions would go, none does and the run fails. Raise it for a first run on a backlog,
+    after a dry run."""
+    always_allowed_deletions: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """The share is not applied to a run that would delete no more sessions than this."""
+    max_deletions: Annotated[int, Field(ge=0, le=10_000_000_000)] = 0
+    """The most sessions one run may delete; the rest is left to the next run. 0 means no such limit."""
+    clock_skew_seconds: Annotated[int, Field(ge=0, le=300)] = 5
+    """How far clocks may differ. A session must be past its timeout by more than this to go, and a run refuses to work when
+    the clocks of container, database and Redis are further apart."""
+
+
+class Retry(Model):
+    """How often and how patiently something is tried again."""
+
+    attempts: Annotated[int, Field(ge=0, le=10)] = 3
+    """How often it is tried again after the first failure."""
+    delay_seconds: Annotated[int, Field(ge=0, le=300)] = 30
+    """Pause before each new attempt, in seconds."""
+
+
+class DeletionRetry(Retry):
+    """As Retry, with a shorter pause."""
+
+    delay_seconds: Annotated[int, Field(ge=0, le=300)] = 10
+    """Pause before each new attempt, in seconds."""
+
+
+class Retries(Model):
+    """Retries within one run."""
+
+    deletion: DeletionRetry = DeletionRetry()
+    """A batch of deletions that failed. When attempts are used up, the run goes on without it."""
+    database: Retry = Retry()
+    """A database that cannot be reached, or an update that failed."""
+    redis: Retry = Retry()
+    """A Redis that cannot be reached."""
+
+
+class Statistics(Model):
+    """Statistics kept in the database, in the tables that `session-policy init` creates."""
+
+    enabled: bool = True
+    """Whether statistics and the per-user history are kept. Without their tables a run warns and goes on."""
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    """How long statistics and history are kept, in days."""
+
+
+def _quantity_schema() -> dict[str, Any]:
+    pattern = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+    return {"anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": pattern, "x-kubernetes-int-or-string": True}
+
+
+Quantity = Annotated[int | str, WithJsonSchema(_quantity_schema())]
+
+
+class Resources(Model):
+    """Compute resources of the cleanup container."""
+
+    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] = {}
+    """What is reserved, e.g. {cpu: 100m, memory: 128Mi}. What is left out takes the operator's default."""
+    limits: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] = {}
+    """What may be used at most. What is left out takes the operator's default."""
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration's key is compared."""
+
+    EQUAL = "Equal"
+    EXISTS = "Exists"
+
+
+class TaintEffect(StrEnum):
+    """Effect of the taint that is tolerated."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(Model):
+    """A taint the Pod tolerates, as in a Pod's spec."""
+
+    key: Annotated[str, Field(max_length=316)] | None = None
+    """Key of the taint."""
+    operator: TolerationOperator = TolerationOperator.EQUAL
+    """Equal or Exists."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """Value of the taint."""
+    effect: TaintEffect | None = None
+    """Effect of the taint; empty for all."""
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a NoExecute taint is tolerated, in seconds."""
+
+
+class JobOptions(Model):
+    """How the run's Pod is made. Image, command and service account belong to the operator, not to the policy."""
+
+    timeout_seconds: Annotated[int, Field(ge=30, le=86400)] = 600
+    """Time limit of one attempt, in seconds. The run stops itself a little earlier and reports what remains."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a failed attempt is repeated with a new Pod."""
+    resources: Resources = Resources()
+    """Compute resources of the container."""
+    node_selector: dict[str, str] = {}
+    """Labels a node must have."""
+    tolerations: Annotated[list[Toleration], Field(max_length=50)] = []
+    """Taints the Pod tolerates."""
+
+
+# The API server estimates what a CEL rule may cost from the lengths of what it reads: keep strings bounded.
+_SCHEDULE_MAX_LENGTH = 128
+
+
+def _columns(spec: SessionPolicySpec) -> Columns | None:
+    table = spec.stores.database.table
+    return table.columns if table else None
+
+
+def _maps(spec: SessionPolicySpec, *fields: str) -> bool:
+    """Whether the spec's own columns, if it has any, map all these fields; presets map what they need."""
+    columns = _columns(spec)
+    return columns is None or all(getattr(columns, field) is not None for field in fields)
+
+
+_HAS_COLUMNS = "has(self.stores.database.table) && has(self.stores.database.table.columns)"
+_COLUMNS = "self.stores.database.table.columns"
+
+
+def _evicts(spec: SessionPolicySpec, *kinds: OnExceed) -> bool:
+    return spec.max_concurrent_sessions > 0 and spec.concurrency.on_exceed in kinds and _maps(spec, "user_id")
+
+
+class SessionPolicySpec(Model):
+    """How sessions are kept healthy: where they are, how long they live, how many a user may have, when it is checked."""
+
+    schedule: Annotated[str, Field(min_length=1, max_length=_SCHEDULE_MAX_LENGTH)] = "50 * * * *"
+    """When runs start: a cron expression of five fields. The API server judges it as a CronJob's."""
+    time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
+    """IANA time zone of the schedule, e.g. Europe/Berlin."""
+    suspend: bool = False
+    """Stops scheduled runs. A running one goes on; runs asked for by annotation still start."""
+    dry_run: bool = False
+    """Runs find and report everything and change nothing."""
+    profile: Profile | None = None
+    """Lifetimes customary for a kind of application. Fields set explicitly win."""
+    session_timeout_seconds: Annotated[int, Field(ge=60, le=_YEAR_SECONDS)] | None = None
+    """Idle timeout: a session not used for this long has expired, in seconds. Default: the profile's, else 1800."""
+    absolute_timeout_seconds: Annotated[int, Field(ge=60, le=10 * _YEAR_SECONDS)] | None = None
+    """Absolute timeout: a session older than this has expired however much it is used, in seconds. Default: the
+    profile's, else none."""
+    cleanup_batch_size: Annotated[int, Field(ge=1, le=50_000)] = 1000
+    """How many sessions are deleted in one transaction."""
+    max_concurrent_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    """How many live sessions a user may have; 0 means any number. Applies where a user column is mapped."""
+    concurrency: Concurrency = Concurrency()
+    """What happens over that limit."""
+    stores: Stores
+    """Where the sessions are."""
+    sync: Sync = Sync()
+    """How Redis and the database are made to agree."""
+    safety: Safety = Safety()
+    """What a run never does."""
+    retries: Retries = Retries()
+    """Retries within a run."""
+    statistics: Statistics = Statistics()
+    """Statistics kept in the database."""
+    job: JobOptions = JobOptions()
+    """How the run's Pod is made."""
+
+    rules = (
+        Rule(
+            cel="!has(self.absoluteTimeoutSeconds) || !has(self.sessionTimeoutSeconds) || "
+            "self.absoluteTimeoutSeconds >= self.sessionTimeoutSeconds",
+            message="absoluteTimeoutSeconds must not be shorter than sessionTimeoutSeconds: "
+            "the idle timeout could never be reached",
+            holds=lambda s: (
+                s.absolute_timeout_seconds is None
+                or s.session_timeout_seconds is None
+                or s.absolute_timeout_seconds >= s.session_timeout_seconds
+            ),
+        ),
+        Rule(
+            cel=f"!has(self.absoluteTimeoutSeconds) || !({_HAS_COLUMNS}) || has({_COLUMNS}.createdAt)",
+            message="absoluteTimeoutSeconds needs stores.database.table.columns.createdAt",
+            holds=lambda s: s.absolute_timeout_seconds is None or _maps(s, "created_at"),
+        ),
+        Rule(
+            cel=f"!has(self.sessionTimeoutSeconds) || !({_HAS_COLUMNS}) || has({_COLUMNS}.lastAccessedAt)",
+            message="sessionTimeoutSeconds needs stores.database.table.columns.lastAccessedAt",
+            holds=lambda s: s.session_timeout_seconds is None or _maps(s, "last_accessed_at"),
+        ),
+        Rule(
+            cel=f"self.maxConcurrentSessions == 0 || !({_HAS_COLUMNS}) || !has({_COLUMNS}.userId) || "
+            f"self.concurrency.onExceed != 'EvictLeastRecentlyUsed' || has({_COLUMNS}.lastAccessedAt)",
+            message="concurrency.onExceed EvictLeastRecentlyUsed needs stores.database.table.columns.lastAccessedAt; "
+            "map it or choose another onExceed",
+            holds=lambda s: not _evicts(s, OnExceed.EVICT_LEAST_RECENTLY_USED) or _maps(s, "last_accessed_at"),
+        ),
+        Rule(
+            cel=f"self.maxConcurrentSessions == 0 || !({_HAS_COLUMNS}) || !has({_COLUMNS}.userId) || "
+            f"!(self.concurrency.onExceed in ['EvictOldest', 'EvictNewest']) || has({_COLUMNS}.createdAt)",
+            message="concurrency.onExceed EvictOldest and EvictNewest need stores.database.table.columns.createdAt; "
+            "map it or choose another onExceed",
+            holds=lambda s: (
+                not _evicts(s, OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST) or _maps(s, "created_at")
+            ),
+        ),
+    )

@@ -1,0 +1,93 @@
+"""The status of a SessionPolicy: what the controller writes and people read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from policy.model import Model
+from policy.report import Count, Message, Reason, RunReport, Timestamp
+
+HISTORY_LIMIT = 10
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class ConditionType(StrEnum):
+    """The conditions a policy may have."""
+
+    READY = "Ready"
+    LAST_RUN_SUCCEEDED = "LastRunSucceeded"
+    STALLED = "Stalled"
+    RUNNING = "Running"
+
+
+class Condition(Model):
+    """One aspect of the policy's state, by Kubernetes' conventions."""
+
+    type: ConditionType
+    """Ready, LastRunSucceeded; Stalled and Running only while true."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    reason: Reason
+    """Why, in one CamelCase word."""
+    message: Message = ""
+    """Why, for people, with what to do about it."""
+    last_transition_time: Timestamp
+    """When status last changed."""
+    observed_generation: Count
+    """metadata.generation this was judged from."""
+
+
+class Trigger(StrEnum):
+    """What started a run."""
+
+    SCHEDULE = "Schedule"
+    REQUEST = "Request"
+    """The policy's run-requested-at annotation."""
+    MANUAL = "Manual"
+    """A Job somebody made from the CronJob."""
+
+
+class RunRecord(RunReport):
+    """A finished run as the status keeps it: the report, and what only the cluster knows."""
+
+    job_name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the Job."""
+    job_uid: Annotated[str, Field(min_length=1, max_length=64, alias="jobUID")]
+    """UID of the Job; a Job is recorded once."""
+    trigger: Trigger
+    """Schedule, Request or Manual."""
+
+
+class SessionPolicyStatus(Model):
+    """What is known of the policy and its runs."""
+
+    observed_generation: Count | None = None
+    """metadata.generation the controller last acted on."""
+    conditions: list[Condition] = []
+    """Ready, LastRunSucceeded and, while they hold, Stalled and Running."""
+    cron_job_name: Annotated[str, Field(max_length=253)] | None = None
+    """Name of the CronJob that starts the runs."""
+    next_schedule_time: Timestamp | None = None
+    """When the next run is due."""
+    last_schedule_time: Timestamp | None = None
+    """When a run was last started by schedule."""
+    last_success_time: Timestamp | None = None
+    """When a run last ended well."""
+    consecutive_failures: Count = 0
+    """Runs since then that did not end well; skipped ones do not count."""
+    last_handled_run_request: Annotated[str, Field(max_length=256)] | None = None
+    """The value of the run-requested-at annotation that was last acted on."""
+    last_run: RunRecord | None = None
+    """The run that finished last."""
+    history: Annotated[list[RunRecord], Field(max_length=HISTORY_LIMIT)] = []
+    """The last ten runs, newest first."""
