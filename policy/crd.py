@@ -90,8 +90,8 @@ def _printer_columns() -> list[dict[str, Any]]:
 def _resource_schema() -> dict[str, Any]:
     return {
         "type": "object",
-        "description": "A SessionPolicy keeps the login sessions of one application healthy: a CronJob made from it deletes what "
-        "has expired, enforces limits, makes Redis and the database agree, and reports into its status.",
+        "description": "A SessionPolicy keeps the login sessions of one application healthy: a CronJob made from it "
+        "deletes what has expired, enforces limits, makes Redis and the database agree, and reports into its status.",
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
@@ -175,5 +175,3 @@ def _implied(value: Any, schema: Mapping[str, Any]) -> bool:
     if "properties" in schema:
         return not _explicit(value, schema["properties"])
     return bool(schema["default"] == value)
-
-

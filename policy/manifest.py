@@ -71,7 +71,9 @@ def load_policy(text: str) -> SessionPolicy:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InvalidPolicyError([f"the policy is not valid YAML{where}: {getattr(error, 'problem', error)}"]) from error
+        raise InvalidPolicyError(
+            [f"the policy is not valid YAML{where}: {getattr(error, 'problem', error)}"]
+        ) from error
     policies = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
     if len(policies) != 1:
         raise InvalidPolicyError([f"expected one resource of kind {KIND} ({API_VERSION}), found {len(policies)}"])

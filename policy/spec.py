@@ -45,7 +45,10 @@ class Sync(Model):
     on_missing_redis_session: OnMissingRedisSession = OnMissingRedisSession.REPORT
     """A live row whose Redis session is gone: Report counts it, Delete ends the session. Choose Delete only if Redis
     never loses data while sessions are live."""
-    grace_seconds: Annotated[int, Field(ge=1, le=600)] = 5
+    default_ttl_seconds: Annotated[int, Field(ge=60, le=10 * _YEAR_SECONDS)] = 30 * 24 * 3600
+    """A session key without a TTL gets one, so that it cannot stay for ever: until its absolute timeout or, where there
+    is none, this long. It is no idle timeout: an application that never renews it would lose sessions in use."""
+    grace_seconds: Annotated[int, Field(ge=0, le=600)] = 5
     """How long a login may take between its write to one store and to the other. What looks orphaned is looked at again
     after this time before it goes."""
 
@@ -54,15 +57,15 @@ class Safety(Model):
     """Limits that a run never crosses, whatever the rest of the policy says."""
 
     max_delete_percent: Annotated[int, Field(ge=1, le=100)] = 50
-    """If more than this share of all sessions would go, none does and the run fails. Raise it for a first run on a backlog,
-    after a dry run."""
+    """If more than this share of all sessions would go, none does and the run fails. Raise it for a first run on a
+    backlog, after a dry run."""
     always_allowed_deletions: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """The share is not applied to a run that would delete no more sessions than this."""
     max_deletions: Annotated[int, Field(ge=0, le=10_000_000_000)] = 0
     """The most sessions one run may delete; the rest is left to the next run. 0 means no such limit."""
     clock_skew_seconds: Annotated[int, Field(ge=0, le=300)] = 5
-    """How far clocks may differ. A session must be past its timeout by more than this to go, and a run refuses to work when
-    the clocks of container, database and Redis are further apart."""
+    """How far clocks may differ. A session must be past its timeout by more than this to go, and a run refuses to work
+    when the clocks of container, database and Redis are further apart."""
 
 
 class Retry(Model):
@@ -102,8 +105,13 @@ class Statistics(Model):
 
 
 def _quantity_schema() -> dict[str, Any]:
-    pattern = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
-    return {"anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": pattern, "x-kubernetes-int-or-string": True}
+    number = r"(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+    pattern = rf"^(\+|-)?{number}(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?{number}))?$"
+    return {
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "pattern": pattern,
+        "x-kubernetes-int-or-string": True,
+    }
 
 
 Quantity = Annotated[int | str, WithJsonSchema(_quantity_schema())]
@@ -187,7 +195,7 @@ def _evicts(spec: SessionPolicySpec, *kinds: OnExceed) -> bool:
 
 
 class SessionPolicySpec(Model):
-    """How sessions are kept healthy: where they are, how long they live, how many a user may have, when it is checked."""
+    """How sessions are kept healthy: where they are, how long they live, how many a user may have."""
 
     schedule: Annotated[str, Field(min_length=1, max_length=_SCHEDULE_MAX_LENGTH)] = "50 * * * *"
     """When runs start: a cron expression of five fields. The API server judges it as a CronJob's."""
@@ -257,8 +265,6 @@ class SessionPolicySpec(Model):
             f"!(self.concurrency.onExceed in ['EvictOldest', 'EvictNewest']) || has({_COLUMNS}.createdAt)",
             message="concurrency.onExceed EvictOldest and EvictNewest need stores.database.table.columns.createdAt; "
             "map it or choose another onExceed",
-            holds=lambda s: (
-                not _evicts(s, OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST) or _maps(s, "created_at")
-            ),
+            holds=lambda s: not _evicts(s, OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST) or _maps(s, "created_at"),
         ),
     )

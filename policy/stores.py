@@ -51,8 +51,8 @@ class TimeColumn(Column):
     """A column that holds a point in time."""
 
     encoding: TimeEncoding = TimeEncoding.TIMESTAMP
-    """How the time is stored: Timestamp (with time zone, or the database's only kind), NaiveTimestamp (without zone; see
-    timeZone), EpochSeconds, EpochMilliseconds or JulianDay."""
+    """How the time is stored: Timestamp (with time zone, or the database's only kind), NaiveTimestamp (without zone;
+    see timeZone), EpochSeconds, EpochMilliseconds or JulianDay."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
     """IANA name of the zone that a NaiveTimestamp is written in."""
 
@@ -200,4 +200,3 @@ class Stores(Model):
     """The SQL database. What it says of a session decides."""
     redis: RedisStore | None = None
     """The Redis that holds the same sessions, if any."""
-

@@ -1,0 +1,46 @@
+"""What every step of a run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from job.clock import RunClock
+from job.progress import Progress
+from job.tally import Tally
+from policy.manifest import SessionPolicy
+from policy.spec import SessionPolicySpec
+
+if TYPE_CHECKING:
+    from job.database.store import SessionDatabase
+    from job.redisstore.store import RedisStore
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run: what it obeys, what it works on, and what it counts.
+
+    Attributes:
+        policy: the policy as it was when the run began.
+        dry_run: look, but change nothing (the policy's, or asked for on the command line).
+        database: the database; holds the exclusive lock.
+        redis: Redis, where the policy has one.
+        clock: deadline and stop requests.
+        tally: the run's counts, the only thing here that changes.
+        progress: for people at a terminal.
+        log: structured log of the run.
+    """
+
+    policy: SessionPolicy
+    dry_run: bool
+    database: SessionDatabase
+    redis: RedisStore | None
+    clock: RunClock
+    tally: Tally
+    progress: Progress
+    log: Any
+
+    @property
+    def spec(self) -> SessionPolicySpec:
+        """The policy's spec."""
+        return self.policy.spec

@@ -1,0 +1,86 @@
+"""The per-user history of ended sessions, and the row of statistics that each run leaves (R2.7)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from job.database.schema import history, statistics
+from job.sessions import Session
+
+
+class Cause(StrEnum):
+    """Why a session was ended."""
+
+    EXPIRED = "Expired"
+    EVICTED = "Evicted"
+    DESYNCED = "Desynced"
+
+
+class HistoryTable:
+    """Counts ended sessions in the very transaction that deletes them, so that the counts are right or not there.
+
+    Args:
+        day: date (UTC) that the run's sessions are counted under.
+    """
+
+    def __init__(self, day: datetime) -> None:
+        self._day = day.astimezone(UTC).date()
+
+    def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
+        """Adds deleted sessions to their users' history; sessions without an owner have none."""
+        counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for session in sessions:
+            if session.user_id is not None:
+                entry = counts[str(session.user_id)]
+                entry[0] += 1
+                entry[1] += _seconds(session)
+        if not counts:
+            return
+        rows = [
+            {"user_id": user, "day": self._day, "cause": cause.value, "sessions": n, "total_seconds": seconds}
+            for user, (n, seconds) in sorted(counts.items())  # in one order, so that no two runs deadlock here
+        ]
+        insert = _insert(connection.dialect.name)(history)
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=[history.c.user_id, history.c.day, history.c.cause],
+                set_={
+                    "sessions": history.c.sessions + insert.excluded.sessions,
+                    "total_seconds": history.c.total_seconds + insert.excluded.total_seconds,
+                },
+            ),
+            rows,
+        )
+
+
+def save_statistics(connection: sa.Connection, row: dict[str, Any]) -> None:
+    """Writes a run's row; writing it again (a retry, a later step) replaces it."""
+    insert = _insert(connection.dialect.name)(statistics).values(row)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[statistics.c.run_id], set_={k: v for k, v in row.items() if k != "run_id"}
+        )
+    )
+
+
+def forget_before(connection: sa.Connection, moment: datetime) -> None:
+    """Deletes statistics and history older than the moment."""
+    connection.execute(sa.delete(statistics).where(statistics.c.started_at < moment))
+    connection.execute(sa.delete(history).where(history.c.day < moment.astimezone(UTC).date()))
+
+
+def _seconds(session: Session) -> int:
+    if session.created_at is None or session.last_accessed_at is None:
+        return 0
+    return max(0, int((session.last_accessed_at - session.created_at) / timedelta(seconds=1)))
+
+
+def _insert(dialect: str) -> Any:
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert

@@ -1,0 +1,258 @@
+"""The session table of one run: reading a batch at a time, deleting a batch per transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from job.database.connect import is_transient
+from job.database.history import Cause, HistoryTable
+from job.database.link import Link
+from job.database.statements import delete_over_limit, delete_where, ranked
+from job.database.table import MappedTable
+from job.lifetime import Cutoffs
+from job.retry import Retrier
+from job.sessions import Session
+from policy.spec import OnExceed
+
+
+class _BatchFailedError(Exception):
+    """A batch of deletions failed in a way that may pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many sessions there are.
+
+    Attributes:
+        total: rows.
+        expired: rows past their timeout.
+        users: users with a live session.
+    """
+
+    total: int
+    expired: int
+    users: int
+
+    @property
+    def active(self) -> int:
+        """Live sessions."""
+        return self.total - self.expired
+
+
+@dataclass(slots=True)
+class Deletion:
+    """What became of a batch.
+
+    Attributes:
+        deleted: the sessions that are gone.
+        failed: how many could not be deleted. The rest was in use, or no longer due.
+    """
+
+    deleted: list[Session] = field(default_factory=list)
+    failed: int = 0
+
+
+class SessionDatabase:
+    """Implements :class:`job.sessions.DatabaseSessions`, and what the steps need besides.
+
+    Args:
+        link: the connection, with the lock.
+        table: the session table.
+        cutoffs: before when a session has expired, for the whole run.
+        batch_size: sessions per page and per transaction.
+        deletion_retrier: patience with batches that fail in a way that may pass.
+        grace_seconds: how long ago a session must have been used to count as unused by the Redis synchronisation.
+        history: where ended sessions are counted; None where nothing is kept.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        table: MappedTable,
+        cutoffs: Cutoffs,
+        batch_size: int,
+        deletion_retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
+        grace_seconds: int,
+        history: HistoryTable | None,
+    ) -> None:
+        self._link = link
+        self._table = table
+        self._batch_size = batch_size
+        self._retry_deletion = deletion_retrier((_BatchFailedError,))
+        self._grace = timedelta(seconds=grace_seconds)
+        self._history = history
+        self._idle = table.idle(cutoffs)
+        self._ended = table.ended(cutoffs)
+        self._expired = table.expired(cutoffs)
+        self._live = table.live(cutoffs)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def census(self) -> Census:
+        """Counts all sessions."""
+        one: sa.ColumnClause[Any] = sa.literal_column("1")
+        user = self._table.user_id
+        users = sa.func.count(sa.distinct(sa.case((self._live, user)))) if user is not None else sa.literal_column("0")
+        query = sa.select(sa.func.count(), sa.func.count(sa.case((self._expired, one))), users).select_from(
+            self._table.clause
+        )
+        row: Sequence[int] = tuple(self._fetch(query)[0])
+        return Census(total=row[0], expired=row[1], users=row[2])
+
+    def ended_pages(self) -> Iterator[list[Session]]:
+        """Sessions past their absolute timeout or the application's own expiry, a batch at a time."""
+        return self._pages(self._ended)
+
+    def idle_pages(self) -> Iterator[list[Session]]:
+        """Sessions past their idle timeout and nothing else, a batch at a time."""
+        return self._pages(sa.and_(self._idle, self._ended.is_not(sa.true())))
+
+    def live_pages(self) -> Iterator[list[Session]]:
+        """All live sessions, a batch at a time, in the order of their ids."""
+        return self._pages(self._live)
+
+    def _pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Session]]:
+        return self._read(sa.select(*self._table.session_columns).where(condition), self._table.id)
+
+    def _read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
+        # By key, not by offset: rows that stay (in use, failed) are met once and never in the way again.
+        query = query.order_by(key).limit(self._batch_size)
+        after: sa.Select[Any] = query
+        while page := [self._table.session(row) for row in self._fetch(after)]:
+            yield page
+            if len(page) < self._batch_size:
+                return
+            after = query.where(key > sa.literal(page[-1].id))
+
+    def existing(self, keys: Collection[str]) -> set[str]:
+        """Those of the ids, spelt as in Redis, that have a row, live or not."""
+        by_id = {self._table.parse_key(key): key for key in keys}
+        by_id.pop(None, None)
+        if not by_id:
+            return set()
+        query = sa.select(self._table.id).where(self._table.id_in(by_id.keys()))
+        return {by_id[row[0]] for row in self._fetch(query) if row[0] in by_id}
+
+    def _fetch(self, query: sa.Executable) -> Sequence[sa.Row[Any]]:
+        return self._link.transaction(lambda connection: connection.execute(query).all())
+
+    # --- the limit per user --------------------------------------------------------------------------------------
+
+    def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:
+        """How many live sessions are over their user's limit."""
+        if self._table.user_id is None:
+            return 0
+        per_user = self._per_user(limit, exempt).add_columns((sa.func.count() - limit).label("excess")).subquery()
+        query = sa.select(sa.func.coalesce(sa.func.sum(per_user.c.excess), 0))
+        return int(self._link.transaction(lambda c: c.scalar(query)) or 0)
+
+    def over_limit_pages(self, limit: int, on_exceed: OnExceed, exempt: Collection[str]) -> Iterator[list[Session]]:
+        """The live sessions over their user's limit, a batch at a time: those that ``on_exceed`` says should go."""
+        user = self._table.user_id
+        if user is None:
+            return
+        query = self._per_user(limit, exempt).order_by(user).limit(self._batch_size)
+        after: sa.Select[Any] = query
+        while users := [row[0] for row in self._fetch(after)]:
+            ranking = self._ranking(users, on_exceed)
+            yield from self._read(sa.select(ranking).where(ranking.c.rank > limit), ranking.c.id)
+            if len(users) < self._batch_size:
+                return
+            after = query.where(user > sa.literal(users[-1]))
+
+    def _per_user(self, limit: int, exempt: Collection[str]) -> sa.Select[Any]:
+        user = self._table.user_id
+        assert user is not None
+        query = sa.select(user).where(self._live, user.is_not(None)).group_by(user).having(sa.func.count() > limit)
+        return query.where(sa.cast(user, sa.Text).not_in(sorted(exempt))) if exempt else query
+
+    def _ranking(self, users: Sequence[Any], on_exceed: OnExceed) -> sa.Subquery:
+        column = self._deciding(on_exceed)
+        ordered = column.asc() if on_exceed is OnExceed.EVICT_NEWEST else column.desc()
+        # A session whose time is not known is the last to go.
+        return ranked(self._table, self._live, users, [sa.case((column.is_(None), 0), else_=1), ordered], column)
+
+    def _deciding(self, on_exceed: OnExceed) -> sa.ColumnElement[Any]:
+        table = self._table
+        by_creation = on_exceed in (OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST)
+        expression = table.created_at if by_creation else table.last_accessed_at
+        return expression.column if expression else table.id
+
+    # --- deleting ------------------------------------------------------------------------------------------------
+
+    def delete_expired(self, sessions: Sequence[Session]) -> Deletion:
+        """Deletes those of the sessions that are still past their timeout."""
+        return self._delete(sessions, lambda ids: delete_where(self._table, ids, self._expired), Cause.EXPIRED)
+
+    def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
+        """Deletes those of the sessions that are still over their user's limit."""
+        ranking = self._ranking(sorted({s.user_id for s in sessions}), on_exceed)
+        deciding = self._deciding(on_exceed)
+        return self._delete(
+            sessions, lambda ids: delete_over_limit(self._table, ranking, limit, ids, deciding), Cause.EVICTED
+        )
+
+    def delete_live(self, sessions: Sequence[Session]) -> list[Session]:
+        """Deletes live sessions in one transaction, but for any that began or was used within the grace period."""
+        moment = datetime.now(UTC) + self.clock_offset() - self._grace
+        times = [t for t in (self._table.created_at, self._table.last_accessed_at) if t]
+        quiet = sa.and_(sa.true(), *(sa.or_(t.column.is_(None), t.before(moment)) for t in times))
+        return self._delete(sessions, lambda ids: delete_where(self._table, ids, quiet), Cause.DESYNCED).deleted
+
+    def clock_offset(self) -> timedelta:
+        """How far the database's clock is ahead of this process's."""
+        return self._link.transaction(clock_offset)
+
+    def _delete(self, sessions: Sequence[Session], statement: Callable[[list[Any]], Any], cause: Cause) -> Deletion:
+        """One batch; halved where a single row is the trouble, so that the others still go."""
+        if not sessions:
+            return Deletion()
+        attempted: list[Session] = []
+
+        def work(connection: sa.Connection) -> list[Session]:
+            nonlocal attempted
+            if attempted and not self._any_exists(connection, attempted):
+                return attempted  # the commit had gone through; only the answer to it was lost
+            rows = connection.execute(statement([s.id for s in sessions]))
+            attempted = [self._table.session(row) for row in rows]
+            if self._history:
+                self._history.add(connection, attempted, cause)
+            return attempted
+
+        def attempt() -> list[Session]:
+            try:
+                return self._link.transaction(work, retry_transient=False)
+            except sa.exc.DBAPIError as error:
+                attempted.clear()  # rolled back for certain: the connection is still there
+                if is_transient(error):
+                    raise _BatchFailedError from error
+                raise
+
+        try:
+            return Deletion(deleted=self._retry_deletion(attempt))
+        except _BatchFailedError:
+            return Deletion(failed=len(sessions))
+        except sa.exc.IntegrityError:
+            if len(sessions) == 1:
+                return Deletion(failed=1)
+            half = len(sessions) // 2
+            first, second = (self._delete(part, statement, cause) for part in (sessions[:half], sessions[half:]))
+            return Deletion(first.deleted + second.deleted, first.failed + second.failed)
+
+    def _any_exists(self, connection: sa.Connection, sessions: Sequence[Session]) -> bool:
+        query = sa.select(sa.literal(1)).where(self._table.id_in([s.id for s in sessions])).limit(1)
+        return connection.execute(query).first() is not None
+
+
+def clock_offset(connection: sa.Connection) -> timedelta:
+    """How far the database's clock is ahead of this process's; SQLite has only ours."""
+    if connection.dialect.name == "sqlite":
+        return timedelta(0)
+    before = datetime.now(UTC)
+    theirs: datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    return theirs - (before + (datetime.now(UTC) - before) / 2)

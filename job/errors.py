@@ -1,0 +1,70 @@
+"""Everything that can end a run, with the reason the report gives and the exit code of the process.
+
+Exit codes (the CronJob's podFailurePolicy relies on them): 0 done, 1 failed and a retry may help, 2 bad configuration
+and a retry cannot help.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RunError(Exception):
+    """A run that cannot go on. The message is for people, names the remedy, and holds nothing secret or personal."""
+
+    reason: ClassVar[str] = "RunFailed"
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigurationError(RunError):
+    """Policy, URL, table or columns are wrong: somebody has to change something."""
+
+    reason = "InvalidConfiguration"
+    exit_code = 2
+
+
+class DatabaseUnavailableError(RunError):
+    """The database cannot be reached, or keeps failing."""
+
+    reason = "DatabaseUnavailable"
+
+
+class RedisUnavailableError(RunError):
+    """Redis cannot be reached, or keeps failing."""
+
+    reason = "RedisUnavailable"
+
+
+class ClockSkewError(RunError):
+    """Clocks differ by more than the policy allows, so timeouts cannot be judged."""
+
+    reason = "ClockSkew"
+
+
+class SafetyLimitError(RunError):
+    """More would be deleted than the policy's safety limits allow; a retry would find the same."""
+
+    reason = "SafetyLimitExceeded"
+    exit_code = 2
+
+
+class LockLostError(RunError):
+    """The exclusive lock was lost during the run."""
+
+    reason = "LockLost"
+
+
+class LockHeldError(Exception):
+    """Another run holds the exclusive lock: this one is skipped."""
+
+
+class StopRequestedError(Exception):
+    """The run has to stop now, in good order: its time is up or it was told to.
+
+    Attributes:
+        reason: DeadlineReached or Interrupted.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

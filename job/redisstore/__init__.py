@@ -1,0 +1,1 @@
+"""Sessions in Redis: their keys, their content, and the commands that read and delete them."""

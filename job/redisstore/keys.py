@@ -1,0 +1,125 @@
+"""Names of Redis keys: from an id to its key, and from a key back to the id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from job.errors import ConfigurationError
+from policy.stores import RedisKeys
+
+_GLOB_CHARACTERS = b"\\*?[]"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTemplate:
+    """A key with one variable part.
+
+    Attributes:
+        prefix: what comes before the variable part.
+        suffix: what comes after it.
+    """
+
+    prefix: bytes
+    suffix: bytes
+
+    @classmethod
+    def parse(cls, template: str, placeholder: str) -> Self:
+        """The template in a text such as ``sess:{id}``, which holds the placeholder exactly once."""
+        prefix, suffix = template.split(placeholder)
+        return cls(prefix.encode(), suffix.encode())
+
+    def key(self, name: str) -> bytes:
+        """The key with this variable part."""
+        # A text that UTF-8 cannot write (a lone surrogate) becomes a key that no other text has.
+        return self.prefix + name.encode("utf-8", "surrogatepass") + self.suffix
+
+    def name(self, key: bytes) -> str | None:
+        """The variable part of a key; None if the key is not of this template, or not UTF-8."""
+        if not self.matches(key):
+            return None
+        try:
+            return key[len(self.prefix) : len(key) - len(self.suffix)].decode()
+        except UnicodeDecodeError:
+            return None
+
+    def matches(self, key: bytes) -> bool:
+        """Whether the key has this template's shape, with a variable part that is not empty."""
+        return (
+            len(key) > len(self.prefix) + len(self.suffix) and key.startswith(self.prefix) and key.endswith(self.suffix)
+        )
+
+    def covers(self, other: KeyTemplate) -> bool:
+        """Whether every key of the other template is one of this, too."""
+        return other.prefix.startswith(self.prefix) and other.suffix.endswith(self.suffix)
+
+    @property
+    def pattern(self) -> bytes:
+        """The glob pattern for SCAN. It may find a few more keys than :meth:`matches`, never fewer."""
+        return _escape(self.prefix) + b"*" + _escape(self.suffix)
+
+
+def _escape(text: bytes) -> bytes:
+    return b"".join(b"\\" + bytes([c]) if c in _GLOB_CHARACTERS else bytes([c]) for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNames:
+    """All templates of a policy. A key that fits userIndex or accessLog as well is no session key.
+
+    Attributes:
+        session: key of a session.
+        user_index: key of the set of a user's session ids, if there are such sets.
+        access_log: key of a session's access log, if there are such lists.
+    """
+
+    session: KeyTemplate
+    user_index: KeyTemplate | None
+    access_log: KeyTemplate | None
+
+    @classmethod
+    def parse(cls, keys: RedisKeys) -> Self:
+        """The templates of a policy.
+
+        Raises:
+            ConfigurationError: no key could ever be a session's, because each would fit another template as well.
+        """
+        names = cls(
+            session=KeyTemplate.parse(keys.session, "{id}"),
+            user_index=KeyTemplate.parse(keys.user_index, "{user}") if keys.user_index else None,
+            access_log=KeyTemplate.parse(keys.access_log, "{id}") if keys.access_log else None,
+        )
+        for field, other in (("userIndex", names.user_index), ("accessLog", names.access_log)):
+            if other is not None and other.covers(names.session):
+                raise ConfigurationError(
+                    f"stores.redis.keys: every key of the template session fits {field} as well; "
+                    "give them names that can be told apart"
+                )
+        return names
+
+    def session_key(self, session_id: str) -> bytes | None:
+        """The session's key; None if a key of that name would be an index or an access log."""
+        key = self.session.key(session_id)
+        return None if not session_id or self._is_other(key) else key
+
+    def session_id(self, key: bytes) -> str | None:
+        """Whose session key this is; None if it is no session key, or not UTF-8."""
+        return None if self._is_other(key) else self.session.name(key)
+
+    def access_log_key(self, session_id: str) -> bytes | None:
+        """Key of the session's access log; None if there is none, or a key of that name would be an index."""
+        if self.access_log is None or not session_id:
+            return None
+        key = self.access_log.key(session_id)
+        return None if self.user_index is not None and self.user_index.matches(key) else key
+
+    def user_index_key(self, user_id: str) -> bytes | None:
+        """Key of the user's index; None if there is none."""
+        return None if self.user_index is None or not user_id else self.user_index.key(user_id)
+
+    def is_access_log(self, key: bytes) -> bool:
+        """Whether the key is named like an access log."""
+        return self.access_log is not None and self.access_log.matches(key)
+
+    def _is_other(self, key: bytes) -> bool:
+        return self.is_access_log(key) or (self.user_index is not None and self.user_index.matches(key))

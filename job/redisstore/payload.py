@@ -1,0 +1,88 @@
+"""What a session's content says of it. Content belongs to the application: nothing in it can make a run fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from job.encoding import decode_time
+from policy.stores import RedisFields, TimeField
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is known of a session from its content.
+
+    Attributes:
+        user_id: whose session it is; None if not known.
+        created_at: when it began; None if not known.
+        last_accessed_at: when it was last used; None if not known.
+    """
+
+    user_id: str | None = None
+    created_at: datetime | None = None
+    last_accessed_at: datetime | None = None
+
+
+UNKNOWN = Content()
+
+
+def hash_fields(fields: RedisFields) -> list[str]:
+    """The fields of a hash that :func:`from_hash` wants, in its order."""
+    return [fields.user_id, fields.created_at.name, fields.last_accessed_at.name]
+
+
+def from_hash(values: Sequence[bytes | None], fields: RedisFields) -> Content:
+    """The content of a hash, given the values of :func:`hash_fields`."""
+    user_id, created_at, last_accessed_at = (_text(value) for value in values)
+    return _content(user_id, created_at, last_accessed_at, fields)
+
+
+def from_json(document: bytes | str, fields: RedisFields) -> Content:
+    """The content of a JSON text. Nothing is known of a text that is not a JSON object."""
+    try:
+        decoded = json.loads(document)
+    except (ValueError, RecursionError):
+        return UNKNOWN
+    if not isinstance(decoded, dict):
+        return UNKNOWN
+    return _content(
+        decoded.get(fields.user_id),
+        decoded.get(fields.created_at.name),
+        decoded.get(fields.last_accessed_at.name),
+        fields,
+    )
+
+
+def _content(user_id: Any, created_at: Any, last_accessed_at: Any, fields: RedisFields) -> Content:
+    return Content(
+        user_id=_user(user_id),
+        created_at=_time(created_at, fields.created_at),
+        last_accessed_at=_time(last_accessed_at, fields.last_accessed_at),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _user(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        return str(value) or None
+    except ValueError:  # Python refuses to write out a number of thousands of digits
+        return None
+
+
+def _time(value: Any, field: TimeField) -> datetime | None:
+    # A list, an object or a boolean is no time in any encoding.
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return decode_time(value, field.encoding)

@@ -1,0 +1,274 @@
+"""The sessions in Redis: many per command, and no command that keeps other clients waiting."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis
+
+from job.clock import RunClock
+from job.redisstore import scripts
+from job.redisstore.batches import batches
+from job.redisstore.contents import ContentReader
+from job.redisstore.keys import KeyNames
+from job.redisstore.payload import UNKNOWN, Content
+from job.redisstore.server import Command, RedisServer
+from job.sessions import Session
+from policy import stores
+from policy.spec import Retry
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# What SCAN looks at in one call.
+_SCAN_COUNT = 1000
+# Keys in one command or pipeline: Redis serves nobody else during a command.
+_GROUP = 500
+# Members of one index in one answer: few at first, for most users have few; more where there is more.
+_FIRST_MEMBERS = 100
+_MORE_MEMBERS = 1000
+_LARGE_INDEXES_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStates:
+    """What there is under some session keys, by session id.
+
+    Attributes:
+        sessions: a string or a hash.
+        without_ttl: those of the sessions that would stay for ever.
+        gone: nothing.
+    """
+
+    sessions: set[str]
+    without_ttl: set[str]
+    gone: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A session id in a user's index.
+
+    Attributes:
+        key: key of the index.
+        session_id: the entry.
+    """
+
+    key: bytes
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPage:
+    """Some entries of user indexes.
+
+    Attributes:
+        entries: the entries; those that are not UTF-8 are left out.
+        wrong_type: how many keys were found that are named like an index, but are no sets.
+    """
+
+    entries: list[IndexEntry]
+    wrong_type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was removed; less than there was if a command had to be repeated.
+
+    Attributes:
+        session_keys: session keys.
+        index_entries: entries of user indexes.
+    """
+
+    session_keys: int = 0
+    index_entries: int = 0
+
+
+class RedisStore:
+    """Implements :class:`job.sessions.RedisSessions`, and what the synchronisation needs besides.
+
+    All methods raise RedisUnavailableError if Redis cannot be reached or keeps failing, and ConfigurationError if it
+    refuses the login or a command. Each may be called again after that: what was done stays done.
+
+    Args:
+        client: from :func:`job.redisstore.connect.connect`.
+        store: how keys are named and content is read.
+        retry: how often and after which pause a command is tried again.
+        clock: of the run.
+        log: of the run.
+
+    Raises:
+        ConfigurationError: the key templates cannot be told apart.
+    """
+
+    def __init__(self, client: redis.Redis, store: stores.RedisStore, retry: Retry, clock: RunClock, log: Any) -> None:
+        self._names = KeyNames.parse(store.keys)
+        self._server = RedisServer(client, retry, clock, log)
+        self._reader = ContentReader(self._server, store.fields)
+        self._inspect = self._server.script(scripts.INSPECT)
+        self._idle = self._server.script(scripts.IDLE)
+        self._add_ttl = self._server.script(scripts.ADD_TTL)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def server_time(self) -> datetime:
+        """The time by the clock of Redis."""
+        seconds, microseconds = self._server.command("TIME")
+        return _EPOCH + timedelta(seconds=int(seconds), microseconds=int(microseconds))
+
+    def session_pages(self) -> Iterator[list[str]]:
+        """The ids of all keys that are named like a session's, a page at a time.
+
+        A key that exists throughout is found. It may be found again on a later page, if Redis resizes its table.
+        """
+        for keys in self._scan(self._names.session.pattern):
+            ids = (self._names.session_id(key) for key in keys)
+            yield list(dict.fromkeys(i for i in ids if i is not None))
+
+    def inspect(self, ids: Iterable[str]) -> KeyStates:
+        """What there is under the keys of these sessions. An id that can have no session key is in none of the sets."""
+        states = KeyStates(set(), set(), set())
+        for group in batches(self._keys(ids).items(), _GROUP):
+            for (session_id, _), state in zip(group, self._inspect([k for _, k in group], []), strict=True):
+                if state == scripts.GONE:
+                    states.gone.add(session_id)
+                elif state != scripts.OTHER_TYPE:
+                    states.sessions.add(session_id)
+                    if state == scripts.NO_TTL:
+                        states.without_ttl.add(session_id)
+        return states
+
+    def idle_at_least(self, ids: Iterable[str], seconds: int) -> set[str]:
+        """Those of the sessions whose keys were, for certain, neither read nor written for this long."""
+        idle: set[str] = set()
+        for group in batches(self._keys(ids).items(), _GROUP):
+            for (session_id, _), found in zip(group, self._idle([k for _, k in group], []), strict=True):
+                # Redis counts in steps of a second: a second more is needed to be sure.
+                if found > seconds:
+                    idle.add(session_id)
+        return idle
+
+    def contents(self, ids: Iterable[str]) -> dict[str, Content]:
+        """What the content of these sessions says. Sessions that are not there are left out."""
+        return self._reader.read(self._keys(ids))
+
+    def last_accesses(self, keys: Sequence[str]) -> Mapping[str, datetime]:
+        """When Redis says that these sessions were last used; sessions it knows nothing about are left out."""
+        return {
+            session_id: content.last_accessed_at
+            for session_id, content in self.contents(keys).items()
+            if content.last_accessed_at is not None
+        }
+
+    def index_pages(self) -> Iterator[IndexPage]:
+        """All entries of all user indexes, a page at a time; an entry may be found more than once."""
+        template = self._names.user_index
+        if template is None:
+            return
+        for keys in self._scan(template.pattern):
+            indexes = dict.fromkeys(key for key in keys if template.name(key) is not None)
+            for group in batches(indexes, _GROUP):
+                page, unread = self._read_indexes(dict.fromkeys(group, 0), _FIRST_MEMBERS)
+                yield page
+                for large in batches(unread.items(), _LARGE_INDEXES_AT_ONCE):
+                    cursors = dict(large)
+                    while cursors:
+                        page, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
+                        yield page
+
+    def _read_indexes(self, cursors: Mapping[bytes, int], count: int) -> tuple[IndexPage, dict[bytes, int]]:
+        """One step further in each of these indexes; and where those that have more go on."""
+        replies = self._server.pipeline([("SSCAN", key, cursor, "COUNT", count) for key, cursor in cursors.items()])
+        entries: list[IndexEntry] = []
+        unread: dict[bytes, int] = {}
+        wrong_type = 0
+        for key, reply in zip(cursors, replies, strict=True):
+            if reply is None:
+                # An access log may be named like an index; that is nothing to tell about.
+                wrong_type += not self._names.is_access_log(key)
+                continue
+            cursor, members = reply
+            entries += [IndexEntry(key, session_id) for session_id in _texts(members)]
+            if cursor:
+                unread[key] = cursor
+        return IndexPage(entries, wrong_type), unread
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    def add_ttls(self, seconds: Mapping[str, float]) -> int:
+        """Gives each of these sessions a TTL, unless it has one by now. Returns how many got one."""
+        keys = self._keys(seconds)
+        return sum(
+            self._add_ttl([key for _, key in group], [int(seconds[i] * 1000) for i, _ in group])
+            for group in batches(keys.items(), _GROUP)
+        )
+
+    def delete(self, sessions: Sequence[Session]) -> int:
+        """Deletes session keys, access logs and index entries of sessions whose rows are gone.
+
+        Returns how many session keys there were.
+        """
+        return self.remove(sessions).session_keys
+
+    def remove(self, sessions: Sequence[Session]) -> Removed:
+        """As :meth:`delete`, and tells of the index entries, too."""
+        session_keys = index_entries = 0
+        for group in batches(sessions, _GROUP):
+            index_entries += self.remove_index_entries(self._index_entries(group))
+            logs = [key for s in group if (key := self._names.access_log_key(s.key)) is not None]
+            keys = list(self._keys(s.key for s in group).values())
+            # The session key goes last: while it is there, the next run finds what this one may not have finished.
+            commands: list[Command] = [("UNLINK", *found) for found in (logs, keys) if found]
+            replies = self._server.pipeline(commands)
+            session_keys += replies[-1] if keys else 0
+        return Removed(session_keys, index_entries)
+
+    def remove_index_entries(self, entries: Iterable[IndexEntry]) -> int:
+        """Removes these entries. Returns how many there were."""
+        removed = 0
+        for group in batches(entries, _GROUP):
+            by_index: defaultdict[bytes, list[bytes]] = defaultdict(list)
+            for entry in group:
+                by_index[entry.key].append(entry.session_id.encode("utf-8", "surrogatepass"))
+            replies = self._server.pipeline([("SREM", key, *members) for key, members in by_index.items()])
+            removed += sum(reply or 0 for reply in replies)  # None: the key is not a set
+        return removed
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._server.close()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _scan(self, pattern: bytes) -> Iterator[list[bytes]]:
+        cursor = 0
+        while True:
+            cursor, keys = self._server.command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+            yield keys
+            if not cursor:
+                return
+
+    def _keys(self, ids: Iterable[str]) -> dict[str, bytes]:
+        return {i: key for i in ids if (key := self._names.session_key(i)) is not None}
+
+    def _index_entries(self, sessions: Sequence[Session]) -> Iterator[IndexEntry]:
+        if self._names.user_index is None:
+            return
+        # Without a user column only the session itself tells whose it is.
+        contents = self.contents(s.key for s in sessions if s.user_id is None)
+        for session in sessions:
+            user = str(session.user_id) if session.user_id is not None else contents.get(session.key, UNKNOWN).user_id
+            key = self._names.user_index_key(user) if user else None
+            if key is not None:
+                yield IndexEntry(key, session.key)
+
+
+def _texts(values: Iterable[bytes]) -> Iterator[str]:
+    for value in values:
+        try:
+            yield value.decode()
+        except UnicodeDecodeError:
+            continue

@@ -1,0 +1,56 @@
+"""What one run may delete at most."""
+
+from __future__ import annotations
+
+from job.errors import SafetyLimitError
+from policy.spec import Safety
+
+
+def exceeds_share(deleting: int, total: int, safety: Safety) -> bool:
+    """Whether so many of so many sessions are more than the policy lets one run delete."""
+    return deleting > safety.always_allowed_deletions and deleting * 100 > total * safety.max_delete_percent
+
+
+def check_share(deleting: int, total: int, safety: Safety, what: str = "sessions") -> None:
+    """Refuses to begin where the share is too large.
+
+    Args:
+        deleting: how many would be deleted.
+        total: of how many.
+        safety: the policy's limits.
+        what: what they are.
+
+    Raises:
+        SafetyLimitError: too many.
+    """
+    if exceeds_share(deleting, total, safety):
+        raise SafetyLimitError(
+            f"{deleting} of {total} {what} would be deleted, more than safety.maxDeletePercent "
+            f"({safety.max_delete_percent}) allows; none was. Is it the right store? If a dry run shows that they "
+            "should go, raise the limit for one run"
+        )
+
+
+class Budget:
+    """How many sessions a run may still delete.
+
+    Args:
+        limit: at most so many; 0 for any number.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        self._left = limit or None
+        self.exhausted = False
+        """Whether something was left because the limit was reached."""
+
+    def take(self, wanted: int) -> int:
+        """How many of the wanted may be deleted."""
+        if self._left is None or wanted <= self._left:
+            return wanted
+        self.exhausted = True
+        return self._left
+
+    def spend(self, deleted: int) -> None:
+        """So many were deleted."""
+        if self._left is not None:
+            self._left = max(0, self._left - deleted)

@@ -1,0 +1,51 @@
+"""Before anything is deleted: count what would go, and refuse if it is more than the policy allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from job.context import RunContext
+from job.database.store import Census
+from job.lifetime import Cutoffs
+from job.safety import check_share, exceeds_share
+from job.steps.expired import expired_batches
+from policy.spec import OnExceed
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a run is going to do.
+
+    Attributes:
+        census: how many sessions there are.
+        over_limit: live sessions over their user's limit.
+    """
+
+    census: Census
+    over_limit: int
+
+
+def assess(context: RunContext, cutoffs: Cutoffs, limit: int) -> Assessment:
+    """Counts sessions, expired ones and those over the limit.
+
+    Args:
+        context: the run.
+        cutoffs: before when a session has expired.
+        limit: sessions a user may have; 0 for any number.
+
+    Raises:
+        SafetyLimitError: more would go than the policy allows.
+    """
+    tally, policy, safety = context.tally, context.spec.concurrency, context.spec.safety
+    census = context.database.census()
+    over_limit = context.database.count_over_limit(limit, policy.exempt_users) if limit else 0
+    tally.active, tally.expired, tally.over_limit = census.active, census.expired, over_limit
+    evicting = 0 if policy.on_exceed is OnExceed.REPORT else over_limit
+    if context.redis and exceeds_share(tally.expired + evicting, census.total, safety):
+        # An application may note accesses in Redis only; then the database alone would call everybody idle.
+        kept = sum(batch.found - len(batch.due) for batch in expired_batches(context, cutoffs))
+        tally.expired -= kept
+        tally.active += kept
+    tally.remaining = 0 if context.dry_run else tally.expired + evicting
+    check_share(tally.expired + evicting, census.total, safety)
+    return Assessment(census, over_limit)

@@ -1,0 +1,52 @@
+"""R2.7: count what is live now, and keep the run's statistics for reports and trends."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from job.context import RunContext
+from job.database.history import forget_before, save_statistics
+from job.database.link import Link
+from policy.report import RunReport
+
+
+def count_active(context: RunContext, kept_by_redis: int) -> int:
+    """Counts the sessions that are live after the deletions. Returns how many users they belong to.
+
+    Args:
+        context: the run.
+        kept_by_redis: sessions the database calls idle, but Redis saw in use.
+    """
+    census = context.database.census()
+    context.tally.active = census.active + kept_by_redis
+    context.log.info("active", sessions=context.tally.active, users=census.users)
+    return census.users
+
+
+def keep_statistics(
+    context: RunContext, link: Link, run_id: str, active_users: int, report: RunReport, now: datetime
+) -> None:
+    """Writes the run's row of statistics and forgets what is older than the policy keeps.
+
+    Writing it twice for one run replaces the row.
+    """
+    metadata = context.policy.metadata
+    row = {
+        "run_id": run_id,
+        "policy": f"{metadata.namespace}/{metadata.name}",
+        "started_at": report.start_time,
+        "completed_at": report.completion_time,
+        "outcome": report.outcome.value,
+        "dry_run": report.dry_run,
+        "active_users": active_users,
+        **report.sessions.model_dump(),
+    }
+    oldest = now - timedelta(days=context.spec.statistics.retention_days)
+
+    def work(connection: sa.Connection) -> None:
+        save_statistics(connection, row)
+        forget_before(connection, oldest)
+
+    link.transaction(work)

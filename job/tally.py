@@ -1,0 +1,41 @@
+"""What a run has counted so far."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from policy.report import RedisCounts, SessionCounts
+
+
+@dataclass(slots=True)
+class RedisTally:
+    """Counts in Redis; the fields are those of :class:`policy.report.RedisCounts`."""
+
+    sessions: int = 0
+    deleted: int = 0
+    orphaned: int = 0
+    missing: int = 0
+    index_entries_removed: int = 0
+    ttl_added: int = 0
+
+    def counts(self) -> RedisCounts:
+        """As the report has it."""
+        return RedisCounts(**asdict(self))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts in the database; the fields are those of :class:`policy.report.SessionCounts`."""
+
+    active: int = 0
+    expired: int = 0
+    over_limit: int = 0
+    evicted: int = 0
+    deleted: int = 0
+    failed: int = 0
+    remaining: int = 0
+    redis: RedisTally = field(default_factory=RedisTally)
+
+    def counts(self) -> SessionCounts:
+        """As the report has it."""
+        return SessionCounts(**{k: v for k, v in asdict(self).items() if k != "redis"})

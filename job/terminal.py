@@ -1,0 +1,86 @@
+"""A run as someone at a terminal sees it: progress while it works, a table when it is done."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from policy.report import Outcome, RunReport
+
+_COLOURS = {
+    Outcome.SUCCEEDED: "green",
+    Outcome.DEGRADED: "yellow",
+    Outcome.SKIPPED: "cyan",
+    Outcome.FAILED: "red",
+}
+
+
+class Terminal:
+    """Implements :class:`job.progress.Progress` with a bar per step, on standard error."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[result]}"),
+            console=console or Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, step: str, total: int | None = None) -> None:
+        """A step begins."""
+        self._task = self._progress.add_task(step, total=total, result="")
+
+    def advance(self, count: int) -> None:
+        """So many more sessions are done."""
+        if self._task is not None:
+            self._progress.advance(self._task, count)
+
+    def finish(self, result: str) -> None:
+        """The step is done."""
+        if self._task is not None:
+            done = self._progress.tasks[self._task].completed
+            self._progress.update(self._task, total=done or 1, completed=done or 1, result=result)
+            self._task = None
+
+
+def print_report(report: RunReport, console: Console | None = None) -> None:
+    """Prints a run's report as a table."""
+    console = console or Console()
+    colour = _COLOURS[report.outcome]
+    dry = " (dry run)" if report.dry_run else ""
+    console.print(f"[bold {colour}]{report.outcome}[/] {report.reason}{dry}, {report.duration_seconds:.1f} s")
+    console.print(report.message, markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Store", "What", "Count"):
+        table.add_column(heading, justify="right" if heading == "Count" else "left")
+    for store, counts in (("database", report.sessions), ("Redis", report.redis)):
+        if counts is None:
+            continue
+        for name, field in type(counts).model_fields.items():
+            table.add_row(store, f"{name.replace('_', ' ')}: {field.description}", f"{getattr(counts, name):,}")
+    console.print(table)
