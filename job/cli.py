@@ -83,7 +83,8 @@ def run(
             raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
     except (InvalidPolicyError, ConfigurationError) as error:
         problems = error.problems if isinstance(error, InvalidPolicyError) else [str(error)]
-        log.error("invalid configuration", problems=problems)
+        if output != "table":  # there the report says it all
+            log.error("invalid configuration", problems=problems)
         report = _rejected("; ".join(problems))
         _finish(report, _BAD_CONFIGURATION, output, context)
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from job.clock import RunClock
 from job.progress import Progress
+from job.safety import Budget
 from job.tally import Tally
 from policy.manifest import SessionPolicy
 from policy.spec import SessionPolicySpec
@@ -29,6 +30,7 @@ class RunContext:
         tally: the run's counts, the only thing here that changes.
         progress: for people at a terminal.
         log: structured log of the run.
+        budget: how many sessions the run may still delete.
     """
 
     policy: SessionPolicy
@@ -39,6 +41,7 @@ class RunContext:
     tally: Tally
     progress: Progress
     log: Any
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def spec(self) -> SessionPolicySpec:

@@ -63,7 +63,8 @@ def encode_bound(moment: datetime, encoding: TimeEncoding, zone: tzinfo = UTC) -
     if encoding is TimeEncoding.EPOCH_MILLISECONDS:
         return int(whole.timestamp()) * 1000
     if encoding is TimeEncoding.JULIAN_DAY:
-        return whole.timestamp() / _SECONDS_PER_DAY + _JULIAN_DAY_OF_EPOCH
+        # A second less: the last digits of a day number differ with the way it was computed.
+        return (whole.timestamp() - 1) / _SECONDS_PER_DAY + _JULIAN_DAY_OF_EPOCH
     if encoding is TimeEncoding.TIMESTAMP:
         return whole
     return min(later.astimezone(zone).replace(tzinfo=None) for later in _from(whole))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -23,8 +24,8 @@ def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:
         if for_people
         else [
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.EventRenamer("event"),
-            structlog.processors.JSONRenderer(),
+            _in_order,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     )
     structlog.configure(
@@ -34,6 +35,11 @@ def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger()
+
+
+def _in_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how grave and what come first, for whoever reads the lines without a tool."""
+    return {key: event.pop(key) for key in ("time", "level", "event") if key in event} | dict(event)
 
 
 def safe_traceback(error: BaseException) -> list[str]:

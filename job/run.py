@@ -95,6 +95,7 @@ class Run:
                 tally=self.tally,
                 progress=self.progress,
                 log=self.log,
+                budget=Budget(self.policy.spec.safety.max_deletions),
             )
             return self._work(context, opened)
         finally:
@@ -103,29 +104,29 @@ class Run:
                 opened.redis.close()
 
     def _work(self, context: RunContext, opened: Opened) -> RunReport:
-        tally, budget = self.tally, Budget(context.spec.safety.max_deletions)
+        tally = self.tally
         found = assess(context, opened.cutoffs, opened.max_sessions)
         stopped: str | None = None
         active_users = found.census.users
         try:
-            kept = delete_expired(context, found.census.expired, opened.cutoffs, budget)
+            kept = delete_expired(context, found.census.expired, opened.cutoffs)
             tally.active = found.census.active + kept
-            enforce_limit(context, opened.max_sessions, budget)
+            enforce_limit(context, opened.max_sessions)
             active_users = count_active(context, kept)
             if context.redis:
-                deleted = tally.deleted
                 synchronise(context)
-                tally.active -= tally.deleted - deleted
         except StopRequestedError as stop:
             stopped = stop.reason
-        report = self._conclude(context, budget, stopped)
-        if opened.keeps_statistics:
+        report = self._conclude(context, stopped, found.would_refuse)
+        if opened.keeps_statistics and not context.dry_run:  # a dry run changes nothing at all
             keep_statistics(context, opened.link, self.run_id, active_users, report, self._started)
         return report
 
-    def _conclude(self, context: RunContext, budget: Budget, stopped: str | None) -> RunReport:
+    def _conclude(self, context: RunContext, stopped: str | None, would_refuse: bool) -> RunReport:
         tally = self.tally
         what = _summary(tally, context.dry_run)
+        if would_refuse:
+            what += "; a run would refuse to delete so many, see safety.maxDeletePercent"
         if stopped:
             return self._report(Outcome.DEGRADED, stopped, f"{_STOPPED[stopped]}: {what}", context.dry_run)
         if tally.failed:
@@ -135,7 +136,7 @@ class Run:
                 f"some sessions could not be deleted: {what}",
                 context.dry_run,
             )
-        if budget.exhausted:
+        if context.budget.exhausted:
             return self._report(
                 Outcome.DEGRADED,
                 "DeletionLimitReached",

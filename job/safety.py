@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from job.errors import SafetyLimitError
 from policy.spec import Safety
 
 
@@ -11,24 +10,21 @@ def exceeds_share(deleting: int, total: int, safety: Safety) -> bool:
     return deleting > safety.always_allowed_deletions and deleting * 100 > total * safety.max_delete_percent
 
 
-def check_share(deleting: int, total: int, safety: Safety, what: str = "sessions") -> None:
-    """Refuses to begin where the share is too large.
+def share_refusal(deleting: int, total: int, safety: Safety) -> str | None:
+    """Why a run must not begin, or None where the share is not too large.
 
     Args:
-        deleting: how many would be deleted.
+        deleting: how many sessions would be deleted.
         total: of how many.
         safety: the policy's limits.
-        what: what they are.
-
-    Raises:
-        SafetyLimitError: too many.
     """
-    if exceeds_share(deleting, total, safety):
-        raise SafetyLimitError(
-            f"{deleting} of {total} {what} would be deleted, more than safety.maxDeletePercent "
-            f"({safety.max_delete_percent}) allows; none was. Is it the right store? If a dry run shows that they "
-            "should go, raise the limit for one run"
-        )
+    if not exceeds_share(deleting, total, safety):
+        return None
+    return (
+        f"{deleting} of {total} sessions would be deleted, more than safety.maxDeletePercent "
+        f"({safety.max_delete_percent}) allows; none was. Is it the right store? If a dry run shows that they "
+        "should go, raise the limit for one run"
+    )
 
 
 class Budget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -30,6 +30,19 @@ class Session:
         return str(self.id)
 
 
+@dataclass(slots=True)
+class Deletion:
+    """What became of a batch.
+
+    Attributes:
+        deleted: the sessions that are gone.
+        failed: how many could not be deleted. The rest was in use, or no longer due.
+    """
+
+    deleted: list[Session] = field(default_factory=list)
+    failed: int = 0
+
+
 class DatabaseSessions(Protocol):
     """What the Redis synchronisation asks of the database."""
 
@@ -42,8 +55,8 @@ class DatabaseSessions(Protocol):
     def live_pages(self) -> Iterator[list[Session]]:
         """All live sessions, a batch at a time, in the order of their ids."""
 
-    def delete_live(self, sessions: Sequence[Session]) -> list[Session]:
-        """Deletes these in one transaction, but for any that was used since it was read. Returns the deleted ones."""
+    def delete_live(self, sessions: Sequence[Session]) -> Deletion:
+        """Deletes these in one transaction, but for any that was used since it was read."""
 
 
 class RedisSessions(Protocol):

@@ -71,16 +71,20 @@ class Terminal:
 def print_report(report: RunReport, console: Console | None = None) -> None:
     """Prints a run's report as a table."""
     console = console or Console()
-    colour = _COLOURS[report.outcome]
-    dry = " (dry run)" if report.dry_run else ""
-    console.print(f"[bold {colour}]{report.outcome}[/] {report.reason}{dry}, {report.duration_seconds:.1f} s")
+    why = "" if report.reason == "Completed" else f" ({report.reason})"
+    console.print(f"[bold {_COLOURS[report.outcome]}]{report.outcome}[/]{why} in {report.duration_seconds:.1f} s")
     console.print(report.message, markup=False, highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("Store", "What", "Count"):
-        table.add_column(heading, justify="right" if heading == "Count" else "left")
+    if report.duration_seconds == 0:
+        return  # it never began: rows of noughts would tell nothing
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
     for store, counts in (("database", report.sessions), ("Redis", report.redis)):
         if counts is None:
             continue
-        for name, field in type(counts).model_fields.items():
-            table.add_row(store, f"{name.replace('_', ' ')}: {field.description}", f"{getattr(counts, name):,}")
+        for row, (name, field) in enumerate(type(counts).model_fields.items()):
+            first = store if row == 0 else ""
+            table.add_row(first, name.replace("_", " "), f"{getattr(counts, name):,}", field.description)
     console.print(table)

@@ -27,6 +27,8 @@ _STATEMENT_TIMEOUT_MS = 120_000
 
 # SQLSTATEs after which the same statement may well succeed: serialization failure, deadlock, lock or statement timeout.
 _TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
+# Classes of SQLSTATEs in which a row's data, a constraint or a trigger (also one that raises) says no.
+_REFUSALS = ("09", "22", "23", "27", "2F", "38", "39", "44", "P0")
 _TRANSIENT_SQLITE = frozenset({"database is locked", "interrupted"})
 
 
@@ -86,6 +88,8 @@ def create_engine(url: URL, *, create_file: bool = False) -> sa.Engine:
 
 def _sqlite_manual_transactions(connection: object, _record: object) -> None:
     connection.isolation_level = None  # type: ignore[attr-defined]  # SQLAlchemy's own recipe: no implicit BEGIN
+    # Or what an application keeps about a session would stay behind, in spite of its ON DELETE CASCADE.
+    connection.execute("PRAGMA foreign_keys = ON")  # type: ignore[attr-defined]
 
 
 def _sqlite_begin_immediate(connection: sa.Connection) -> None:
@@ -99,6 +103,12 @@ def is_transient(error: BaseException) -> bool:
         return False
     state = getattr(error.orig, "sqlstate", None)
     return state in _TRANSIENT or str(error.orig) in _TRANSIENT_SQLITE
+
+
+def is_refusal(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database refuses to change a particular row: a constraint, a trigger, data that does not fit."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return isinstance(error, sa.exc.IntegrityError) or state.startswith(_REFUSALS)
 
 
 def is_connection_lost(error: BaseException) -> bool:
@@ -124,8 +134,8 @@ _EXPLANATIONS: tuple[tuple[tuple[str, ...], type[RunError], str], ...] = (
     (
         ("42501", "readonly database"),
         ConfigurationError,
-        "the database user lacks a privilege: it needs SELECT and DELETE on the session table, and INSERT, UPDATE and "
-        "DELETE on the statistics tables",
+        "the database user lacks a privilege: it needs SELECT, UPDATE and DELETE on the session table, and SELECT, "
+        "INSERT, UPDATE and DELETE on the statistics tables",
     ),
     (
         ("file is not a database", "unable to open database file"),

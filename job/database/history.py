@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from job.database.schema import history, statistics
+from job.database.schema import USER_LENGTH, history, statistics
 from job.sessions import Session
 
 
@@ -38,7 +38,7 @@ class HistoryTable:
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for session in sessions:
             if session.user_id is not None:
-                entry = counts[str(session.user_id)]
+                entry = counts[str(session.user_id)[:USER_LENGTH]]
                 entry[0] += 1
                 entry[1] += _seconds(session)
         if not counts:

@@ -70,7 +70,11 @@ class Link:
         Raises:
             LockHeldError: another run holds it.
         """
-        self.transaction(lock.acquire)
+        try:
+            self.transaction(lock.acquire)
+        except BaseException:
+            lock.close()
+            raise
         self._lock = lock
 
     def close(self) -> None:

@@ -97,7 +97,12 @@ class FileLock:
         """Takes it, without waiting."""
         if self._descriptor is not None:
             return  # a new connection; the lock is the process's
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the lock file beside the SQLite file cannot be opened: {error.strerror}; the run needs to write there"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -126,5 +131,6 @@ def lock_for(dialect: sa.Dialect, database: str | None, table: str) -> Lock:
     if dialect.name == "postgresql":
         return PostgresLock(table)
     if dialect.name == "sqlite" and database and database != ":memory:":
-        return FileLock(f"{database}.session-policy.lock")
+        # One lock for one file, however its path is spelt.
+        return FileLock(f"{os.path.realpath(database)}.session-policy.lock")
     return NoLock()

@@ -41,7 +41,8 @@ def check_table(inspector: sa.Inspector, table: SessionTable) -> MappedTable:
         )
     if problems:
         raise ConfigurationError(f"{where}: " + "; ".join(problems))
-    return MappedTable(table, dialect, _id_type(reflected[table.columns.id.name]))
+    id_column = reflected[table.columns.id.name]
+    return MappedTable(table, dialect, _id_type(id_column), is_padded=isinstance(id_column, sa.CHAR))
 
 
 def _name(table: SessionTable) -> str:
@@ -75,7 +76,7 @@ def _time_problems(field: str, column: TimeColumn, kind: Any, dialect: str) -> I
     if dialect == "sqlite":
         return  # its columns have no fixed type
     if column.encoding in _NUMERIC:
-        if not isinstance(kind, sa.Integer | sa.Numeric):
+        if not isinstance(kind, sa.Integer | sa.Numeric | sa.Float):
             yield f"{what}; encoding {column.encoding} needs a number"
         return
     if not isinstance(kind, sa.DateTime):

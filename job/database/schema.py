@@ -12,7 +12,8 @@ from policy.presets import PRESETS, SessionTable
 from policy.stores import Preset
 
 _ID = sa.String(128)
-_USER = sa.String(255)
+USER_LENGTH = 255
+_USER = sa.String(USER_LENGTH)
 _TIME = sa.DateTime(timezone=True)
 
 metadata = sa.MetaData()
@@ -25,7 +26,6 @@ statistics = sa.Table(
     sa.Column("started_at", _TIME, nullable=False, index=True),
     sa.Column("completed_at", _TIME, nullable=False),
     sa.Column("outcome", sa.String(16), nullable=False),
-    sa.Column("dry_run", sa.Boolean, nullable=False),
     sa.Column("active", sa.BigInteger, nullable=False),
     sa.Column("active_users", sa.BigInteger, nullable=False),
     sa.Column("expired", sa.BigInteger, nullable=False),
@@ -34,7 +34,7 @@ statistics = sa.Table(
     sa.Column("deleted", sa.BigInteger, nullable=False),
     sa.Column("failed", sa.BigInteger, nullable=False),
     sa.Column("remaining", sa.BigInteger, nullable=False),
-    comment="One row per run.",
+    comment="One row per run that was no dry run.",
 )
 
 history = sa.Table(

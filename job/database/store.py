@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from job.database.connect import is_transient
+from job.database.connect import is_refusal, is_transient
 from job.database.history import Cause, HistoryTable
 from job.database.link import Link
 from job.database.statements import delete_over_limit, delete_where, ranked
-from job.database.table import MappedTable
+from job.database.table import MappedTable, TimeExpression
 from job.lifetime import Cutoffs
 from job.retry import Retrier
-from job.sessions import Session
+from job.sessions import Deletion, Session
 from policy.spec import OnExceed
 
 
@@ -42,19 +43,6 @@ class Census:
     def active(self) -> int:
         """Live sessions."""
         return self.total - self.expired
-
-
-@dataclass(slots=True)
-class Deletion:
-    """What became of a batch.
-
-    Attributes:
-        deleted: the sessions that are gone.
-        failed: how many could not be deleted. The rest was in use, or no longer due.
-    """
-
-    deleted: list[Session] = field(default_factory=list)
-    failed: int = 0
 
 
 class SessionDatabase:
@@ -121,7 +109,7 @@ class SessionDatabase:
 
     def _read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
         # By key, not by offset: rows that stay (in use, failed) are met once and never in the way again.
-        query = query.order_by(key).limit(self._batch_size)
+        query = query.where(key.is_not(None)).order_by(key).limit(self._batch_size)
         after: sa.Select[Any] = query
         while page := [self._table.session(row) for row in self._fetch(after)]:
             yield page
@@ -131,12 +119,23 @@ class SessionDatabase:
 
     def existing(self, keys: Collection[str]) -> set[str]:
         """Those of the ids, spelt as in Redis, that have a row, live or not."""
-        by_id = {self._table.parse_key(key): key for key in keys}
+        by_id: defaultdict[Any, list[str]] = defaultdict(list)  # a UUID and a number can be spelt in several ways
+        for key in keys:
+            by_id[self._table.parse_key(key)].append(key)
         by_id.pop(None, None)
         if not by_id:
             return set()
-        query = sa.select(self._table.id).where(self._table.id_in(by_id.keys()))
-        return {by_id[row[0]] for row in self._fetch(query) if row[0] in by_id}
+        found = self._known(by_id.keys())
+        # A column that ignores case or trailing blanks answers with its own spelling. Whether it does, only it can
+        # tell: the other spellings are asked for alone.
+        similar = {self._table.normal(i) for i in found}
+        doubtful = [i for i in by_id if i not in found and self._table.normal(i) in similar]
+        same = {self._table.normal(i) for i in self._known(doubtful)} if doubtful else set()
+        return {key for i, keys in by_id.items() if i in found or self._table.normal(i) in same for key in keys}
+
+    def _known(self, ids: Collection[Any]) -> set[Any]:
+        query = sa.select(self._table.id).where(self._table.id_in(ids))
+        return {self._table.unpadded(row[0]) for row in self._fetch(query)}
 
     def _fetch(self, query: sa.Executable) -> Sequence[sa.Row[Any]]:
         return self._link.transaction(lambda connection: connection.execute(query).all())
@@ -172,16 +171,16 @@ class SessionDatabase:
         return query.where(sa.cast(user, sa.Text).not_in(sorted(exempt))) if exempt else query
 
     def _ranking(self, users: Sequence[Any], on_exceed: OnExceed) -> sa.Subquery:
-        column = self._deciding(on_exceed)
-        ordered = column.asc() if on_exceed is OnExceed.EVICT_NEWEST else column.desc()
+        deciding = self._deciding(on_exceed)
+        instant = deciding.instant if deciding else self._table.id
+        ordered = instant.asc() if on_exceed is OnExceed.EVICT_NEWEST else instant.desc()
         # A session whose time is not known is the last to go.
-        return ranked(self._table, self._live, users, [sa.case((column.is_(None), 0), else_=1), ordered], column)
+        order = [sa.case((instant.is_(None), 0), else_=1), ordered]
+        return ranked(self._table, self._live, users, order, deciding.column if deciding else self._table.id)
 
-    def _deciding(self, on_exceed: OnExceed) -> sa.ColumnElement[Any]:
-        table = self._table
+    def _deciding(self, on_exceed: OnExceed) -> TimeExpression | None:
         by_creation = on_exceed in (OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST)
-        expression = table.created_at if by_creation else table.last_accessed_at
-        return expression.column if expression else table.id
+        return self._table.created_at if by_creation else self._table.last_accessed_at
 
     # --- deleting ------------------------------------------------------------------------------------------------
 
@@ -191,18 +190,19 @@ class SessionDatabase:
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
         """Deletes those of the sessions that are still over their user's limit."""
-        ranking = self._ranking(sorted({s.user_id for s in sessions}), on_exceed)
+        ranking = self._ranking(list(dict.fromkeys(s.user_id for s in sessions)), on_exceed)
         deciding = self._deciding(on_exceed)
+        changed_by = deciding.column if deciding else self._table.id
         return self._delete(
-            sessions, lambda ids: delete_over_limit(self._table, ranking, limit, ids, deciding), Cause.EVICTED
+            sessions, lambda ids: delete_over_limit(self._table, ranking, limit, ids, changed_by), Cause.EVICTED
         )
 
-    def delete_live(self, sessions: Sequence[Session]) -> list[Session]:
+    def delete_live(self, sessions: Sequence[Session]) -> Deletion:
         """Deletes live sessions in one transaction, but for any that began or was used within the grace period."""
         moment = datetime.now(UTC) + self.clock_offset() - self._grace
         times = [t for t in (self._table.created_at, self._table.last_accessed_at) if t]
         quiet = sa.and_(sa.true(), *(sa.or_(t.column.is_(None), t.before(moment)) for t in times))
-        return self._delete(sessions, lambda ids: delete_where(self._table, ids, quiet), Cause.DESYNCED).deleted
+        return self._delete(sessions, lambda ids: delete_where(self._table, ids, quiet), Cause.DESYNCED)
 
     def clock_offset(self) -> timedelta:
         """How far the database's clock is ahead of this process's."""
@@ -237,7 +237,9 @@ class SessionDatabase:
             return Deletion(deleted=self._retry_deletion(attempt))
         except _BatchFailedError:
             return Deletion(failed=len(sessions))
-        except sa.exc.IntegrityError:
+        except sa.exc.DBAPIError as error:
+            if not is_refusal(error):
+                raise
             if len(sessions) == 1:
                 return Deletion(failed=1)
             half = len(sessions) // 2

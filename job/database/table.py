@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,6 +19,10 @@ from policy.presets import SessionTable
 from policy.stores import TimeColumn, TimeEncoding
 
 _CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
+_BITS = 64
+_DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+# Python's calendar, less a few days for time zones.
+_CALENDAR = (datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC))
 
 
 def quoted(name: str) -> sa.quoted_name:
@@ -40,14 +44,33 @@ class TimeExpression:
     mapping: TimeColumn
     dialect: str
 
+    @property
+    def instant(self) -> sa.ColumnElement[Any]:
+        """What can be compared and ordered; NULL where the column holds no point in time."""
+        if self.dialect == "sqlite" and self.mapping.encoding in _CLOCK_TIMES:
+            # SQLite has no time type, and applications write text in several forms; its own functions read them all.
+            # They also take a bare number for a day, and a time of day for one in the year 2000: no times to us.
+            return sa.case(
+                (self.column.op("GLOB", return_type=sa.Boolean())(_DATE_GLOB), sa.func.julianday(self.column))
+            )
+        return self.column
+
+    @property
+    def value(self) -> sa.ColumnElement[Any]:
+        """What :meth:`decode` reads; NULL for times that Python cannot tell, such as PostgreSQL's infinity."""
+        if self.dialect == "postgresql" and self.mapping.encoding in _CLOCK_TIMES:
+            zoned = self.mapping.encoding is TimeEncoding.TIMESTAMP
+            first, last = ((sa.literal(t if zoned else t.replace(tzinfo=None), sa.DateTime(zoned))) for t in _CALENDAR)
+            return sa.case((self.column.between(first, last), self.column))
+        return self.column
+
     def before(self, moment: datetime) -> sa.ColumnElement[bool]:
         """Whether the stored time lies before the moment; NULL where there is none."""
         bound = encode_bound(moment, self.mapping.encoding, ZoneInfo(self.mapping.time_zone))
         if self.mapping.encoding not in _CLOCK_TIMES:
             return self.column < sa.literal(bound)
         if self.dialect == "sqlite":
-            # SQLite has no time type, and applications write text in several forms; its own functions read them all.
-            return sa.func.julianday(self.column) < sa.func.julianday(str(bound))
+            return self.instant < sa.func.julianday(str(bound))
         return self.column < sa.literal(bound, sa.DateTime(timezone=self.mapping.encoding is TimeEncoding.TIMESTAMP))
 
     def decode(self, value: Any) -> datetime | None:
@@ -63,11 +86,13 @@ class MappedTable:
         table: names and columns.
         dialect: name of the SQL dialect.
         id_type: Python type of the id column's values: str, int or uuid.UUID.
+        is_padded: whether the id column is of a fixed length and filled up with blanks, which are not part of an id.
     """
 
     table: SessionTable
     dialect: str
     id_type: type[str] | type[int] | type[uuid.UUID]
+    is_padded: bool = False
 
     @cached_property
     def clause(self) -> sa.TableClause:
@@ -144,14 +169,14 @@ class MappedTable:
         return [
             self.id.label("id"),
             (self.user_id if self.user_id is not None else sa.null()).label("user_id"),
-            (created.column if created else sa.null()).label("created_at"),
-            (accessed.column if accessed else sa.null()).label("last_accessed_at"),
+            (created.value if created else sa.null()).label("created_at"),
+            (accessed.value if accessed else sa.null()).label("last_accessed_at"),
         ]
 
     def session(self, row: Any) -> Session:
         """A session from a row of :attr:`session_columns`."""
         return Session(
-            id=row[0],
+            id=self.unpadded(row[0]),
             user_id=row[1],
             created_at=self.created_at.decode(row[2]) if self.created_at and row[2] is not None else None,
             last_accessed_at=(
@@ -166,12 +191,26 @@ class MappedTable:
             return self.id == sa.any_(sa.literal(list(ids), sa.ARRAY(_SQL_TYPES[self.id_type])))
         return self.id.in_(list(ids))
 
+    def unpadded(self, value: Any) -> Any:
+        """A value of the id column without the blanks that only fill it up."""
+        return value.rstrip(" ") if self.is_padded else value
+
+    def normal(self, session_id: Any) -> Any:
+        """The id in one form of those that the database may hold equal: it may ignore case and trailing blanks.
+
+        Two ids may share a form and still be two; that is for callers who only need to know that an id is not unknown.
+        """
+        return session_id.rstrip(" ").casefold() if isinstance(session_id, str) else session_id
+
     def parse_key(self, key: str) -> Any:
         """The id that a Redis key spells, as a value of the id column; None if the column cannot hold it."""
+        if self.id_type is str:
+            return None if "\0" in key else key  # PostgreSQL's text cannot hold a NUL character
         try:
-            return self.id_type(key)
+            value = self.id_type(key)
         except ValueError:
             return None
+        return None if isinstance(value, int) and value.bit_length() >= _BITS else value
 
 
 _SQL_TYPES: dict[type, sa.types.TypeEngine[Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,7 +11,9 @@ T = TypeVar("T")
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """The items in lists of at most this size."""
-    return batches_by_weight(items, lambda _: 1, size)
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def batches_by_weight(items: Iterable[T], weight: Callable[[T], int], most: int) -> Iterator[list[T]]:

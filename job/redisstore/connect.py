@@ -69,7 +69,6 @@ def connect(url: str, store: RedisStore) -> redis.Redis:
             driver_info=None,
             socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             socket_timeout=_SOCKET_TIMEOUT_SECONDS,
-            socket_keepalive=True,
             # Or attempts would be multiplied: the policy says how often and how patiently to try again.
             retry=Retry(NoBackoff(), 0),
         )

@@ -45,9 +45,8 @@ class KeyTemplate:
 
     def matches(self, key: bytes) -> bool:
         """Whether the key has this template's shape, with a variable part that is not empty."""
-        return (
-            len(key) > len(self.prefix) + len(self.suffix) and key.startswith(self.prefix) and key.endswith(self.suffix)
-        )
+        # The prefix first: it alone tells most keys apart, and this is asked of every key there is.
+        return key.startswith(self.prefix) and key.endswith(self.suffix) and len(key) > len(self.prefix + self.suffix)
 
     def covers(self, other: KeyTemplate) -> bool:
         """Whether every key of the other template is one of this, too."""
@@ -112,6 +111,12 @@ class KeyNames:
             return None
         key = self.access_log.key(session_id)
         return None if self.user_index is not None and self.user_index.matches(key) else key
+
+    def access_log_owner(self, key: bytes) -> str | None:
+        """Whose access log this key is named like; None if it is named like none, or like an index."""
+        if self.access_log is None or (self.user_index is not None and self.user_index.matches(key)):
+            return None
+        return self.access_log.name(key)
 
     def user_index_key(self, user_id: str) -> bytes | None:
         """Key of the user's index; None if there is none."""

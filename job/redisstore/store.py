@@ -131,8 +131,9 @@ class RedisStore:
     def inspect(self, ids: Iterable[str]) -> KeyStates:
         """What there is under the keys of these sessions. An id that can have no session key is in none of the sets."""
         states = KeyStates(set(), set(), set())
-        for group in batches(self._keys(ids).items(), _GROUP):
-            for (session_id, _), state in zip(group, self._inspect([k for _, k in group], []), strict=True):
+        keys = self._keys(ids)
+        for group in batches(keys, _GROUP):
+            for session_id, state in zip(group, self._inspect([keys[i] for i in group], []), strict=True):
                 if state == scripts.GONE:
                     states.gone.add(session_id)
                 elif state != scripts.OTHER_TYPE:
@@ -144,8 +145,9 @@ class RedisStore:
     def idle_at_least(self, ids: Iterable[str], seconds: int) -> set[str]:
         """Those of the sessions whose keys were, for certain, neither read nor written for this long."""
         idle: set[str] = set()
-        for group in batches(self._keys(ids).items(), _GROUP):
-            for (session_id, _), found in zip(group, self._idle([k for _, k in group], []), strict=True):
+        keys = self._keys(ids)
+        for group in batches(keys, _GROUP):
+            for session_id, found in zip(group, self._idle([keys[i] for i in group], []), strict=True):
                 # Redis counts in steps of a second: a second more is needed to be sure.
                 if found > seconds:
                     idle.add(session_id)
@@ -162,6 +164,14 @@ class RedisStore:
             for session_id, content in self.contents(keys).items()
             if content.last_accessed_at is not None
         }
+
+    def access_log_pages(self) -> Iterator[list[str]]:
+        """The ids of all sessions that have an access log, a page at a time; one may be found again on a later page."""
+        if self._names.access_log is None:
+            return
+        for keys in self._scan(self._names.access_log.pattern):
+            ids = (self._names.access_log_owner(key) for key in keys)
+            yield list(dict.fromkeys(i for i in ids if i is not None))
 
     def index_pages(self) -> Iterator[IndexPage]:
         """All entries of all user indexes, a page at a time; an entry may be found more than once."""
@@ -202,8 +212,8 @@ class RedisStore:
         """Gives each of these sessions a TTL, unless it has one by now. Returns how many got one."""
         keys = self._keys(seconds)
         return sum(
-            self._add_ttl([key for _, key in group], [int(seconds[i] * 1000) for i, _ in group])
-            for group in batches(keys.items(), _GROUP)
+            self._add_ttl([keys[i] for i in group], [int(seconds[i] * 1000) for i in group])
+            for group in batches(keys, _GROUP)
         )
 
     def delete(self, sessions: Sequence[Session]) -> int:
@@ -225,6 +235,11 @@ class RedisStore:
             replies = self._server.pipeline(commands)
             session_keys += replies[-1] if keys else 0
         return Removed(session_keys, index_entries)
+
+    def remove_access_logs(self, ids: Iterable[str]) -> int:
+        """Removes the access logs of these sessions. Returns how many there were."""
+        keys = [key for i in ids if (key := self._names.access_log_key(i)) is not None]
+        return sum(sum(self._server.pipeline([("UNLINK", *group)])) for group in batches(keys, _GROUP))
 
     def remove_index_entries(self, entries: Iterable[IndexEntry]) -> int:
         """Removes these entries. Returns how many there were."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from job.context import RunContext
 from job.database.store import Census
+from job.errors import SafetyLimitError
 from job.lifetime import Cutoffs
-from job.safety import check_share, exceeds_share
+from job.safety import exceeds_share, share_refusal
 from job.steps.expired import expired_batches
 from policy.spec import OnExceed
 
@@ -19,10 +20,12 @@ class Assessment:
     Attributes:
         census: how many sessions there are.
         over_limit: live sessions over their user's limit.
+        would_refuse: in a dry run, whether a real run would refuse to delete so many.
     """
 
     census: Census
     over_limit: int
+    would_refuse: bool = False
 
 
 def assess(context: RunContext, cutoffs: Cutoffs, limit: int) -> Assessment:
@@ -47,5 +50,10 @@ def assess(context: RunContext, cutoffs: Cutoffs, limit: int) -> Assessment:
         tally.expired -= kept
         tally.active += kept
     tally.remaining = 0 if context.dry_run else tally.expired + evicting
-    check_share(tally.expired + evicting, census.total, safety)
-    return Assessment(census, over_limit)
+    refusal = share_refusal(tally.expired + evicting, census.total, safety)
+    if refusal and not context.dry_run:
+        raise SafetyLimitError(refusal)
+    if refusal:
+        # A dry run goes on: it is there to show what a run would meet.
+        context.log.warning("safety limit", because=f"{refusal}: a run would stop here")
+    return Assessment(census, over_limit, would_refuse=refusal is not None)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from job.context import RunContext
-from job.safety import Budget
 from policy.spec import OnExceed
 
 
-def enforce_limit(context: RunContext, limit: int, budget: Budget) -> None:
+def enforce_limit(context: RunContext, limit: int) -> None:
     """Evicts the sessions over their user's limit, unless the policy only wants them reported.
 
     Args:
         context: the run.
         limit: sessions a user may have; 0 for any number.
-        budget: how many sessions the run may still delete.
 
     Raises:
         StopRequestedError: the run has to stop; what was not reached stays in ``tally.remaining``.
@@ -23,23 +21,23 @@ def enforce_limit(context: RunContext, limit: int, budget: Budget) -> None:
         return
     context.progress.start("Sessions over the limit", tally.over_limit)
     if policy.on_exceed is not OnExceed.REPORT and not context.dry_run:
-        _evict(context, limit, budget)
+        _evict(context, limit)
     context.progress.finish(f"{tally.over_limit} found, {tally.evicted} evicted")
     context.log.info("limit per user", limit=limit, overLimit=tally.over_limit, evicted=tally.evicted)
 
 
-def _evict(context: RunContext, limit: int, budget: Budget) -> None:
+def _evict(context: RunContext, limit: int) -> None:
     tally, policy = context.tally, context.spec.concurrency
     behind, unseen = tally.remaining - tally.over_limit, tally.over_limit
     for page in context.database.over_limit_pages(limit, policy.on_exceed, policy.exempt_users):
         context.clock.checkpoint()
-        reached = page[: budget.take(len(page))]
+        reached = page[: context.budget.take(len(page))]
         result = context.database.delete_over_limit(reached, limit, policy.on_exceed)
         tally.evicted += len(result.deleted)
         tally.deleted += len(result.deleted)
         tally.active -= len(result.deleted)
         tally.failed += result.failed
-        budget.spend(len(result.deleted))
+        context.budget.spend(len(result.deleted))
         if context.redis:
             tally.redis.deleted += context.redis.delete(result.deleted)
         unseen -= len(page)

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from job.context import RunContext
 from job.lifetime import Cutoffs
-from job.safety import Budget
 from job.sessions import Session
 
 
@@ -25,7 +24,7 @@ class Batch:
     due: list[Session]
 
 
-def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs, budget: Budget) -> int:
+def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs) -> int:
     """Deletes what has expired.
 
     The database goes first, because its statement looks again at each row: a session used a moment ago keeps both its
@@ -35,7 +34,6 @@ def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs, budget: Bu
         context: the run.
         found: sessions the database calls expired.
         cutoffs: before when a session has expired.
-        budget: how many sessions the run may still delete.
 
     Returns:
         How many the database calls idle but Redis saw in use: they are live.
@@ -52,7 +50,7 @@ def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs, budget: Bu
         kept += batch.found - len(batch.due)
         tally.expired = max(0, found - kept)
         if not context.dry_run:
-            reached = _delete(context, batch.due, budget)
+            reached = _delete(context, batch.due)
             tally.remaining = behind + max(0, unseen) + len(batch.due) - reached
             behind += len(batch.due) - reached
         context.progress.advance(batch.found)
@@ -62,13 +60,13 @@ def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs, budget: Bu
     return kept
 
 
-def _delete(context: RunContext, due: Sequence[Session], budget: Budget) -> int:
+def _delete(context: RunContext, due: Sequence[Session]) -> int:
     """Deletes a batch. Returns how many of it were reached before the run's limit of deletions."""
-    reached = budget.take(len(due))
+    reached = context.budget.take(len(due))
     result = context.database.delete_expired(due[:reached])
     context.tally.deleted += len(result.deleted)
     context.tally.failed += result.failed
-    budget.spend(len(result.deleted))
+    context.budget.spend(len(result.deleted))
     if context.redis:
         context.tally.redis.deleted += context.redis.delete(result.deleted)
     return reached

@@ -39,7 +39,6 @@ def keep_statistics(
         "started_at": report.start_time,
         "completed_at": report.completion_time,
         "outcome": report.outcome.value,
-        "dry_run": report.dry_run,
         "active_users": active_users,
         **report.sessions.model_dump(),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 from job.context import RunContext
@@ -24,8 +24,9 @@ _FAR_FUTURE = timedelta(days=1)
 def synchronise(context: RunContext) -> None:
     """Makes Redis agree with the database, where the policy has a Redis.
 
-    Session keys without a row go, and so do index entries that point nowhere; session keys without a TTL get one; live
-    rows without a session key are reported or deleted. What looks wrong is looked at again after the grace.
+    Session keys without a row go, and so do index entries that point nowhere and access logs of nobody; session keys
+    without a TTL get one; live rows without a session key are reported or deleted. What looks wrong is looked at again
+    after the grace.
 
     It may stop, or fail, anywhere: each change is right by itself, and the next run finds what is left.
 
@@ -40,6 +41,7 @@ def synchronise(context: RunContext) -> None:
     context.progress.start("Redis sync")
     _sync_session_keys(context, redis)
     _sync_indexes(context, redis)
+    _sync_access_logs(context, redis)
     _sync_rows(context, redis)
     counts = context.tally.redis
     context.log.info(
@@ -177,14 +179,47 @@ def _sync_indexes(context: RunContext, redis: RedisStore) -> None:
 
 
 def _pointing_nowhere(context: RunContext, redis: RedisStore, entries: Sequence[IndexEntry]) -> list[IndexEntry]:
-    gone = redis.inspect({entry.session_id for entry in entries}).gone
-    absent = gone - context.database.existing(gone) if gone else gone
+    absent = _unknown(context, redis, {entry.session_id for entry in entries})
     return [entry for entry in entries if entry.session_id in absent]
 
 
 def _remove_entries(context: RunContext, redis: RedisStore, entries: Sequence[IndexEntry]) -> None:
     if not context.dry_run:
         context.tally.redis.index_entries_removed += redis.remove_index_entries(entries)
+
+
+# --- access logs -----------------------------------------------------------------------------------------------------
+
+
+def _sync_access_logs(context: RunContext, redis: RedisStore) -> None:
+    """Logs go whose session has neither key nor row: its key ended by its TTL, or a run died between the two."""
+    removed = 0
+
+    def settle(ids: Sequence[str]) -> None:
+        nonlocal removed
+        if not context.dry_run:
+            removed += redis.remove_access_logs(ids)
+
+    stale = SecondLook[str](
+        context.clock,
+        context.spec.sync.grace_seconds,
+        judge=lambda _: None,  # nobody is logged out with a log
+        confirm=lambda ids: sorted(_unknown(context, redis, ids)),
+        settle=settle,
+    )
+    for page in redis.access_log_pages():
+        context.clock.checkpoint()
+        for ids in batches(page, _BATCH):
+            stale.hold(_unknown(context, redis, ids))
+    stale.flush()
+    if removed:
+        context.log.info("access logs removed", logs=removed)
+
+
+def _unknown(context: RunContext, redis: RedisStore, ids: Collection[str]) -> set[str]:
+    """Those of the sessions that have neither key nor row."""
+    gone = redis.inspect(ids).gone
+    return gone - context.database.existing(gone) if gone else gone
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -247,23 +282,21 @@ def _deletion(context: RunContext, redis: RedisStore) -> Callable[[Sequence[Sess
         _count_missing(context, sessions)
         if context.dry_run:
             return
-        due = _within_limit(context, sessions)
+        due = sessions[: context.budget.take(len(sessions))]
         context.tally.remaining += len(sessions) - len(due)
         if not due:
             return
-        deleted = context.database.delete_live(due)
-        context.tally.deleted += len(deleted)
+        result = context.database.delete_live(due)
+        context.tally.deleted += len(result.deleted)
+        context.tally.failed += result.failed
+        context.tally.active -= len(result.deleted)
+        context.budget.spend(len(result.deleted))
         # Their keys are gone, but access logs and index entries may be left.
-        removed = redis.remove(deleted)
+        removed = redis.remove(result.deleted)
         context.tally.redis.deleted += removed.session_keys
         context.tally.redis.index_entries_removed += removed.index_entries
 
     return settle
-
-
-def _within_limit(context: RunContext, sessions: Sequence[Session]) -> Sequence[Session]:
-    most = context.spec.safety.max_deletions
-    return sessions[: max(0, most - context.tally.deleted)] if most else sessions
 
 
 # --- both ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,94 @@
+"""Fixtures for all tests: real servers, started once per worker, with something fresh in them per test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from job.embedded.postgres import bin_dir
+from job.embedded.redis import server_program
+from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable, find_programs
+from tests.support.databases import fresh_postgres_database
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their directory; keep those that share the control plane in one worker."""
+    for item in items:
+        tier = item.path.relative_to(TESTS).parts[0]
+        if tier in {"stores", "controlplane", "e2e"}:
+            item.add_marker(tier)
+        if "control_plane" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("controlplane"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine has no server for; from one place, so that the summary has one line for each cause."""
+    needed = getattr(item, "fixturenames", ())
+    try:
+        if "control_plane" in needed:
+            find_programs()
+        if "postgres_server" in needed and "TEST_DATABASE_URL" not in os.environ:
+            bin_dir()
+        if "redis_server" in needed and "TEST_REDIS_URL" not in os.environ:
+            server_program()
+    except (ControlPlaneUnavailable, EmbeddedServerUnavailable) as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a PostgreSQL server we may create databases in."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given
+        return
+    with EmbeddedPostgres(durable=False) as server:
+        yield server.url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """URL of an empty database that is this test's alone."""
+    with fresh_postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """URL of a Redis server whose database the tests may empty."""
+    if given := os.environ.get("TEST_REDIS_URL"):
+        yield given
+        return
+    with EmbeddedRedis() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """URL of an empty Redis database."""
+    import redis
+
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushdb()
+    return redis_server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """URL of a SQLite database file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A real API server with etcd and the controller manager; the garbage collector and CronJobs work."""
+    plane = ControlPlane.start()
+    try:
+        yield plane
+    finally:
+        plane.stop()

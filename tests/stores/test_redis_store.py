@@ -1,0 +1,153 @@
+"""What the other steps ask of Redis, on a real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from job.redisstore.connect import connect
+from job.redisstore.store import RedisStore as Store
+from job.redisstore.store import Removed
+from job.sessions import RedisSessions, Session
+from policy.spec import Retry
+from policy.stores import RedisStore
+from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def settings(**keys: str) -> RedisStore:
+    return RedisStore.model_validate({"urlFrom": SECRET, "keys": keys or KEYS})
+
+
+def open_store(url: str, store: RedisStore) -> Store:
+    return Store(connect(url, store), store, Retry(attempts=0, delay_seconds=0), InstantClock(), Log())
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    made = open_store(redis_url, settings())
+    yield made
+    made.close()
+
+
+def test_it_is_what_the_steps_expect(store: Store) -> None:
+    sessions: RedisSessions = store
+    assert sessions.delete([]) == 0
+    assert sessions.last_accesses([]) == {}
+
+
+def test_the_time_is_that_of_redis(store: Store, client: redis.Redis) -> None:
+    seconds, _ = client.time()
+    assert abs(store.server_time() - datetime.fromtimestamp(seconds, UTC)) < timedelta(seconds=2)
+
+
+def test_r2_2_last_accesses_are_read_from_json_and_hashes_and_nothing_else(store: Store, client: redis.Redis) -> None:
+    stamp = NOON.timestamp()
+    client.set("sess:json", json.dumps({"lastAccessedAt": stamp}))
+    client.hset("sess:hash", mapping={"lastAccessedAt": str(stamp)})
+    client.set("sess:silent", json.dumps({"userId": "u"}))
+    client.hset("sess:bare-hash", mapping={"x": "y"})
+    client.set("sess:broken", "{")
+    client.set("sess:empty", "")
+    client.rpush("sess:list", "x")
+    ids = ["json", "hash", "silent", "bare-hash", "broken", "empty", "list", "absent", ""]
+    assert store.last_accesses(ids) == {"json": NOON, "hash": NOON}
+
+
+def test_large_sessions_are_read_too(store: Store, client: redis.Redis) -> None:
+    for number in range(3):
+        document = {"cart": "x" * 5_000_000, "lastAccessedAt": NOON.timestamp()}
+        client.set(f"sess:{number}", json.dumps(document))
+    assert store.last_accesses(["0", "1", "2"]) == {"0": NOON, "1": NOON, "2": NOON}
+
+
+def test_r2_2_a_deleted_session_leaves_nothing_behind(store: Store, client: redis.Redis) -> None:
+    for session_id in ("gone", "gone-hash", "stays"):
+        client.rpush(f"access_log:{session_id}", "x")
+        client.sadd("user_sess:7", session_id)
+    client.set("sess:gone", "{}")
+    client.hset("sess:gone-hash", mapping={"a": "b"})
+    client.set("sess:stays", "{}")
+    gone = [Session("gone", user_id=7), Session("gone-hash", user_id=7), Session("never-was", user_id=8)]
+    assert store.remove(gone) == Removed(session_keys=2, index_entries=2)
+    assert set(client.keys()) == {b"sess:stays", b"access_log:stays", b"user_sess:7"}
+    assert client.smembers("user_sess:7") == {b"stays"}
+    assert store.delete(gone) == 0
+
+
+def test_without_a_user_column_the_session_tells_whose_it_is(store: Store, client: redis.Redis) -> None:
+    client.set("sess:1", json.dumps({"userId": "u1"}))
+    client.hset("sess:2", mapping={"userId": "u2"})
+    client.sadd("user_sess:u1", "1", "other")
+    client.sadd("user_sess:u2", "2", "other")
+    assert store.remove([Session("1"), Session("2")]) == Removed(2, 2)
+    assert client.smembers("user_sess:u1") == client.smembers("user_sess:u2") == {b"other"}
+
+
+def test_an_index_of_the_wrong_type_does_not_stop_a_deletion(store: Store, client: redis.Redis) -> None:
+    client.set("sess:1", "{}")
+    client.set("user_sess:u1", "a string")
+    assert store.remove([Session("1", user_id="u1")]) == Removed(1, 0)
+    assert client.get("user_sess:u1") == b"a string"
+
+
+def test_a_key_that_is_another_sessions_access_log_is_not_deleted(redis_url: str, client: redis.Redis) -> None:
+    client.rpush("sess:a:log", "x")
+    store = open_store(redis_url, settings(session="sess:{id}", accessLog="sess:{id}:log"))
+    assert store.delete([Session("a:log")]) == 0
+    assert client.exists("sess:a:log")
+    store.close()
+
+
+def test_many_sessions_take_few_commands(store: Store, client: redis.Redis) -> None:
+    sessions = [Session(f"{n:04}", user_id=f"u{n % 20}") for n in range(2_000)]
+    pipeline = client.pipeline(transaction=False)
+    for session in sessions:
+        pipeline.set(f"sess:{session.key}", json.dumps({"lastAccessedAt": 1}))
+        pipeline.sadd(f"user_sess:{session.user_id}", session.key)
+        pipeline.rpush(f"access_log:{session.key}", "x")
+    pipeline.execute()
+    client.config_resetstat()
+    assert store.remove(sessions) == Removed(2_000, 2_000)
+    calls: Any = client.info("commandstats")
+    assert client.dbsize() == 0
+    assert calls["cmdstat_unlink"]["calls"] <= 8
+    assert calls["cmdstat_srem"]["calls"] <= 4 * 20
+    assert not {"cmdstat_del", "cmdstat_keys", "cmdstat_smembers"} & calls.keys()
+
+
+def test_a_ttl_is_only_given_to_a_key_that_still_has_none(store: Store, client: redis.Redis) -> None:
+    client.set("sess:bare", "{}")
+    client.set("sess:fine", "{}", ex=100)
+    assert store.add_ttls({"bare": 500.5, "fine": 500.5, "absent": 500.5}) == 1
+    assert 499_000 < int(client.pttl("sess:bare")) <= 500_500
+    assert int(client.ttl("sess:fine")) <= 100
+    assert not client.exists("sess:absent")
+
+
+def test_looking_at_a_key_is_no_use_of_it(store: Store, client: redis.Redis) -> None:
+    client.set("sess:1", "{}")
+    client.restore("sess:1", 0, client.dump("sess:1"), replace=True, idletime=1000)  # type: ignore[arg-type]
+    assert store.inspect(["1"]).sessions == {"1"}
+    assert store.idle_at_least(["1", "absent"], 900) == {"1"}
+    assert store.idle_at_least(["1"], 1100) == set()
+    assert int(client.object("IDLETIME", "sess:1")) >= 1000
+
+
+def test_scripts_come_back_after_redis_has_forgotten_them(store: Store, client: redis.Redis) -> None:
+    client.set("sess:1", "{}")
+    assert store.inspect(["1"]).without_ttl == {"1"}
+    client.script_flush()
+    assert store.inspect(["1"]).without_ttl == {"1"}

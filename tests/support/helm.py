@@ -1,0 +1,149 @@
+"""Helm for tests: the `helm` program where it is on PATH, else Helm 4 as a library (helm-python-sdk)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+Values = Mapping[str, Any]
+
+
+class HelmFailed(Exception):
+    """Helm refused or failed; the message is its own."""
+
+
+class Helm(Protocol):
+    """What the tests do with Helm."""
+
+    def lint(self, chart: Path, values: Values) -> list[str]:
+        """Findings of a strict lint; empty if there are none."""
+
+    def render(self, chart: Path, values: Values, *, name: str, namespace: str) -> list[dict[str, Any]]:
+        """All objects of the chart, without a cluster."""
+
+    def install(self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        """Install or upgrade a release and wait until it is ready; makes the namespace."""
+
+    def uninstall(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        """Remove a release and wait until it is gone."""
+
+
+def helm(kubeconfig: Path | None = None) -> Helm:
+    """The Helm of this machine; a kubeconfig is needed for install and uninstall only."""
+    program = shutil.which("helm")
+    return HelmLibrary(kubeconfig) if program is None else HelmProgram(program, kubeconfig)
+
+
+class HelmProgram:
+    """The `helm` program, version 3 or 4."""
+
+    def __init__(self, program: str, kubeconfig: Path | None) -> None:
+        self._program = program
+        self._kubeconfig = kubeconfig
+
+    def lint(self, chart: Path, values: Values) -> list[str]:
+        with _values_file(values) as file:
+            try:
+                self._run("lint", str(chart), "--strict", "--quiet", "--values", file)
+            except HelmFailed as failed:
+                return [str(failed)]
+        return []
+
+    def render(self, chart: Path, values: Values, *, name: str, namespace: str) -> list[dict[str, Any]]:
+        with _values_file(values) as file:
+            text = self._run("template", name, str(chart), "--namespace", namespace, "--values", file)
+        return _objects([text])
+
+    def install(self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        with _values_file(values) as file:
+            self._run(
+                *("upgrade", "--install", name, str(chart), "--namespace", namespace, "--create-namespace"),
+                *("--values", file, "--wait", f"--timeout={timeout_seconds}s"),
+            )
+
+    def uninstall(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        self._run("uninstall", name, "--namespace", namespace, "--wait", f"--timeout={timeout_seconds}s")
+
+    def _run(self, *arguments: str) -> str:
+        where = [] if self._kubeconfig is None else [f"--kubeconfig={self._kubeconfig}"]
+        result = subprocess.run([self._program, *arguments, *where], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise HelmFailed(f"{result.stderr.strip()}\n{result.stdout.strip()}".strip())
+        return result.stdout
+
+
+class HelmLibrary:
+    """Helm 4 itself, loaded as a shared library."""
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        self._kubeconfig = kubeconfig
+
+    def lint(self, chart: Path, values: Values) -> list[str]:
+        import helm_python
+
+        report = helm_python.lint(chart, dict(values), strict=True)
+        # 1 is "info", such as a missing icon.
+        found = [f"{m['path']}: {m['error']}" for m in report["messages"] if m["severity"] > 1]
+        return found + [error for error in report["errors"] or [] if not any(error in f for f in found)]
+
+    def render(self, chart: Path, values: Values, *, name: str, namespace: str) -> list[dict[str, Any]]:
+        import helm_python
+
+        with self._failing(), helm_python.Chart.load(chart) as loaded:
+            loaded.validate_schema(dict(values))
+            files = loaded.render(dict(values), name=name, namespace=namespace)
+        return _objects(text for path, text in files.items() if path.endswith(".yaml"))
+
+    def install(self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        import helm_python
+
+        options: dict[str, Any] = {"namespace": namespace, "timeout": timeout_seconds, "wait": "watcher"}
+        with (
+            self._failing(),
+            helm_python.Config(kubeconfig_path=self._kubeconfig, namespace=namespace) as config,
+        ):
+            try:
+                config.status(name)
+            except helm_python.HelmNotFoundError:
+                config.install(chart, name, dict(values), create_namespace=True, **options)
+            else:
+                config.upgrade(chart, name, dict(values), **options)
+
+    def uninstall(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        import helm_python
+
+        with (
+            self._failing(),
+            helm_python.Config(kubeconfig_path=self._kubeconfig, namespace=namespace) as config,
+        ):
+            config.uninstall(name, timeout=timeout_seconds, wait="watcher")
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        import helm_python
+
+        try:
+            yield
+        except helm_python.HelmError as error:
+            raise HelmFailed(str(error)) from error
+
+
+def _objects(texts: Any) -> list[dict[str, Any]]:
+    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+@contextmanager
+def _values_file(values: Values) -> Iterator[str]:
+    # JSON is YAML.
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(values, file)
+        file.flush()
+        yield file.name

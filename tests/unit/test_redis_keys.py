@@ -1,0 +1,101 @@
+"""Key templates: what is a session's key, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from job.errors import ConfigurationError
+from job.redisstore.keys import KeyNames, KeyTemplate
+from policy.stores import RedisKeys
+
+IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
+    ["*", "a*b", "[x]", "a?c", "\\", "a:b:c", "é", "日本", "a\nb", "\r\n", "\0", "{id}"]
+)
+AFFIXES = st.text(st.sampled_from("ab:*?[]\\{}-é\n"), max_size=6)
+TEMPLATE_OF_ID = st.tuples(AFFIXES, AFFIXES).map(lambda parts: KeyTemplate(parts[0].encode(), parts[1].encode()))
+
+
+def names(session: str, user_index: str | None = None, access_log: str | None = None) -> KeyNames:
+    return KeyNames.parse(RedisKeys(session=session, user_index=user_index, access_log=access_log))
+
+
+@given(TEMPLATE_OF_ID, IDS)
+def test_r3_3_an_id_survives_the_way_to_its_key_and_back(template: KeyTemplate, session_id: str) -> None:
+    assert template.name(template.key(session_id)) == session_id
+
+
+@given(TEMPLATE_OF_ID, st.binary(max_size=30))
+def test_r3_3_only_the_key_an_id_makes_is_read_as_that_id(template: KeyTemplate, key: bytes) -> None:
+    name = template.name(key)
+    assert name is None or template.key(name) == key
+
+
+@pytest.mark.parametrize(
+    "key", [b"sess:", b"other:1", b"Sess:1", b"sess", b"sess:\xff\xfe", b"xsess:1", b"sess:\xed\xa0\x80"]
+)
+def test_what_is_not_of_the_template_or_not_utf8_has_no_id(key: bytes) -> None:
+    assert names("sess:{id}").session_id(key) is None
+
+
+def test_prefix_and_suffix_may_not_share_characters() -> None:
+    template = KeyTemplate.parse("aba{id}aba", "{id}")
+    assert template.name(b"aba") is None
+    assert template.name(b"ababa") is None
+    assert template.name(b"abaxaba") == "x"
+
+
+def test_glob_characters_of_a_template_are_escaped() -> None:
+    assert KeyTemplate.parse(r"a*b[c]?\{id}]", "{id}").pattern == rb"a\*b\[c\]\?\\*\]"
+
+
+@given(IDS)
+def test_r3_3_a_key_that_is_also_an_access_log_is_no_session_key(session_id: str) -> None:
+    both = names("sess:{id}", access_log="sess:{id}:log")
+    log = both.access_log_key(session_id)
+    assert log is not None
+    assert both.session_id(log) is None
+    assert both.session_key(f"{session_id}:log") is None
+
+
+@given(IDS)
+def test_r3_3_a_key_that_is_also_a_user_index_is_no_session_key(user_id: str) -> None:
+    both = names("s:{id}", user_index="s:user:{user}")
+    index = both.user_index_key(user_id)
+    assert index is not None
+    assert both.session_id(index) is None
+    assert both.session_key(f"user:{user_id}") is None
+    assert both.session_key("user:") is not None
+
+
+def test_an_access_log_that_would_be_an_index_is_none() -> None:
+    both = names("s:{id}", user_index="x:{user}", access_log="x:log:{id}")
+    assert both.access_log_key("1") is None
+
+
+@pytest.mark.parametrize(
+    ("templates", "field"),
+    [
+        ({"session": "sess:{id}", "access_log": "sess:{id}"}, "accessLog"),
+        ({"session": "sess:{id}", "user_index": "se{user}"}, "userIndex"),
+        ({"session": "a:{id}:b", "access_log": "{id}"}, "accessLog"),
+    ],
+)
+def test_templates_that_leave_no_session_key_are_refused(templates: dict[str, str], field: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"stores.redis.keys.*{field}"):
+        KeyNames.parse(RedisKeys.model_validate(templates))
+
+
+def test_without_an_id_or_a_template_there_is_no_key() -> None:
+    plain = names("sess:{id}")
+    assert plain.session_key("") is None
+    assert plain.access_log_key("1") is None
+    assert plain.user_index_key("1") is None
+
+
+def test_an_id_that_utf8_cannot_write_makes_a_key_of_its_own_and_no_error() -> None:
+    plain = names("sess:{id}")
+    key = plain.session_key("\ud800")
+    assert key is not None
+    assert plain.session_id(key) is None
