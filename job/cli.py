@@ -210,7 +210,11 @@ def crd() -> None:
 @click.pass_context
 def demo(context: click.Context, directory: str | None) -> None:
     """Shows a run on 20,000 sessions in an embedded PostgreSQL and Redis."""
-    from job.demo.show import show
+    try:
+        from job.demo.show import show
+    except ModuleNotFoundError:
+        click.echo("error: the container image has no demo; install session-policy-operator[job,embedded]", err=True)
+        context.exit(_BAD_CONFIGURATION)
 
     context.exit(show(Path(directory) if directory else None))
 

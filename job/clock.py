@@ -13,6 +13,7 @@ _MIN_MARGIN_SECONDS = 3.0
 _MAX_MARGIN_SECONDS = 60.0
 # After a request to stop, the statement that is running gets this long. Kubernetes kills a Pod 30 s after the request.
 _STOP_GRACE_SECONDS = 10.0
+_INTERRUPT_AGAIN_SECONDS = 1.0
 
 
 class RunClock:
@@ -34,7 +35,8 @@ class RunClock:
 
     def request_stop(self) -> None:
         """Asks the run to stop before its next batch. Safe to call from a signal handler."""
-        self._stop.set()
+        # By another thread: the handler may have interrupted this one while it holds the lock within the event.
+        threading.Thread(target=self._stop.set, name="stop", daemon=True).start()
 
     def checkpoint(self) -> None:
         """Called before every batch and every wait.
@@ -47,16 +49,18 @@ class RunClock:
         if time.monotonic() >= self._deadline:
             raise StopRequestedError("DeadlineReached")
 
-    def when_overdue(self, interrupt: Callable[[], None]) -> None:
+    def when_overdue(self, interrupt: Callable[[], bool]) -> None:
         """Has interrupt called, from another thread, if the run is still at work when it should have stopped.
 
-        A checkpoint cannot end a statement that takes minutes; cancelling it can.
+        A checkpoint cannot end a statement that takes minutes; cancelling it can. It is called again, for it may have come
+        just before such a statement, until it returns False.
         """
 
         def watch() -> None:
             if self._stop.wait(max(0.0, self._deadline - time.monotonic())):
                 time.sleep(min(_STOP_GRACE_SECONDS, max(0.0, self._deadline - time.monotonic())))
-            interrupt()
+            while interrupt():
+                time.sleep(_INTERRUPT_AGAIN_SECONDS)
 
         threading.Thread(target=watch, name="deadline", daemon=True).start()
 

@@ -117,6 +117,7 @@ class Run:
                 synchronise(context)
         except StopRequestedError as stop:
             stopped = stop.reason
+        opened.link.conclude()
         report = self._conclude(context, stopped, found.would_refuse)
         if opened.keeps_statistics and not context.dry_run:  # a dry run changes nothing at all
             keep_statistics(context, opened.link, self.run_id, active_users, report, self._started)
@@ -168,15 +169,15 @@ _STOPPED = {
 
 def _summary(tally: Tally, dry_run: bool) -> str:
     if dry_run:
-        return f"dry run: {tally.expired} expired and {tally.over_limit} over the limit; nothing was changed"
-    parts = [f"{tally.deleted} deleted ({tally.expired} expired, {tally.evicted} over the limit)"]
-    if tally.redis.orphaned:
-        parts.append(f"{tally.redis.orphaned} orphaned Redis sessions")
-    if tally.failed:
-        parts.append(f"{tally.failed} failed")
-    if tally.remaining:
-        parts.append(f"{tally.remaining} remaining")
-    return ", ".join(parts) + f", {tally.active} active"
+        return f"dry run: {tally.expired:,} expired and {tally.over_limit:,} over the limit; nothing was changed"
+    parts = [f"{tally.deleted:,} deleted ({tally.expired:,} expired, {tally.evicted:,} over the limit)"]
+    further = (
+        (tally.redis.orphaned, "orphaned Redis sessions"),
+        (tally.failed, "failed"),
+        (tally.remaining, "remaining"),
+    )
+    parts += [f"{count:,} {what}" for count, what in further if count]
+    return ", ".join(parts) + f", {tally.active:,} active"
 
 
 def _as_run_error(error: Exception) -> RunError:

@@ -8,7 +8,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -34,8 +33,7 @@ class Terminal:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=16),
             TimeElapsedColumn(),
             TextColumn("{task.fields[result]}"),
             console=console or Console(stderr=True),
@@ -84,7 +82,11 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
     for store, counts in (("database", report.sessions), ("Redis", report.redis)):
         if counts is None:
             continue
-        for row, (name, field) in enumerate(type(counts).model_fields.items()):
-            first = store if row == 0 else ""
-            table.add_row(first, name.replace("_", " "), f"{getattr(counts, name):,}", field.description)
+        first = store
+        for name, field in type(counts).model_fields.items():
+            if count := getattr(counts, name):
+                table.add_row(first, name.replace("_", " "), f"{count:,}", field.description)
+                first = ""
+        if first:
+            table.add_row(first, "nothing", "", "All counts are 0.")
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,10 @@ from policy.model import Model
 from policy.names import API_VERSION, KIND
 from policy.report import Count
 from policy.spec import SessionPolicySpec
+
+
+# What a YAML parser quotes of the text, but for single characters and names of tokens such as '<scalar>'.
+_QUOTED = re.compile(r"'(?!<)[^']{2,}'")
 
 
 class InvalidPolicyError(ValueError):
@@ -55,6 +60,9 @@ def parse_policy(resource: Mapping[str, Any]) -> SessionPolicy:
     try:
         # Strict JSON, by the names users write: what the API server would refuse is refused here as well.
         text = json.dumps({k: v for k, v in resource.items() if k != "status"}, default=str)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidPolicyError(["the policy holds what JSON cannot: a key that is no text, or a loop"]) from None
+    try:
         return SessionPolicy.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidPolicyError([_problem(e) for e in error.errors(include_url=False)]) from error
@@ -71,9 +79,12 @@ def load_policy(text: str) -> SessionPolicy:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = _QUOTED.sub("'…'", str(getattr(error, "problem", "it holds a character that YAML does not allow")))
+        raise InvalidPolicyError([f"the policy is not valid YAML{where}: {problem}"]) from None
+    except (ValueError, RecursionError):
         raise InvalidPolicyError(
-            [f"the policy is not valid YAML{where}: {getattr(error, 'problem', error)}"]
-        ) from error
+            ["the policy is not valid YAML: a date or number that is none, or too deep nesting; quote what is text"]
+        ) from None
     policies = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
     if len(policies) != 1:
         raise InvalidPolicyError([f"expected one resource of kind {KIND} ({API_VERSION}), found {len(policies)}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -67,7 +68,10 @@ def create_engine(url: URL, *, create_file: bool = False) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         if not create_file and url.database and not Path(url.database).exists():
             raise ConfigurationError(f"{DATABASE_URL_ENV}: there is no SQLite file at its path; `init` creates one")
-        engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_MS / 1000}, **common)
+        try:
+            engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_MS / 1000}, **common)
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"{DATABASE_URL_ENV} has an option that cannot be used") from None
         sa.event.listen(engine, "connect", _sqlite_manual_transactions)
         sa.event.listen(engine, "begin", _sqlite_begin_immediate)
         return engine
@@ -119,36 +123,75 @@ def is_connection_lost(error: BaseException) -> bool:
     return error.connection_invalidated or state.startswith(("08", "57P"))
 
 
-# What a driver's error says, in lower case -> what the report says. The first that fits counts.
-_EXPLANATIONS: tuple[tuple[tuple[str, ...], type[RunError], str], ...] = (
-    (
-        ("authentication failed", "no pg_hba.conf entry", "28p01"),
+@dataclass(frozen=True, slots=True)
+class _Explanation:
+    """What is said of an error that has one of the SQLSTATEs, or one of the phrases in its text.
+
+    A connection that fails has often only a text; other texts may quote data, in which anything can stand.
+    """
+
+    states: tuple[str, ...]
+    phrases: tuple[str, ...]
+    error: type[RunError]
+    message: str
+
+
+# The first that fits counts.
+_EXPLANATIONS = (
+    _Explanation(
+        ("28P01", "28000"),
+        ("authentication failed", "no pg_hba.conf entry", 'fatal:  role "'),
         ConfigurationError,
         f"the database refused the login: check user and password in {DATABASE_URL_ENV}",
     ),
-    (
-        ("3d000", 'fatal:  database "'),
+    _Explanation(
+        ("3D000",),
+        ('fatal:  database "',),
         ConfigurationError,
         f"the database named in {DATABASE_URL_ENV} does not exist on the server",
     ),
-    (
-        ("42501", "readonly database"),
+    _Explanation(
+        ("42501",),
+        ("readonly database",),
         ConfigurationError,
         "the database user lacks a privilege: it needs SELECT, UPDATE and DELETE on the session table, and SELECT, "
         "INSERT, UPDATE and DELETE on the statistics tables",
     ),
-    (
+    _Explanation(
+        ("3F000", "42P01", "42703", "42804", "42883"),
+        ("no such table", "no such column"),
+        ConfigurationError,
+        "a table or column is not, or no longer, what the policy and `session-policy init` say",
+    ),
+    _Explanation(
+        (),
+        (
+            "invalid connection option",
+            "invalid sslmode",
+            "invalid port",
+            "invalid integer value",
+            "does not support ssl",
+        ),
+        ConfigurationError,
+        f"{DATABASE_URL_ENV} has an option that cannot be used",
+    ),
+    _Explanation(
+        (),
         ("file is not a database", "unable to open database file"),
         ConfigurationError,
         f"{DATABASE_URL_ENV}: the SQLite file cannot be opened as a database",
     ),
-    (
+    _Explanation((), ("database is locked",), DatabaseUnavailableError, "another program keeps the database locked"),
+    _Explanation(
+        (),
         ("not known", "could not translate host name", "failed to resolve host"),
         DatabaseUnavailableError,
         "the database's host name does not resolve",
     ),
-    (("refused",), DatabaseUnavailableError, "the database refuses connections: is it up, is the port right?"),
-    (("timeout", "timed out"), DatabaseUnavailableError, "the database did not answer in time"),
+    _Explanation(
+        (), ("refused",), DatabaseUnavailableError, "the database refuses connections: is it up, is the port right?"
+    ),
+    _Explanation(("57014",), ("timeout", "timed out"), DatabaseUnavailableError, "the database did not answer in time"),
 )
 
 
@@ -159,9 +202,9 @@ def translate(error: sa.exc.SQLAlchemyError) -> RunError:
     """
     original = getattr(error, "orig", None)
     state = getattr(original, "sqlstate", None)
-    text = f"{original} {state}".lower()
+    text = "" if state else str(original).lower()
     detail = f"SQLSTATE {state}" if state else type(original or error).__name__
-    for needles, kind, explanation in _EXPLANATIONS:
-        if any(needle in text for needle in needles):
-            return kind(f"{explanation} ({detail})")
+    for known in _EXPLANATIONS:
+        if state in known.states or any(phrase in text for phrase in known.phrases):
+            return known.error(f"{known.message} ({detail})")
     return DatabaseUnavailableError(f"the database failed or the connection was lost ({detail})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from job.retry import Retrier
 from policy.spec import Retry
 
 T = TypeVar("T")
+
+_LONGEST_PAUSE_SECONDS = 0.1
 
 
 class Link:
@@ -35,6 +38,7 @@ class Link:
         self._clock = clock
         self._connection: sa.Connection | None = None
         self._lock: Lock = NoLock()
+        self._concluding = False
         clock.when_overdue(self._cancel)
 
     @property
@@ -77,8 +81,13 @@ class Link:
             raise
         self._lock = lock
 
+    def conclude(self) -> None:
+        """Has no statement cancelled any more: what is left to do is short, and must be done."""
+        self._concluding = True
+
     def close(self) -> None:
         """Releases lock and connection; never raises."""
+        self.conclude()
         connection, self._connection = self._connection, None
         if connection is not None:
             # A closed connection releases its lock on the server, even one that cannot say so any more.
@@ -91,8 +100,13 @@ class Link:
         try:
             connection = self._connection or self._open()
             with connection.begin():
+                begun = time.monotonic()
                 self._lock.verify(connection)
-                return work(connection)
+                result = work(connection)
+            if self.dialect.name == "sqlite":
+                # It has one lock for all who write, and no queue: without a pause, others might never get it.
+                time.sleep(min(time.monotonic() - begun, _LONGEST_PAUSE_SECONDS))
+            return result
         except sa.exc.SQLAlchemyError as error:
             if self._connection is None:
                 raise translate(error) from error
@@ -105,15 +119,20 @@ class Link:
                 raise translate(error) from error
             raise
 
-    def _cancel(self) -> None:
-        """Ends the statement that is running, from another thread; its transaction is rolled back."""
-        connection = self._connection
-        driver = connection.connection.driver_connection if connection and not connection.closed else None
-        if driver is None:
-            return
+    def _cancel(self) -> bool:
+        """Ends the statement that is running, from another thread; its transaction is rolled back.
+
+        Returns whether there may be more to cancel.
+        """
+        if self._concluding:
+            return False
         # What fails here fails because the statement, or the connection, has just ended by itself.
         with contextlib.suppress(Exception):
-            driver.cancel_safe(timeout=5) if hasattr(driver, "cancel_safe") else driver.interrupt()
+            connection = self._connection
+            driver: Any = connection.connection.driver_connection if connection and not connection.closed else None
+            if driver is not None:
+                driver.cancel_safe(timeout=5) if hasattr(driver, "cancel_safe") else driver.interrupt()
+        return True
 
     def _open(self) -> sa.Connection:
         connection = self._engine.connect()

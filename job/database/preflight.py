@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from job.database.table import MappedTable
 from job.errors import ConfigurationError
@@ -27,7 +28,9 @@ def check_table(inspector: sa.Inspector, table: SessionTable) -> MappedTable:
     dialect = inspector.dialect.name
     where = f"stores.database.table {_name(table)}"
     try:
-        reflected = {c["name"]: c["type"] for c in inspector.get_columns(table.name, schema=table.schema)}
+        if table.schema and table.schema not in inspector.get_schema_names():
+            raise sa.exc.NoSuchTableError(table.name)
+        reflected = {c["name"]: _base(c["type"]) for c in inspector.get_columns(table.name, schema=table.schema)}
     except sa.exc.NoSuchTableError:
         raise ConfigurationError(
             f"{where}: there is no such table or view in the database; "
@@ -63,8 +66,11 @@ def _problems(table: SessionTable, reflected: Mapping[str, Any], dialect: str) -
             yield f"columns.{field}: there is no column {column.name!r}; the table has {known}"
         elif isinstance(column, TimeColumn):
             yield from _time_problems(field, column, reflected[column.name], dialect)
-        elif field == "id" and _id_type(reflected[column.name]) is bytes:
-            yield f"columns.id: {column.name!r} is binary; text, numbers and UUIDs are supported"
+        elif field == "id" and not _can_be_id(reflected[column.name], dialect):
+            yield (
+                f"columns.id: {column.name!r} is of type {reflected[column.name]}; text, whole numbers and UUIDs are "
+                "supported"
+            )
 
 
 def _time_problems(field: str, column: TimeColumn, kind: Any, dialect: str) -> Iterator[str]:
@@ -74,7 +80,10 @@ def _time_problems(field: str, column: TimeColumn, kind: Any, dialect: str) -> I
     except (ZoneInfoNotFoundError, ValueError):
         yield f"columns.{field}.timeZone: {column.time_zone!r} is not an IANA time zone"
     if dialect == "sqlite":
-        return  # its columns have no fixed type
+        # Its columns have no fixed type, but one declared as text compares numbers digit by digit.
+        if column.encoding in _NUMERIC and isinstance(kind, sa.String):
+            yield f"{what}, which compares as text; encoding {column.encoding} needs a number"
+        return
     if column.encoding in _NUMERIC:
         if not isinstance(kind, sa.Integer | sa.Numeric | sa.Float):
             yield f"{what}; encoding {column.encoding} needs a number"
@@ -101,11 +110,20 @@ def _is_unique(inspector: sa.Inspector, table: SessionTable) -> bool:
     )
 
 
+def _base(kind: Any) -> Any:
+    """The type that a domain is made of."""
+    return _base(kind.data_type) if isinstance(kind, postgresql.DOMAIN) else kind
+
+
+def _can_be_id(kind: Any, dialect: str) -> bool:
+    if dialect == "sqlite":
+        return not isinstance(kind, sa.LargeBinary)  # its columns have no fixed type
+    return isinstance(kind, sa.String | sa.Integer | sa.Uuid) and not isinstance(kind, sa.Enum)
+
+
 def _id_type(kind: Any) -> Any:
     if isinstance(kind, sa.Uuid):
         return uuid.UUID
     if isinstance(kind, sa.Integer):
         return int
-    if isinstance(kind, sa.LargeBinary):
-        return bytes
     return str

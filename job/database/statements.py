@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from job.database.table import MappedTable
+from job.database.table import MappedTable, one_of
 
 
 def delete_where(
@@ -34,7 +34,7 @@ def ranked(
     rank = sa.func.row_number().over(partition_by=table.user_id, order_by=[*order, table.id])
     return (
         sa.select(*table.session_columns, rank.label("rank"), changed_by.label("seen"))
-        .where(table.user_id.in_(list(users)), live)
+        .where(one_of(table.user_id, users), live)
         .subquery("ranked")
     )
 

@@ -30,6 +30,11 @@ def quoted(name: str) -> sa.quoted_name:
     return sa.quoted_name(name, quote=True)
 
 
+def one_of(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
+    """Whether the column has one of these values. The parameter is not named after the column, which may be named anything."""
+    return column.in_(sa.bindparam("values", list(values), expanding=True, unique=True))
+
+
 @dataclass(frozen=True)
 class TimeExpression:
     """A column that holds a point in time.
@@ -189,7 +194,7 @@ class MappedTable:
         if self.dialect == "postgresql":
             # One array parameter: the statement stays the same for every batch size.
             return self.id == sa.any_(sa.literal(list(ids), sa.ARRAY(_SQL_TYPES[self.id_type])))
-        return self.id.in_(list(ids))
+        return one_of(self.id, ids)
 
     def unpadded(self, value: Any) -> Any:
         """A value of the id column without the blanks that only fill it up."""

@@ -76,8 +76,7 @@ class Storyteller:
         stay = [self._minutes(row) for row in sessions if row.session_id in self._after.rows]
         went = [self._minutes(row) for row in sessions if row.session_id not in self._after.rows]
         return (
-            f"{user} had {len(sessions)} live sessions: {len(stay)} stay, used {_listed(stay)} min ago; "
-            f"{len(went)} went, used {_listed(went)} min ago."
+            f"{user} had {len(sessions)} live sessions: {len(stay)} stay{_used(stay)}; {len(went)} went{_used(went)}."
         )
 
     def _minutes(self, row: Row) -> str:
@@ -133,5 +132,6 @@ class Storyteller:
         return "stays", True
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part) or "none"
+def _used(minutes: Sequence[str]) -> str:
+    *most, last = minutes or [""]
+    return f", used {' and '.join(filter(None, (', '.join(most), last)))} min ago" if last else ""

@@ -22,7 +22,7 @@ def enforce_limit(context: RunContext, limit: int) -> None:
     context.progress.start("Sessions over the limit", tally.over_limit)
     if policy.on_exceed is not OnExceed.REPORT and not context.dry_run:
         _evict(context, limit)
-    context.progress.finish(f"{tally.over_limit} found, {tally.evicted} evicted")
+    context.progress.finish(f"{tally.over_limit:,} found, {tally.evicted:,} evicted")
     context.log.info("limit per user", limit=limit, overLimit=tally.over_limit, evicted=tally.evicted)
 
 

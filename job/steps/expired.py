@@ -55,7 +55,7 @@ def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs) -> int:
             behind += len(batch.due) - reached
         context.progress.advance(batch.found)
     tally.remaining = behind
-    context.progress.finish(f"{tally.expired} found, {tally.deleted} deleted")
+    context.progress.finish(f"{tally.expired:,} found, {tally.deleted:,} deleted")
     context.log.info("expired", found=tally.expired, deleted=tally.deleted, failed=tally.failed, keptByRedis=kept)
     return kept
 

@@ -91,7 +91,7 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
         _check_clocks(offset, redis, spec.safety.clock_skew_seconds)
         keeps_statistics = spec.statistics.enabled and _has_tables(link, log)
         lifetime, max_sessions = _apply_settings(spec, link)
-        link.lock(lock_for(engine.dialect, url.database, _full_name(engine.dialect, table.table)))
+        link.lock(lock_for(engine.dialect, url.database, _full_name(table.table)))
         now = datetime.now(UTC) + offset
         limits = cutoffs(now, lifetime, spec.safety.clock_skew_seconds)
         database = SessionDatabase(
@@ -110,9 +110,9 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
     return Opened(link, database, redis, limits, max_sessions, keeps_statistics)
 
 
-def _full_name(dialect: sa.Dialect, table: SessionTable) -> str:
-    preparer = dialect.identifier_preparer
-    return ".".join(preparer.quote_identifier(part) for part in (table.schema, table.name) if part)
+def _full_name(table: SessionTable) -> str:
+    # By hand: SQLAlchemy would double a %, for drivers that format statements; this is a parameter.
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
 
 
 def _check_clocks(database_offset: timedelta, redis: RedisStore | None, limit_seconds: int) -> None:

@@ -52,7 +52,7 @@ def synchronise(context: RunContext) -> None:
         ttlAdded=counts.ttl_added,
         indexEntriesRemoved=counts.index_entries_removed,
     )
-    context.progress.finish(f"{counts.sessions} keys, {counts.orphaned} orphaned, {counts.missing} missing")
+    context.progress.finish(f"{counts.sessions:,} keys, {counts.orphaned:,} orphaned, {counts.missing:,} missing")
 
 
 # --- session keys ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The operator: turns SessionPolicies into CronJobs and reports what their runs did."""

@@ -1,0 +1,116 @@
+"""Kubernetes Events on a policy: the story that ``kubectl describe`` tells. Only what changed is told."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from controller.drift import FIELD_MANAGER
+from controller.status import APPLIED, condition, is_recorded
+from policy.names import API_VERSION, KIND
+from policy.report import Outcome
+from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus
+
+
+class Severity(StrEnum):
+    """An Event's type."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEvent:
+    """Something that happened to a policy."""
+
+    severity: Severity
+    reason: str
+    message: str
+
+
+def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
+    """What happened between two statuses, the earliest first."""
+    happened: list[PolicyEvent] = []
+    if after.last_handled_run_request != before.last_handled_run_request:
+        happened.append(
+            PolicyEvent(Severity.NORMAL, "RunRequested", f"run {after.last_handled_run_request} was started")
+        )
+    happened += [_run_event(r) for r in reversed(after.history) if not is_recorded(before, r.job_uid)]
+    happened += _condition_events(before, after)
+    return happened
+
+
+def build_event(policy: Mapping[str, Any], event: PolicyEvent, now: datetime) -> dict[str, Any]:
+    """The Event object to create."""
+    metadata = policy["metadata"]
+    time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            # Below the 253 characters of an object's name, however long the policy's is.
+            "name": f"{metadata['name'][:220].rstrip('-.')}.{secrets.token_hex(8)}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+        "type": event.severity.value,
+        "reason": event.reason,
+        "message": event.message,
+        "source": {"component": FIELD_MANAGER},
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+    }
+
+
+def _run_event(record: RunRecord) -> PolicyEvent:
+    well = record.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
+    told = f"Job {record.job_name}: {record.message}" if record.message else f"Job {record.job_name}"
+    return PolicyEvent(
+        Severity.NORMAL if well else Severity.WARNING,
+        f"Run{record.outcome.value}",
+        told if record.reason == record.outcome.value else f"{told} ({record.reason})",
+    )
+
+
+def _condition_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
+    happened = []
+    ready = condition(after, ConditionType.READY)
+    was = condition(before, ConditionType.READY)
+    if (
+        ready
+        and ready.status is not ConditionStatus.UNKNOWN
+        and _differs(ready, was)
+        and not _is_first_apply(ready, was)
+    ):
+        severity = Severity.NORMAL if ready.status is ConditionStatus.TRUE else Severity.WARNING
+        happened.append(PolicyEvent(severity, ready.reason, ready.message))
+    stalled = condition(after, ConditionType.STALLED)
+    # A spec that cannot be used is told by Ready already.
+    if (
+        stalled
+        and _differs(stalled, condition(before, stalled.type))
+        and (ready is None or stalled.reason != ready.reason)
+    ):
+        happened.append(PolicyEvent(Severity.WARNING, stalled.reason, stalled.message))
+    return happened
+
+
+def _is_first_apply(ready: Condition, was: Condition | None) -> bool:
+    """Whether this is the plain beginning, which the CronJob's creation tells already."""
+    began = was is None or was.status is ConditionStatus.UNKNOWN
+    return began and ready.status is ConditionStatus.TRUE and ready.reason == APPLIED
+
+
+def _differs(now: Condition, was: Condition | None) -> bool:
+    return was is None or (now.status, now.reason) != (was.status, was.reason)

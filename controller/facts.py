@@ -1,0 +1,56 @@
+"""The little that has to be remembered of each watched object, to tell events that matter from noise.
+
+Two observations with equal facts lead to the same reconciliation, so the second needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from controller.outcome import is_finished
+from controller.pods import start_problem, termination
+from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION
+
+Body = Mapping[str, Any]
+
+
+def policy_facts(policy: Body) -> Hashable:
+    """Identity, generation, run request. Not the status: the controller itself writes it."""
+    metadata = policy["metadata"]
+    return (
+        metadata["uid"],
+        metadata.get("generation"),
+        (metadata.get("annotations") or {}).get(RUN_REQUEST_ANNOTATION),
+        "deletionTimestamp" in metadata,
+    )
+
+
+def cron_job_facts(cron_job: Body) -> Hashable:
+    """Identity, generation, what metadata can have drifted, and the last time it started a Job."""
+    metadata = cron_job["metadata"]
+    return (
+        metadata["uid"],
+        metadata.get("generation"),
+        tuple(sorted((metadata.get("labels") or {}).items())),
+        tuple(sorted(owner["uid"] for owner in metadata.get("ownerReferences") or [])),
+        cron_job.get("status", {}).get("lastScheduleTime"),
+        "deletionTimestamp" in metadata,
+    )
+
+
+def job_facts(job: Body) -> Hashable:
+    """Identity, and whether it is finished."""
+    return (job["metadata"]["uid"], is_finished(job))
+
+
+def pod_facts(pod: Body) -> Hashable:
+    """Identity, why it cannot start, and whether its container ended."""
+    problem = start_problem(pod)
+    return (pod["metadata"]["uid"], problem.reason if problem else None, termination(pod) is not None)
+
+
+def policy_label(child: Body) -> str:
+    """The label that leads from a CronJob, Job or Pod to its policy; empty if it has none."""
+    label: str = (child["metadata"].get("labels") or {}).get(POLICY_LABEL, "")
+    return label

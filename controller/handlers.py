@@ -1,0 +1,56 @@
+"""All Kopf handlers. They pass on what happened and decide nothing.
+
+Only ``on.event``: it needs no finalizer and no annotation on any object, so nothing is stuck or littered when the
+operator is gone. Kopf does not retry such handlers, which is why they only fill a queue.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from controller.controller import Controller
+from controller.facts import cron_job_facts, job_facts, pod_facts
+from controller.login import login
+from policy.names import GROUP, PLURAL, VERSION
+
+
+def operator_registry(controller: Controller) -> kopf.OperatorRegistry:
+    """Kopf's registry with this operator's handlers, delegating to the controller."""
+    registry = kopf.OperatorRegistry()
+
+    kopf.on.login(registry=registry)(login)
+
+    @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
+    async def startup(**_: Any) -> None:
+        await controller.start()
+
+    @kopf.on.cleanup(registry=registry)
+    async def cleanup(**_: Any) -> None:
+        await controller.stop()
+
+    @kopf.on.probe(registry=registry, id="workers")
+    async def workers(**_: Any) -> str:
+        if not controller.is_healthy():
+            # Any other exception would be retried, and the probe would hang instead of failing.
+            raise kopf.PermanentError("a worker has ended")
+        return "alive"
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def policy(event: kopf.RawEvent, **_: Any) -> None:
+        controller.policy_seen(event["object"], deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("batch", "v1", "cronjobs", registry=registry)
+    async def cron_job(event: kopf.RawEvent, **_: Any) -> None:
+        controller.child_seen(event["object"], cron_job_facts, deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    async def job(event: kopf.RawEvent, **_: Any) -> None:
+        controller.child_seen(event["object"], job_facts, deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    async def pod(event: kopf.RawEvent, **_: Any) -> None:
+        controller.child_seen(event["object"], pod_facts, deleted=event["type"] == "DELETED")
+
+    return registry

@@ -1,0 +1,301 @@
+"""The Kubernetes API, as far as this controller uses it. Nothing else in the package talks to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from controller.drift import FIELD_MANAGER
+from controller.login import is_in_cluster
+from policy.names import GROUP, PLURAL, POLICY_LABEL, VERSION
+from policy.report import printable
+
+Resource = dict[str, Any]
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
+_PAGE_SIZE: Final = 500
+_MAX_WORDS: Final = 400
+
+_POLICIES: Final = f"/apis/{GROUP}/{VERSION}"
+_BATCH: Final = "/apis/batch/v1"
+_CORE: Final = "/api/v1"
+
+_JSON: Final = "application/json"
+_JSON_PATCH: Final = "application/json-patch+json"
+_APPLY_PATCH: Final = "application/apply-patch+yaml"
+_NAMES_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class KubeError(Exception):
+    """The API server did not do what it was asked; the message holds its own words, on one line."""
+
+
+class NoClusterError(Exception):
+    """It is not known where the API server is, or with which credentials it is reached."""
+
+
+class NotFoundError(KubeError):
+    """There is no such object."""
+
+
+class AlreadyExistsError(KubeError):
+    """There is an object of that name already."""
+
+
+class ConflictError(KubeError):
+    """The object is no longer the one that was read."""
+
+
+class ForbiddenError(KubeError):
+    """Not allowed: by RBAC, a quota, Pod Security or an admission policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason for which an object was refused: the field, and what is wrong with it in the server's words."""
+
+    field: str
+    message: str
+
+
+class InvalidError(KubeError):
+    """The server refused the object.
+
+    Attributes:
+        causes: what is wrong, by field; may be empty.
+    """
+
+    def __init__(self, message: str, causes: tuple[Cause, ...]) -> None:
+        super().__init__(message)
+        self.causes = causes
+
+
+class UnavailableError(KubeError):
+    """The server could not be reached, did not answer in time, or is overloaded: try again later.
+
+    Attributes:
+        retry_after_seconds: how long the server asked to be left alone; 0 if it did not say.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float = 0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Kube:
+    """A connection to the API server; objects are plain dictionaries."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """Use the Pod's service account, or the kubeconfig outside a cluster.
+
+        Raises:
+            NoClusterError: there is neither.
+        """
+        configuration = client.Configuration()
+        configuration.disable_strict_ssl_verification = True  # as LenientConnectionInfo
+        if is_in_cluster():
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            try:
+                await config.load_kube_config(client_configuration=configuration)
+            except (config.ConfigException, OSError) as error:
+                raise NoClusterError(f"KUBECONFIG names no usable kubeconfig: {error}") from error
+        configuration.retries = None  # the work queue retries, with its own back-off
+        api = client.ApiClient(configuration)
+        api.user_agent = FIELD_MANAGER
+        return cls(api)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def serves_policies(self) -> bool:
+        """Whether the CustomResourceDefinition is installed and served."""
+        try:
+            served = await self._request("GET", _POLICIES)
+        except NotFoundError:
+            return False
+        return any(resource["name"] == PLURAL for resource in served["resources"])
+
+    async def policy_names(self, namespace: str | None = None) -> AsyncIterator[tuple[str, str]]:
+        """Namespace and name of every policy, in one namespace or in all."""
+        token = ""
+        while True:
+            query = {"limit": str(_PAGE_SIZE)} | ({"continue": token} if token else {})
+            page = await self._request("GET", _path(_POLICIES, namespace, PLURAL), query, accept=_NAMES_ONLY)
+            for item in page["items"]:
+                yield item["metadata"]["namespace"], item["metadata"]["name"]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return
+
+    async def get_policy(self, namespace: str, name: str) -> Resource | None:
+        """The policy, or None."""
+        return await self._get(_path(_POLICIES, namespace, PLURAL, name))
+
+    async def replace_policy_status(self, policy: Resource, status: Mapping[str, Any]) -> Resource:
+        """Write the status and return the policy as stored.
+
+        Raises:
+            ConflictError: the policy has changed since it was read.
+        """
+        metadata = policy["metadata"]
+        path = _path(_POLICIES, metadata["namespace"], PLURAL, metadata["name"]) + "/status"
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        return await self._request("PATCH", path, _MANAGED, patch, content_type=_JSON_PATCH)
+
+    async def get_cron_job(self, namespace: str, name: str) -> Resource | None:
+        """The CronJob, or None."""
+        return await self._get(_path(_BATCH, namespace, "cronjobs", name))
+
+    async def create_cron_job(self, manifest: Resource) -> Resource:
+        """Create the CronJob. By POST, not by apply, which would silently adopt one that somebody just made.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+            InvalidError: the server refuses it.
+        """
+        return await self._request(
+            "POST", _path(_BATCH, manifest["metadata"]["namespace"], "cronjobs"), _MANAGED, manifest
+        )
+
+    async def apply_cron_job(self, manifest: Resource, uid: str) -> Resource:
+        """Apply the manifest to the CronJob of this UID, and to no other.
+
+        Raises:
+            ConflictError: the CronJob is gone, or is another one.
+            InvalidError: the server refuses it.
+        """
+        metadata = manifest["metadata"]
+        path = _path(_BATCH, metadata["namespace"], "cronjobs", metadata["name"])
+        body = {**manifest, "metadata": {**metadata, "uid": uid}}
+        return await self._request("PATCH", path, {**_MANAGED, "force": "true"}, body, content_type=_APPLY_PATCH)
+
+    async def patch_cron_job(self, namespace: str, name: str, patch: list[dict[str, Any]]) -> Resource:
+        """Send a JSON patch.
+
+        Raises:
+            ConflictError: the patch names another resourceVersion than the CronJob's.
+        """
+        return await self._request(
+            "PATCH", _path(_BATCH, namespace, "cronjobs", name), _MANAGED, patch, content_type=_JSON_PATCH
+        )
+
+    async def list_jobs(self, namespace: str, label: str) -> list[Resource]:
+        """The Jobs that carry a policy's label."""
+        return await self._list(_path(_BATCH, namespace, "jobs"), label)
+
+    async def list_pods(self, namespace: str, label: str) -> list[Resource]:
+        """The Pods that carry a policy's label."""
+        return await self._list(_path(_CORE, namespace, "pods"), label)
+
+    async def create_job(self, manifest: Resource) -> Resource:
+        """Create a Job.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+        """
+        return await self._request("POST", _path(_BATCH, manifest["metadata"]["namespace"], "jobs"), _MANAGED, manifest)
+
+    async def create_event(self, manifest: Resource) -> None:
+        """Create an Event."""
+        await self._request("POST", _path(_CORE, manifest["metadata"]["namespace"], "events"), _MANAGED, manifest)
+
+    async def _get(self, path: str) -> Resource | None:
+        try:
+            return await self._request("GET", path)
+        except NotFoundError:
+            return None
+
+    async def _list(self, path: str, label: str) -> list[Resource]:
+        # Not resourceVersion=0: the server's cache may be older than the event that led here.
+        found = await self._request("GET", path, {"labelSelector": f"{POLICY_LABEL}={label}"})
+        items: list[Resource] = found["items"]
+        return items
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        *,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> Resource:
+        headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=_TIMEOUT)
+            content = await response.read()
+        except TimeoutError as error:
+            raise UnavailableError(f"no answer from the API server within {_TIMEOUT.total:g} s") from error
+        except (aiohttp.ClientError, ApiException, OSError) as error:
+            raise UnavailableError(f"cannot reach the API server ({type(error).__name__})") from error
+        return _decode(response.status, response.headers, content)
+
+
+_MANAGED: Final = {"fieldManager": FIELD_MANAGER}
+
+
+def _path(api: str, namespace: str | None, plural: str, name: str = "") -> str:
+    scope = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+    return f"{api}{scope}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+def _decode(status: int, headers: Mapping[str, str], content: bytes) -> Resource:
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    well = HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+    if not isinstance(answer, dict):
+        if well:
+            raise UnavailableError(f"the API server answered {status} with something that is not an object")
+        answer = {}  # a path that is not served, or a proxy in between, answers in plain text
+    if well:
+        return answer
+    raise _error(status, headers, answer)
+
+
+def _error(status: int, headers: Mapping[str, str], answer: Resource) -> KubeError:
+    words = printable(str(answer.get("message", "no reason given")), _MAX_WORDS)
+    error: KubeError
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            error = NotFoundError(words)
+        case HTTPStatus.CONFLICT:
+            error = AlreadyExistsError(words) if answer.get("reason") == "AlreadyExists" else ConflictError(words)
+        case HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
+            error = _refusal(words, answer)
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            error = ForbiddenError(words)
+        case _:
+            delay = headers.get("Retry-After", "")
+            said = f"the API server answered {status}: {words}"
+            error = UnavailableError(said, float(delay) if delay.isdigit() else 0)
+    return error
+
+
+def _refusal(words: str, answer: Resource) -> KubeError:
+    listed = (answer.get("details") or {}).get("causes") or []
+    causes = tuple(Cause(c.get("field", ""), c.get("message", "")) for c in listed)
+    if any(cause.field == "metadata.uid" for cause in causes):
+        return ConflictError(words)  # applied to one object, met another of the same name
+    return InvalidError(words, causes)

@@ -1,0 +1,167 @@
+"""What became of a run: from its Job and Pods to the record in the policy's status.
+
+What the container says is untrusted. Its report is parsed strictly, its times are replaced by the cluster's, and it can
+make a run look worse than its Job did, but never better.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from controller.cronjob import CONTAINER_NAME
+from controller.pods import Pod, Problem, end_problem, exit_problem, start_problem, termination
+from policy.names import RUN_REQUEST_ANNOTATION, SPEC_ENV
+from policy.report import Outcome, RunReport
+from policy.status import RunRecord, Trigger
+
+Job = Mapping[str, Any]
+
+MANUAL_ANNOTATION: Final = "cronjob.kubernetes.io/instantiate"
+
+# What the kubelet keeps of a termination message.
+_MAX_REPORT_BYTES: Final = 4096
+
+# The kubelet's words on a container that was removed before it ran.
+_NEVER_RAN: Final = frozenset({"ContainerStatusUnknown"})
+
+_GONE: Final = Problem("PodsGone", "the Job failed and its Pods are gone, so the cause is not known")
+_UNREPORTED: Final = Problem(
+    "NoReport", "the container ended with exit code 0 but left no readable report; see the Pod's log"
+)
+_UNKNOWN: Final = Problem("PodsGone", "the Job is complete but its Pods are gone, so what it did is not known")
+_LATE: Final = Problem(
+    "DeadlineExceeded",
+    "the Job's attempts took too long and it was stopped; raise spec.job.timeoutSeconds or lower the work of one run",
+)
+
+
+def is_finished(job: Job) -> bool:
+    """Whether the Job is Complete or Failed."""
+    return _end(job) is not None
+
+
+def is_ending(job: Job) -> bool:
+    """Whether it is decided that the Job fails: its Pods are being removed."""
+    conditions = job.get("status", {}).get("conditions") or []
+    return any(c["type"] == "FailureTarget" and c["status"] == "True" for c in conditions)
+
+
+def trigger(job: Job) -> Trigger:
+    """What made the Job."""
+    annotations = job["metadata"].get("annotations") or {}
+    if RUN_REQUEST_ANNOTATION in annotations:
+        return Trigger.REQUEST
+    if MANUAL_ANNOTATION in annotations:
+        return Trigger.MANUAL
+    return Trigger.SCHEDULE
+
+
+def last_attempt(job: Job, pods: Sequence[Pod]) -> Pod | None:
+    """The newest of the Job's Pods."""
+    uid = job["metadata"]["uid"]
+    own = [pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or [])]
+    return max(own, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), default=None)
+
+
+def parse_report(message: str) -> RunReport | None:
+    """The report in a termination message; None if it is anything but a valid report."""
+    if len(message.encode(errors="replace")) > _MAX_REPORT_BYTES:
+        return None
+    try:
+        return RunReport.model_validate_json(message, strict=True, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+
+
+def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) -> RunRecord | None:
+    """The record of a finished Job; None while it is not finished.
+
+    Args:
+        job: the Job.
+        pods: Pods that may be the Job's; others are ignored.
+        stalled: what kept this Job from going on when it was last looked at. A Job that ends by its deadline takes its
+            Pods, and with them the cause, away.
+    """
+    end = _end(job)
+    if end is None:
+        return None
+    succeeded, failure_reason, completed = end
+    started = _time(job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"])
+    elapsed = max((completed - started).total_seconds(), 0.0)
+    pod = last_attempt(job, pods)
+    ended = termination(pod) if pod else None
+    report = parse_report(ended.message) if ended else None
+
+    if report is None:
+        problem = _unreported(pod) if succeeded else _cause(pod, failure_reason, stalled)
+        outcome = Outcome.DEGRADED if succeeded else Outcome.FAILED
+        generation, dry_run = _obeyed(job)
+        said: dict[str, Any] = {"policy_generation": generation, "dry_run": dry_run}
+    else:
+        said = dict(report)
+        outcome, problem = report.outcome, Problem(report.reason, report.message)
+        if not succeeded and outcome is not Outcome.FAILED:
+            outcome, problem = Outcome.FAILED, _cause(pod, failure_reason, None)
+    reported_duration = report.duration_seconds if report else elapsed
+    return RunRecord(
+        **said
+        | {
+            "outcome": outcome,
+            "reason": problem.reason,
+            "message": problem.message,
+            "start_time": started,
+            "completion_time": completed,
+            # A report of an attempt that outlasted its own Job is not to be believed.
+            "duration_seconds": reported_duration if reported_duration <= elapsed + 1 else elapsed,
+            "job_name": job["metadata"]["name"],
+            "job_uid": job["metadata"]["uid"],
+            "trigger": trigger(job),
+        }
+    )
+
+
+def _end(job: Job) -> tuple[bool, str, datetime] | None:
+    """Whether the Job succeeded, the failure's reason, and when it ended."""
+    for condition in job.get("status", {}).get("conditions") or []:
+        if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
+            when = job["status"].get("completionTime") or condition["lastTransitionTime"]
+            return condition["type"] == "Complete", condition.get("reason") or "", _time(when)
+    return None
+
+
+def _cause(pod: Pod | None, failure_reason: str, stalled: Problem | None) -> Problem:
+    """Why a Job failed: the first that is known, from the most telling to the least."""
+    if pod:
+        ended = termination(pod)
+        known = end_problem(pod) or start_problem(pod)
+        if known is None and ended and ended.reason not in _NEVER_RAN:
+            known = exit_problem(ended)
+        if known:
+            return known
+    if failure_reason == "DeadlineExceeded":
+        return stalled or _LATE
+    return stalled or _GONE
+
+
+def _unreported(pod: Pod | None) -> Problem:
+    return _UNREPORTED if pod else _UNKNOWN
+
+
+def _obeyed(job: Job) -> tuple[int | None, bool]:
+    """Generation and dry run of the policy as it was handed to the Job."""
+    try:
+        containers = job["spec"]["template"]["spec"]["containers"]
+        (container,) = (c for c in containers if c["name"] == CONTAINER_NAME)
+        (manifest,) = (json.loads(v["value"]) for v in container["env"] if v["name"] == SPEC_ENV)
+        return manifest["metadata"].get("generation"), manifest["spec"].get("dryRun", False) is True
+    except (KeyError, TypeError, ValueError):
+        return None, False
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,142 @@
+"""What the state of a Pod tells about a run that cannot tell it itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controller.cronjob import CONTAINER_NAME, EXIT_BAD_CONFIGURATION
+from policy.report import printable
+
+Pod = Mapping[str, Any]
+
+_IMAGE_REASONS: Final = frozenset(
+    {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
+)
+_START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"})
+_SIGKILL_EXIT_CODE: Final = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a run cannot go on, or did not end well.
+
+    Attributes:
+        reason: one CamelCase word.
+        message: for people, with what to do about it.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How the container ended, as the kubelet saw it."""
+
+    exit_code: int
+    reason: str
+    message: str
+
+
+def termination(pod: Pod) -> Termination | None:
+    """How the cleanup container ended; None if it has not, or never started."""
+    ended = _container_state(pod).get("terminated")
+    if not ended:
+        return None
+    return Termination(int(ended.get("exitCode", -1)), ended.get("reason") or "", ended.get("message") or "")
+
+
+def start_problem(pod: Pod) -> Problem | None:
+    """Why the Pod's container cannot start, as long as that is so."""
+    waiting = _container_state(pod).get("waiting") or {}
+    reason = waiting.get("reason", "")
+    name = pod["metadata"]["name"]
+    if reason in _IMAGE_REASONS:
+        # One reason and one text for states that alternate every few seconds: the status would never be at rest.
+        return Problem(
+            "ImagePullBackOff",
+            f"the image {_image(pod)} cannot be pulled for Pod {name}; check the operator's job image, its registry "
+            "and its pull secrets",
+        )
+    if reason == "InvalidImageName":
+        return Problem(
+            reason, f"the image of Pod {name}, {_image(pod)}, has no valid name; correct the operator's job image"
+        )
+    if reason == "CreateContainerConfigError":
+        said = printable(waiting.get("message", ""), 200)
+        return Problem(
+            reason,
+            f"the container of Pod {name} cannot be configured: {said}; "
+            "create the Secret and key that spec.stores names",
+        )
+    if reason in _START_REASONS:
+        return Problem(
+            "CreateContainerError", f"the container of Pod {name} cannot be started; see kubectl describe pod {name}"
+        )
+    scheduled = _condition(pod, "PodScheduled")
+    if pod.get("status", {}).get("phase") == "Pending" and scheduled.get("reason") == "Unschedulable":
+        said = printable(scheduled.get("message", ""), 250).rstrip(".")
+        return Problem(
+            "Unschedulable",
+            f"no node takes Pod {name}: {said}; check spec.job.resources, nodeSelector and tolerations",
+        )
+    return None
+
+
+def end_problem(pod: Pod) -> Problem | None:
+    """Why the Pod did not end well, where its state tells more than the container's exit code."""
+    status = pod.get("status", {})
+    ended = termination(pod)
+    if ended and ended.reason == "OOMKilled":
+        return Problem("OOMKilled", "the container ran out of memory; raise spec.job.resources.limits.memory")
+    if status.get("reason") == "Evicted":
+        return Problem("Evicted", "the node evicted the Pod because it ran short of resources")
+    disruption = _condition(pod, "DisruptionTarget")
+    if disruption.get("status") == "True":
+        return Problem("Disrupted", "the Pod was removed from its node: drained, preempted or lost")
+    if status.get("reason") == "DeadlineExceeded":
+        return Problem(
+            "DeadlineExceeded",
+            "the run took longer than spec.job.timeoutSeconds and was stopped; raise it or lower the work of one run",
+        )
+    return None
+
+
+def exit_problem(ended: Termination) -> Problem:
+    """What an exit code alone tells, of a container that left no readable report."""
+    if ended.exit_code == EXIT_BAD_CONFIGURATION:
+        return Problem(
+            "BadConfiguration",
+            "the container refused its configuration (exit code 2) and left no readable report; see the Pod's log",
+        )
+    if ended.exit_code == _SIGKILL_EXIT_CODE:
+        return Problem("Killed", "the container was killed (exit code 137) before it could report")
+    return Problem(
+        "NoReport",
+        f"the container ended with exit code {ended.exit_code} and left no readable report; see the Pod's log",
+    )
+
+
+def _container_state(pod: Pod) -> Mapping[str, Any]:
+    for container in pod.get("status", {}).get("containerStatuses") or []:
+        if container.get("name") == CONTAINER_NAME:
+            state: Mapping[str, Any] = container.get("state") or {}
+            return state
+    return {}
+
+
+def _condition(pod: Pod, kind: str) -> Mapping[str, Any]:
+    for condition in pod.get("status", {}).get("conditions") or []:
+        if condition.get("type") == kind:
+            found: Mapping[str, Any] = condition
+            return found
+    return {}
+
+
+def _image(pod: Pod) -> str:
+    images = [
+        c.get("image", "") for c in pod.get("spec", {}).get("containers") or [] if c.get("name") == CONTAINER_NAME
+    ]
+    return printable(images[0] if images else "", 200)

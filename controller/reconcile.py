@@ -1,0 +1,266 @@
+"""One reconciliation: makes a policy's CronJob what the policy says, and its status what the cluster shows.
+
+Level-triggered: it reads everything anew and needs nothing from the event that led to it. Repeated at any point, also
+after being killed half-way, it comes to the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from controller.cronjob import build_cron_job
+from controller.drift import foreign_managers, is_owned_by, matches, take_over
+from controller.events import PolicyEvent, Severity, build_event, changes
+from controller.kube import AlreadyExistsError, ForbiddenError, InvalidError, Kube, KubeError, Resource
+from controller.outcome import is_finished, run_record
+from controller.pods import Problem
+from controller.progress import progress, stall_of_job
+from controller.run_request import build_job, requested_run
+from controller.schedule import next_run
+from controller.settings import Settings
+from controller.status import APPLIED, Observation, Readiness, condition, is_recorded, observe, stored_status
+from policy.manifest import InvalidPolicyError, SessionPolicy, parse_policy
+from policy.names import cron_job_name
+from policy.report import Message, printable
+from policy.status import ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus
+
+log = structlog.get_logger("controller.reconcile")
+
+# Nothing tells when these end: somebody removes a foreign CronJob, raises a quota.
+_RECHECK_SECONDS: Final = 60.0
+
+_SCHEDULE_FIELDS: Final = frozenset({"spec.schedule", "spec.timeZone"})
+_FIRST_SIGHT: Final = Readiness(ConditionStatus.UNKNOWN, "Progressing", "the CronJob is being made")
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """What became of the CronJob.
+
+    Attributes:
+        readiness: for the Ready condition.
+        cron_job: the policy's own CronJob as it is now; None if there is none.
+        event: what was done, if anything.
+        spec_refused: nothing but a new spec (or an end to the name clash) helps.
+        recheck: no event will tell when it can go on.
+    """
+
+    readiness: Readiness
+    cron_job: Resource | None = None
+    event: PolicyEvent | None = None
+    spec_refused: bool = False
+    recheck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What the policy's Jobs show."""
+
+    finished: tuple[RunRecord, ...] = ()
+    running: str | None = None
+    stalled: Problem | None = None
+    recheck_seconds: float | None = None
+
+
+class Reconciler:
+    """Reconciles policies, one call at a time for each."""
+
+    def __init__(
+        self, kube: Kube, settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._clock = clock
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        """Bring one policy up to date.
+
+        Returns:
+            After how many seconds to look again although nothing happened; None if events will tell.
+
+        Raises:
+            KubeError: the API server could not do something just now; try again.
+        """
+        resource = await self._kube.get_policy(namespace, name)
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            return None  # owner references clean up
+        before = stored_status(resource)
+        if condition(before, ConditionType.READY) is None:
+            resource, before = await self._first_sight(resource, before)
+
+        policy, converged = await self._converge(resource)
+        if converged.event:
+            await self._tell(resource, [converged.event])
+        runs = await self._observe_runs(converged.cron_job, before)
+        now = self._clock()
+        stalled = runs.stalled
+        if converged.spec_refused:
+            stalled = Problem(converged.readiness.reason, converged.readiness.message)
+        seen = Observation(
+            now=now,
+            generation=resource["metadata"]["generation"],
+            readiness=converged.readiness,
+            cron_job_name=converged.cron_job["metadata"]["name"] if converged.cron_job else None,
+            last_schedule_time=_last_schedule_time(converged.cron_job),
+            next_schedule_time=next_run(policy.spec, now) if policy and _is_ready(converged) else None,
+            finished=runs.finished,
+            running=runs.running,
+            stalled=stalled,
+            handled_run_request=await self._start_requested_run(resource, before, converged),
+        )
+        after = observe(before, seen)
+        if after != before:
+            await self._kube.replace_policy_status(resource, after.to_json_object())
+            await self._tell(resource, changes(before, after))
+        waits = [_RECHECK_SECONDS] if converged.recheck else []
+        waits += [runs.recheck_seconds] if runs.recheck_seconds is not None else []
+        return min(waits, default=None)
+
+    async def _first_sight(
+        self, resource: Resource, before: SessionPolicyStatus
+    ) -> tuple[Resource, SessionPolicyStatus]:
+        """Say that the policy is being worked on: tools take an object without conditions for a finished one."""
+        seen = Observation(now=self._clock(), generation=resource["metadata"]["generation"], readiness=_FIRST_SIGHT)
+        status = observe(before, seen)
+        return await self._kube.replace_policy_status(resource, status.to_json_object()), status
+
+    async def _converge(self, resource: Resource) -> tuple[SessionPolicy | None, Convergence]:
+        """Make the CronJob what the policy says. What stands in the way becomes the Ready condition."""
+        metadata = resource["metadata"]
+        cron_job = await self._kube.get_cron_job(metadata["namespace"], cron_job_name(metadata["name"]))
+        own = cron_job if cron_job and is_owned_by(cron_job, metadata["uid"]) else None
+        try:
+            policy = parse_policy(resource)
+            desired = build_cron_job(policy, metadata["uid"], self._settings)
+        except InvalidPolicyError as error:
+            refused = Readiness(ConditionStatus.FALSE, "InvalidSpec", printable("; ".join(error.problems)))
+            return None, Convergence(refused, own, spec_refused=True)
+        if cron_job is not None and own is None:
+            return policy, _not_owned(cron_job)
+        try:
+            return policy, await self._apply(policy, desired, own)
+        except AlreadyExistsError:
+            # Made by somebody between our look and our attempt; the next look tells by whom.
+            return policy, _not_owned(desired)
+        except InvalidError as error:
+            return policy, Convergence(_refusal(error), own, spec_refused=True)
+        except ForbiddenError as error:
+            forbidden = Readiness(
+                ConditionStatus.FALSE, "Forbidden", _message(f"the CronJob may not be written: {error}")
+            )
+            return policy, Convergence(forbidden, own, recheck=True)
+
+    async def _apply(self, policy: SessionPolicy, desired: Resource, own: Resource | None) -> Convergence:
+        namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
+        if own is None:
+            created = await self._kube.create_cron_job(desired)
+            told = PolicyEvent(Severity.NORMAL, "CronJobCreated", f"CronJob {name} created")
+            return Convergence(_ready(policy), created, told)
+        intruders = foreign_managers(own)
+        if matches(desired, own) and not intruders:
+            return Convergence(_ready(policy), own)
+        patch = take_over(own)
+        if patch is not None:
+            await self._kube.patch_cron_job(namespace, name, patch)
+        applied = await self._kube.apply_cron_job(desired, own["metadata"]["uid"])
+        if intruders:
+            who = printable(", ".join(intruders), 200)
+            told = PolicyEvent(
+                Severity.WARNING, "DriftCorrected", f"CronJob {name} had been changed by {who} and was put back"
+            )
+        elif applied["metadata"]["resourceVersion"] != own["metadata"]["resourceVersion"]:
+            told = PolicyEvent(Severity.NORMAL, "CronJobUpdated", f"CronJob {name} was made to match the policy")
+        else:
+            return Convergence(_ready(policy), applied)  # an admission webhook keeps it different
+        return Convergence(_ready(policy), applied, told)
+
+    async def _observe_runs(self, cron_job: Resource | None, status: SessionPolicyStatus) -> Runs:
+        """Read the Jobs of the policy's CronJob, and their Pods where they matter."""
+        if cron_job is None:
+            return Runs()
+        namespace, name = cron_job["metadata"]["namespace"], cron_job["metadata"]["name"]
+        jobs = [
+            job
+            for job in await self._kube.list_jobs(namespace, name)
+            if is_owned_by(job, cron_job["metadata"]["uid"]) and not is_recorded(status, job["metadata"]["uid"])
+        ]
+        if not jobs:
+            return Runs()
+        pods = await self._kube.list_pods(namespace, name)
+        was = condition(status, ConditionType.STALLED)
+        active = sorted(
+            (job for job in jobs if not is_finished(job)), key=lambda job: job["metadata"]["creationTimestamp"]
+        )
+        standing = [progress(job, pods, was, self._clock()) for job in active]
+        return Runs(
+            finished=tuple(r for job in jobs if (r := run_record(job, pods, stall_of_job(was, job)))),
+            running=active[-1]["metadata"]["name"] if active else None,
+            stalled=next((p.stalled for p in reversed(standing) if p.stalled), None),
+            recheck_seconds=min((p.recheck_seconds for p in standing if p.recheck_seconds is not None), default=None),
+        )
+
+    async def _start_requested_run(
+        self, resource: Resource, status: SessionPolicyStatus, converged: Convergence
+    ) -> str | None:
+        """Make the Job that the policy's annotation asks for, once, and return the request's token."""
+        token = requested_run(resource)
+        if token is None or token == status.last_handled_run_request or not _is_ready(converged):
+            return None
+        assert converged.cron_job is not None
+        job = build_job(converged.cron_job, resource["metadata"]["uid"], token)
+        try:
+            await self._kube.create_job(job)
+        except AlreadyExistsError:
+            log.info("requested run has its job already", job=job["metadata"]["name"])
+        return token
+
+    async def _tell(self, resource: Resource, happened: list[PolicyEvent]) -> None:
+        """Create Events. They are a courtesy: one that cannot be created is logged and let go."""
+        metadata = resource["metadata"]
+        for event in happened:
+            log.info(event.message, reason=event.reason, policy=metadata["name"], namespace=metadata["namespace"])
+            try:
+                await self._kube.create_event(build_event(resource, event, self._clock()))
+            except KubeError as error:
+                log.warning("event not created", reason=event.reason, error=str(error))
+
+
+def _is_ready(converged: Convergence) -> bool:
+    return converged.readiness.status is ConditionStatus.TRUE
+
+
+def _ready(policy: SessionPolicy) -> Readiness:
+    if policy.spec.suspend:
+        return Readiness(ConditionStatus.TRUE, "Suspended", "no runs are scheduled until spec.suspend is false")
+    return Readiness(ConditionStatus.TRUE, APPLIED, "the CronJob matches the policy")
+
+
+def _not_owned(cron_job: Mapping[str, Any]) -> Convergence:
+    name = cron_job["metadata"]["name"]
+    readiness = Readiness(
+        ConditionStatus.FALSE,
+        "NotOwned",
+        f"there is a CronJob {name} that this policy did not make; it is left alone: delete it, or rename the policy",
+    )
+    return Convergence(readiness, spec_refused=True, recheck=True)
+
+
+def _refusal(error: InvalidError) -> Readiness:
+    """The server's own words on a spec that it refused."""
+    reason = "InvalidSchedule" if any(c.field in _SCHEDULE_FIELDS for c in error.causes) else "InvalidSpec"
+    words = "; ".join(f"{c.field}: {c.message}" for c in error.causes) or str(error)
+    return Readiness(ConditionStatus.FALSE, reason, _message(words))
+
+
+def _last_schedule_time(cron_job: Resource | None) -> datetime | None:
+    text = (cron_job or {}).get("status", {}).get("lastScheduleTime")
+    return datetime.fromisoformat(text) if text else None
+
+
+def _message(words: str) -> Message:
+    return printable(words)

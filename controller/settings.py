@@ -1,0 +1,87 @@
+"""The controller's configuration: read once from the environment, immutable afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
+_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class InvalidSettingsError(ValueError):
+    """The environment does not configure the controller; the message has one line for each problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator's administrator decides, and the policies' authors cannot.
+
+    Attributes:
+        job_image: image of the cleanup container.
+        job_image_pull_policy: Always, IfNotPresent or Never.
+        job_image_pull_secrets: names of Secrets, in each policy's namespace, that hold registry credentials.
+        job_priority_class: PriorityClass of the cleanup Pods; empty for the cluster's default.
+        watch_namespaces: namespaces that are served; empty for all.
+        log_level: DEBUG, INFO, WARNING or ERROR.
+        resync_seconds: every policy is looked at again after this time, whatever events say.
+        health_port: TCP port that answers ``/healthz``.
+    """
+
+    job_image: str
+    job_image_pull_policy: str = "IfNotPresent"
+    job_image_pull_secrets: tuple[str, ...] = ()
+    job_priority_class: str = ""
+    watch_namespaces: tuple[str, ...] = ()
+    log_level: str = "INFO"
+    resync_seconds: int = 600
+    health_port: int = 8080
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the ``SESSION_POLICY_*`` variables.
+
+        Raises:
+            InvalidSettingsError: one is missing or wrong.
+        """
+        problems: list[str] = []
+
+        def text(name: str, default: str = "") -> str:
+            return environment.get(name, "").strip() or default
+
+        def names(name: str) -> tuple[str, ...]:
+            return tuple(part.strip() for part in text(name).split(",") if part.strip())
+
+        def choice(name: str, allowed: tuple[str, ...], default: str) -> str:
+            value = text(name, default)
+            if value not in allowed:
+                problems.append(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+            return value
+
+        def number(name: str, default: int, lowest: int, highest: int) -> int:
+            value = text(name, str(default))
+            if not (value.isascii() and value.isdigit() and lowest <= int(value) <= highest):
+                problems.append(f"{name} must be a whole number from {lowest} to {highest}, not {value!r}")
+                return default
+            return int(value)
+
+        settings = cls(
+            job_image=text("SESSION_POLICY_JOB_IMAGE"),
+            job_image_pull_policy=choice("SESSION_POLICY_JOB_IMAGE_PULL_POLICY", _PULL_POLICIES, "IfNotPresent"),
+            job_image_pull_secrets=names("SESSION_POLICY_JOB_IMAGE_PULL_SECRETS"),
+            job_priority_class=text("SESSION_POLICY_JOB_PRIORITY_CLASS"),
+            watch_namespaces=names("SESSION_POLICY_WATCH_NAMESPACES"),
+            log_level=choice("SESSION_POLICY_LOG_LEVEL", _LOG_LEVELS, "INFO"),
+            resync_seconds=number("SESSION_POLICY_RESYNC_SECONDS", 600, 1, 86_400),
+            health_port=number("SESSION_POLICY_HEALTH_PORT", 8080, 1, 65_535),
+        )
+        if not settings.job_image:
+            problems.append("SESSION_POLICY_JOB_IMAGE must name the image of the cleanup container")
+        if problems:
+            raise InvalidSettingsError(problems)
+        return settings

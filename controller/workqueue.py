@@ -1,0 +1,83 @@
+"""A work queue as Kubernetes controllers use it.
+
+Each key is worked on by one worker at a time, what is added several times in the meantime is done once, and what failed
+is retried with exponential back-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+_FIRST_RETRY_SECONDS: Final = 0.5
+_LONGEST_RETRY_SECONDS: Final = 60.0
+
+
+class WorkQueue(Generic[Key]):
+    """Keys that wait for a worker. For use within one event loop."""
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()  # in the queue
+        self._active: set[Key] = set()  # with a worker
+        self._again: set[Key] = set()  # with a worker, and added since
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    def add(self, key: Key) -> None:
+        """Have the key worked on as soon as a worker is free."""
+        self._cancel_timer(key)
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def add_after(self, key: Key, delay_seconds: float) -> None:
+        """Have the key worked on after a delay, or earlier if it is added with a shorter one."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay_seconds
+        timer = self._timers.get(key)
+        if key in self._waiting or (timer is not None and timer.when() <= due):
+            return
+        self._cancel_timer(key)
+        self._timers[key] = loop.call_at(due, self._timer_expired, key)
+
+    def retry(self, key: Key, at_least_seconds: float = 0) -> float:
+        """Have the key worked on again after its back-off, and return that delay in seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(_FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), _LONGEST_RETRY_SECONDS)
+        delay = max(delay, at_least_seconds)
+        self.add_after(key, delay)
+        return delay
+
+    def forget(self, key: Key) -> None:
+        """Reset the key's back-off: it went well."""
+        self._failures.pop(key, None)
+
+    async def work(self, process: Callable[[Key], Awaitable[None]]) -> None:
+        """Process keys, one after the other, until cancelled. Run several of these for several workers."""
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._active.add(key)
+            try:
+                await process(key)
+            finally:
+                self._active.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)
+
+    def _timer_expired(self, key: Key) -> None:
+        del self._timers[key]
+        self.add(key)
+
+    def _cancel_timer(self, key: Key) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()

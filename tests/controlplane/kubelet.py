@@ -1,0 +1,98 @@
+"""Plays the kubelet: writes the status that one would write. The Job controller that reads it is the real one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.controlplane.api import Api
+from tests.support.kube import Kubectl, eventually
+
+CONTAINER = "session-policy"
+
+REPORT: dict[str, Any] = {
+    "outcome": "Succeeded",
+    "reason": "Completed",
+    "message": "3 of 3 expired sessions deleted",
+    "startTime": "2026-03-01T10:50:02Z",
+    "completionTime": "2026-03-01T10:50:03Z",
+    "durationSeconds": 0.25,
+    "policyGeneration": 1,
+    "sessions": {"active": 5, "expired": 3, "deleted": 3},
+    "redis": {"sessions": 8, "deleted": 3},
+}
+
+
+def report(**changed: Any) -> str:
+    """A report as the container writes it."""
+    return json.dumps(REPORT | changed)
+
+
+class Kubelet:
+    """The kubelet of one namespace."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._api = Api(kubectl.kubeconfig)
+        self._namespace = namespace
+
+    def pod_of(self, job: str, *, other_than: str = "") -> str:
+        """Name of the Job's Pod that is not finished, once the Job controller has made it."""
+
+        def probe() -> str:
+            for pod in self._api.list("pods", self._namespace, f"batch.kubernetes.io/job-name={job}"):
+                name: str = pod["metadata"]["name"]
+                if name != other_than and pod["status"].get("phase", "Pending") in ("Pending", "Running"):
+                    return name
+            return ""
+
+        return eventually(probe, what=f"a Pod of Job {job}", timeout_seconds=30)
+
+    def finish(self, job: str, message: str = "", *, exit_code: int = 0, reason: str = "", **status: Any) -> str:
+        """The container of the Job's Pod ends; returns the Pod's name."""
+        pod = self.pod_of(job)
+        state = {
+            "terminated": {
+                "exitCode": exit_code,
+                "reason": reason or ("Completed" if exit_code == 0 else "Error"),
+                "message": message,
+                "startedAt": "2026-03-01T10:50:00Z",
+                "finishedAt": "2026-03-01T10:50:05Z",
+            }
+        }
+        self._write(pod, {"phase": "Succeeded" if exit_code == 0 else "Failed"} | _container(state) | status)
+        return pod
+
+    def wait(self, job: str, reason: str, message: str) -> str:
+        """The container of the Job's Pod cannot start; returns the Pod's name."""
+        pod = self.pod_of(job)
+        self._write(pod, {"phase": "Pending"} | _container({"waiting": {"reason": reason, "message": message}}))
+        return pod
+
+    def unschedulable(self, job: str, message: str) -> None:
+        """As the scheduler does when no node will do."""
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        self._write(self.pod_of(job), {"phase": "Pending", "conditions": [condition]})
+
+    def evict(self, job: str) -> str:
+        """The node runs short and fails the Pod; returns the Pod's name."""
+        pod = self.pod_of(job)
+        disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+        self._write(
+            pod, {"phase": "Failed", "reason": "Evicted", "message": "low on memory", "conditions": [disrupted]}
+        )
+        return pod
+
+    def fail(self, job: str, reason: str) -> None:
+        """The kubelet fails the Pod, for instance by its deadline."""
+        self._write(self.pod_of(job), {"phase": "Failed", "reason": reason})
+
+    def _write(self, pod: str, status: dict[str, Any]) -> None:
+        self._api.patch_status("pods", self._namespace, pod, status)
+
+
+def _container(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "containerStatuses": [
+            {"name": CONTAINER, "state": state, "ready": False, "restartCount": 0, "image": "x", "imageID": ""}
+        ]
+    }

@@ -1,0 +1,348 @@
+"""The demo: what it makes up, what it says of it, and that it would notice if a run went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from job.demo.checks import check_run, check_second_run
+from job.demo.directory import DemoDirectory
+from job.demo.example import example_policy, redis_of
+from job.demo.fill import fill
+from job.demo.inspection import Inspector
+from job.demo.kinds import Kind, classify, stays
+from job.demo.seed import NUMBERS, STALE_ENTRIES, Population, populate
+from job.demo.servers import running
+from job.demo.snapshot import Snapshot
+from job.embedded import EmbeddedServerUnavailable
+from job.embedded.postgres import bin_dir
+from job.embedded.redis import server_program
+from policy.profiles import resolve_lifetime
+from policy.report import Outcome, RedisCounts, RunReport, SessionCounts
+
+ROOT = Path(__file__).parents[2]
+SPEC = example_policy().spec
+IDLE = timedelta(seconds=resolve_lifetime(SPEC).idle)
+LIVE = sum(number for kind, number in NUMBERS.items() if stays(kind, SPEC))
+NOW = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
+
+
+def as_stored(population: Population, now: datetime) -> Snapshot:
+    """The stores as they would be right after they were filled."""
+    keys = {key.session_id: key for key in population.keys}
+    return Snapshot(
+        taken_at=now,
+        rows={row.session_id: row for row in population.rows},
+        ttls={i: key.ttl_seconds for i, key in keys.items()},
+        used={r.session_id: keys[r.session_id].last_accessed_at for r in population.rows if r.session_id in keys},
+        index=frozenset(population.index),
+        logs=frozenset(key.session_id for key in population.keys if key.has_log),
+    )
+
+
+def without(stores: Snapshot, ids: set[str]) -> Snapshot:
+    stale = stores.stale_entries
+    return replace(
+        stores,
+        rows={i: row for i, row in stores.rows.items() if i not in ids},
+        ttls={i: ttl or 3600.0 for i, ttl in stores.ttls.items() if i not in ids},
+        index=frozenset(e for e in stores.index if e[1] not in ids and e not in stale),
+        logs=frozenset(stores.logs - ids),
+    )
+
+
+# --- the made-up sessions --------------------------------------------------------------------------------------------
+
+
+def test_the_same_moment_has_the_same_sessions() -> None:
+    assert populate(NOW) == populate(NOW)
+
+
+@pytest.mark.parametrize("hour", [0, 4, 12, 19])
+def test_there_are_exactly_20000_sessions_of_the_promised_kinds_at_any_hour(hour: int) -> None:
+    now = NOW.replace(hour=hour)
+    stores = as_stored(populate(now), now)
+    kinds = classify(stores, SPEC)
+    assert len(kinds) == sum(NUMBERS.values()) == 20_000
+    assert Counter(kinds.values()) == NUMBERS
+    assert len(stores.stale_entries) == STALE_ENTRIES
+    assert set(NUMBERS) == set(Kind)
+
+
+def test_they_are_believable() -> None:
+    population = populate(NOW)
+    assert len({row.user_id for row in population.rows}) > 3000
+    for row in population.rows:
+        assert row.created_at <= row.last_accessed_at < NOW
+    for key in population.keys:
+        assert key.created_at <= key.last_accessed_at < NOW
+        assert key.ttl_seconds is None or key.ttl_seconds > 0
+    assert {key.as_hash for key in population.keys} == {True, False}
+    by_hour = Counter(row.last_accessed_at.hour for row in population.rows if row.last_accessed_at < NOW - IDLE)
+    assert by_hour[19] > 3 * by_hour[3]
+
+
+def test_no_kind_changes_while_the_demo_lasts() -> None:
+    stores = as_stored(populate(NOW), NOW)
+    later = replace(stores, taken_at=NOW + timedelta(minutes=15))
+    assert classify(later, SPEC) == classify(stores, SPEC)
+
+
+def test_the_packaged_policy_is_the_example() -> None:
+    assert (ROOT / "job/demo/policy.yaml").read_bytes() == (ROOT / "examples/policy.yaml").read_bytes()
+
+
+# --- the checks ------------------------------------------------------------------------------------------------------
+
+
+def report(outcome: Outcome = Outcome.SUCCEEDED, deleted: int = 0) -> RunReport:
+    return RunReport(
+        outcome=outcome,
+        reason="Completed",
+        message="",
+        start_time=NOW,
+        completion_time=NOW,
+        duration_seconds=0,
+        sessions=SessionCounts(deleted=deleted),
+        redis=RedisCounts(),
+    )
+
+
+@dataclass(frozen=True)
+class RightRun:
+    before: Snapshot
+    kinds: Mapping[str, Kind]
+    after: Snapshot
+
+    def held(self, after: Snapshot, outcome: Outcome = Outcome.SUCCEEDED) -> bool:
+        return all(check.holds for check in check_run(self.before, self.kinds, after, report(outcome), SPEC))
+
+    def one(self, kind: Kind) -> str:
+        return next(i for i, k in self.kinds.items() if k is kind)
+
+
+@pytest.fixture(scope="module")
+def right_run() -> RightRun:
+    before = as_stored(populate(NOW), NOW)
+    kinds = classify(before, SPEC)
+    return RightRun(before, kinds, without(before, {i for i, kind in kinds.items() if not stays(kind, SPEC)}))
+
+
+def test_the_checks_accept_a_right_run(right_run: RightRun) -> None:
+    assert right_run.held(right_run.after)
+    assert check_second_run(right_run.after, right_run.after, report()).holds
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if stays(kind, SPEC)])
+def test_the_checks_notice_a_lost_live_session(right_run: RightRun, kind: Kind) -> None:
+    lost = without(right_run.after, {right_run.one(kind)})
+    assert not right_run.held(lost)
+    assert not check_second_run(right_run.after, lost, report()).holds
+
+
+def test_the_checks_notice_a_live_session_lost_from_redis_alone(right_run: RightRun) -> None:
+    lost = right_run.one(Kind.LIVE)
+    ttls = {i: ttl for i, ttl in right_run.after.ttls.items() if i != lost}
+    assert not right_run.held(replace(right_run.after, ttls=ttls))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if not stays(kind, SPEC)])
+def test_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind) -> None:
+    left = right_run.one(kind)
+    before, after = right_run.before, right_run.after
+    if left in before.rows:
+        assert not right_run.held(replace(after, rows={**after.rows, left: before.rows[left]}))
+    assert not right_run.held(replace(after, ttls={**after.ttls, left: 60.0}))
+    assert not right_run.held(replace(after, index=after.index | {("ada", left)}))
+    assert not right_run.held(replace(after, logs=after.logs | {left}))
+
+
+def test_the_checks_notice_what_else_is_wrong(right_run: RightRun) -> None:
+    after = right_run.after
+    assert not right_run.held(after, Outcome.DEGRADED)
+    assert not right_run.held(replace(after, ttls={**after.ttls, right_run.one(Kind.NO_TTL): None}))
+    assert not right_run.held(replace(after, index=after.index | {("ada", "nowhere")}))
+    assert not check_second_run(after, after, report(deleted=1)).holds
+    assert not check_second_run(after, after, report(Outcome.FAILED)).holds
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def servers() -> None:
+    try:
+        bin_dir()
+        server_program()
+    except EmbeddedServerUnavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        path.chmod(0o755)  # as root, PostgreSQL runs as another account
+        yield path
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE")}
+    return {**kept, "COLUMNS": "80", "PYTHONUTF8": "1", **variables}
+
+
+def demo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "job.cli", "demo", *arguments],
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def count(output: str, name: str) -> list[int]:
+    """The counts in each table's line of that name."""
+    lines = re.findall(rf"^  {re.escape(name)} {{2,}}([\d,]+)", output, re.MULTILINE)
+    return [int(number.replace(",", "")) for number in lines]
+
+
+@pytest.mark.usefixtures("servers")
+def test_it_ends_well_and_cleans_up_after_itself(place: Path) -> None:
+    temporary = place / "temporary"
+    temporary.mkdir(mode=0o755)
+    ended = demo(TMPDIR=str(temporary))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    assert "✓ 20,000 sessions of" in ended.stdout
+    assert count(ended.stdout, "idle for too long") == [NUMBERS[Kind.IDLE]]  # and none after the run
+    assert count(ended.stdout, "all sessions") == [20_000 - NUMBERS[Kind.ORPHANED], LIVE]
+    assert "✓ The run ended with Succeeded." in ended.stdout
+    assert f"✓ All {LIVE:,} live sessions are still there" in ended.stdout
+    assert "✓ A second run ended with Succeeded and deleted 0; the stores hold the same." in ended.stdout
+    assert "✗" not in ended.stdout
+    # For logs: no control sequences, and no line longer than asked for; commands to copy are never wrapped.
+    assert "\x1b" not in ended.stdout
+    assert [line for line in ended.stdout.splitlines() if len(line) > 80] == []
+    # Whoever has a whole session id can take the session over.
+    assert not re.search(r"[0-9a-f]{16}", ended.stdout)
+    assert list(temporary.iterdir()) == []
+
+
+# One test, because each demo takes its time and the second one needs the first one's stores.
+@pytest.mark.usefixtures("servers")
+def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_more(place: Path) -> None:
+    directory = DemoDirectory(place / "kept")
+    layout = redis_of(example_policy())
+    long_ago = datetime.now(UTC) - timedelta(hours=3)
+    with running(directory.path) as old:
+        fill(old.engine, old.client, layout, populate(long_ago))
+    directory.note(long_ago)
+
+    first = demo("--directory", str(directory.path))
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "3 h old" in first.stdout
+    assert count(first.stdout, "all sessions") == [20_000 - NUMBERS[Kind.ORPHANED], LIVE]
+
+    second = demo("--directory", str(directory.path))
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "are used again" in second.stdout
+    assert count(second.stdout, "all sessions") == [LIVE, LIVE]
+    assert f"✓ All {LIVE:,} live sessions are still there" in second.stdout
+    assert "✓ Of the 0 others nothing is left" in second.stdout
+
+    # What is made up is known from its moment alone: so is what must have survived.
+    filled_at = directory.filled_at
+    assert filled_at is not None
+    made_up = as_stored(populate(filled_at), filled_at)
+    live = {i for i, kind in classify(made_up, SPEC).items() if stays(kind, SPEC)}
+    with running(directory.path) as again:
+        stores = Inspector(again.engine, again.client, layout).snapshot(IDLE)
+    assert stores.rows == {i: row for i, row in made_up.rows.items() if i in live}
+    assert stores.ttls.keys() == made_up.ttls.keys() & live
+    assert all(ttl is not None for ttl in stores.ttls.values())
+    assert stores.index == {entry for entry in made_up.index if entry[1] in live}
+    assert stores.logs == made_up.logs & live
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("servers")
+def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Signals, code: int) -> None:
+    temporary = place / number.name
+    temporary.mkdir(mode=0o755)
+    # Tests that run in the background pass on that SIGINT is ignored.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from job.cli import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "demo"],
+        cwd=ROOT,
+        env=environment(TMPDIR=str(temporary), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while not (line := process.stdout.readline()).startswith("The run"):
+        assert line, "ended early"
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert {"postgres", "redis-server"} <= {child.name() for child in children}
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, output + errors
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["POSTGRES_BIN_DIR", "REDIS_SERVER_BIN"])
+def test_a_missing_server_is_said_in_words(place: Path, variable: str) -> None:
+    ended = demo(**{variable: str(place / "missing")})
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert variable in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_it_needs_to_have_installed_is_said_in_words() -> None:
+    # As in an installation without the extra "embedded".
+    program = "import sys; sys.modules['psutil'] = None; from job.cli import main; main(['demo'])"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert "pip install 'session-policy-operator[job,embedded]'" in ended.stderr
+
+
+def test_a_directory_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("mine")
+    ended = demo("--directory", str(tmp_path))
+    assert ended.returncode == 2
+    assert "--directory" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"filledAt": null}', '{"filledAt": "yesterday"}'])
+def test_a_directory_that_was_left_half_done_counts_as_empty(tmp_path: Path, text: str) -> None:
+    directory = DemoDirectory(tmp_path)
+    directory.note(NOW)
+    assert DemoDirectory(tmp_path).filled_at == NOW
+    (marker,) = tmp_path.iterdir()
+    assert json.loads(marker.read_text())
+    marker.write_text(text)
+    assert DemoDirectory(tmp_path).filled_at is None

@@ -1,0 +1,95 @@
+"""No live session is ever deleted: an application works on the stores while runs repeat beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from itertools import count
+
+import sqlalchemy as sa
+
+from policy.report import Outcome
+from tests.support.application import Application, lost
+from tests.support.runs import policy, run
+from tests.support.session_stores import HOUR, TABLE, SessionStores
+
+TIMEOUT = 1800
+SECONDS = 6
+
+
+def test_live_sessions_survive_runs_beside_a_working_application(stores: SessionStores) -> None:
+    # Sessions that are `ripe` expire unless their user comes back within seconds; in the meantime runs look at them.
+    workers = [Application(stores, f"w{n}", seed=n, ripe_seconds=TIMEOUT - 600) for n in range(3)]
+    obeyed = policy(
+        redis=True, cleanupBatchSize=20, sessionTimeoutSeconds=TIMEOUT, maxConcurrentSessions=0, sync={"graceSeconds": 1}
+    )
+    deleted = runs = planted = 0
+    for worker in workers:
+        worker.start()
+    end = time.monotonic() + SECONDS
+    for round_ in count():
+        # What has expired lies among what is in use, in both stores; some of it in one store only.
+        expired = [(f"w{round_ % 3}-{n}-expired-{round_}", f"w{round_ % 3}-user{n}") for n in range(60)]
+        stores.add_many(expired, began=2 * HOUR, used=HOUR)
+        for session_id, user in expired[:40]:
+            stores.add_key(session_id, user, used=HOUR)
+        planted += len(expired)
+        result = run(obeyed, stores.database_url, stores.redis_url, run_id=f"run-{round_}")
+        assert result.report.outcome is Outcome.SUCCEEDED, result.report
+        deleted += result.deleted
+        runs += 1
+        if time.monotonic() > end:
+            break
+    for worker in workers:
+        worker.finish()
+    assert [problem for worker in workers for problem in worker.problems] == []
+    live = {session_id: user for worker in workers for session_id, user in worker.live.items()}
+    assert lost(stores, live) == {}
+    # The test is worth something only if both sides did work.
+    assert deleted == planted
+    assert runs >= 3
+    assert len(live) > 50
+    assert min(worker.requests for worker in workers) > 50
+    last = run(obeyed, stores.database_url, stores.redis_url)
+    assert stores.ids() == set(live)
+    assert {key for key in stores.keys() if key.startswith("sess:")} == {f"sess:{session_id}" for session_id in live}
+    assert last.report.sessions.active == len(live)
+
+
+def test_sessions_touched_at_the_last_moment_survive(postgres_and_redis: SessionStores) -> None:
+    """Users come back to sessions that have just expired by the run's clock, or are about to: the run meets them mid-way.
+
+    A session may then be gone (its user was too late) or be there in full; what may not be is a session that took a
+    request and is gone, or one that is in one store only.
+    """
+    stores = postgres_and_redis
+    ids = [f"s{n:03}" for n in range(300)]
+    stores.add_many(((i, "u") for i in ids), began=2 * HOUR, used=TIMEOUT + 60)
+    for i in ids:
+        stores.add_key(i, "u", used=TIMEOUT + 60)
+    touched: set[str] = set()
+    problems: list[BaseException] = []
+
+    def come_back() -> None:
+        try:
+            for i in reversed(ids):  # against the run's direction
+                with stores.engine.begin() as connection:
+                    done = connection.execute(
+                        TABLE.update().where(TABLE.c.session_id == i).values(last_accessed_at=datetime.now(UTC))
+                    )
+                if done.rowcount:
+                    touched.add(i)
+        except sa.exc.SQLAlchemyError as error:
+            problems.append(error)
+
+    users = threading.Thread(target=come_back)
+    users.start()
+    result = run(policy(redis=True, cleanupBatchSize=5, maxConcurrentSessions=0), stores.database_url, stores.redis_url)
+    users.join()
+    assert problems == []
+    assert result.report.outcome is Outcome.SUCCEEDED
+    assert stores.ids() == touched
+    assert {key for key in stores.keys() if key.startswith("sess:")} == {f"sess:{i}" for i in touched}
+    assert 0 < len(touched) < len(ids)
+    assert result.deleted == len(ids) - len(touched)

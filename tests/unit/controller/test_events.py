@@ -1,0 +1,77 @@
+"""Events tell what changed, once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from controller.events import PolicyEvent, Severity, build_event, changes
+from controller.pods import Problem
+from controller.status import Observation, Readiness, observe
+from policy.report import Outcome
+from policy.status import ConditionStatus, SessionPolicyStatus
+from tests.unit.controller.builders import POLICY_UID, START, policy_resource, run
+
+READY = Readiness(ConditionStatus.TRUE, "CronJobApplied", "the CronJob matches the policy")
+BEGINNING = Readiness(ConditionStatus.UNKNOWN, "Progressing", "the CronJob is being made")
+SUSPENDED = Readiness(ConditionStatus.TRUE, "Suspended", "no runs are scheduled")
+REFUSED = Readiness(ConditionStatus.FALSE, "InvalidSchedule", "spec.schedule: expected exactly 5 fields")
+EMPTY = SessionPolicyStatus()
+
+
+def after(before: SessionPolicyStatus, readiness: Readiness = READY, **seen: Any) -> SessionPolicyStatus:
+    return observe(before, Observation(now=START, generation=1, readiness=readiness, **seen))
+
+
+def told(before: SessionPolicyStatus, now: SessionPolicyStatus) -> list[tuple[str, str]]:
+    return [(event.severity.value, event.reason) for event in changes(before, now)]
+
+
+def test_a_plain_beginning_is_told_by_the_cron_job_s_creation_alone() -> None:
+    assert told(EMPTY, after(EMPTY, BEGINNING)) == []
+    assert told(after(EMPTY, BEGINNING), after(EMPTY)) == []
+
+
+def test_every_run_is_told_once_and_in_order() -> None:
+    status = after(EMPTY, finished=(run(2, Outcome.FAILED), run(1), run(3, Outcome.DEGRADED), run(4, Outcome.SKIPPED)))
+    assert told(after(EMPTY), status) == [
+        ("Normal", "RunSucceeded"),
+        ("Warning", "RunFailed"),
+        ("Warning", "RunDegraded"),
+        ("Normal", "RunSkipped"),
+    ]
+    assert told(status, after(status, finished=(run(1),))) == []
+
+
+def test_a_refused_schedule_and_its_recovery_are_told() -> None:
+    good, bad = after(EMPTY), after(after(EMPTY), REFUSED, stalled=Problem(REFUSED.reason, REFUSED.message))
+    assert told(good, bad) == [("Warning", "InvalidSchedule")]
+    assert told(bad, after(bad)) == [("Normal", "CronJobApplied")]
+
+
+def test_suspending_and_resuming_are_told() -> None:
+    good, suspended = after(EMPTY), after(after(EMPTY), SUSPENDED)
+    assert told(good, suspended) == [("Normal", "Suspended")]
+    assert told(suspended, good) == [("Normal", "CronJobApplied")]
+
+
+def test_a_stalled_run_is_told_when_it_begins_or_changes_its_reason() -> None:
+    good = after(EMPTY)
+    stalled = after(good, stalled=Problem("ImagePullBackOff", "cannot be pulled"))
+    assert told(good, stalled) == [("Warning", "ImagePullBackOff")]
+    assert told(stalled, after(stalled, stalled=Problem("ImagePullBackOff", "another Pod"))) == []
+    assert told(stalled, after(stalled, stalled=Problem("Unschedulable", "no node"))) == [("Warning", "Unschedulable")]
+
+
+def test_a_run_request_is_told() -> None:
+    assert told(after(EMPTY), after(EMPTY, handled_run_request="now")) == [("Normal", "RunRequested")]
+
+
+def test_the_event_points_at_the_policy_and_its_name_is_valid_for_the_longest_one() -> None:
+    event = build_event(
+        policy_resource("p" * 253), PolicyEvent(Severity.WARNING, "RunFailed", "why"), START + timedelta(hours=1)
+    )
+    assert event["involvedObject"]["uid"] == POLICY_UID
+    assert event["involvedObject"]["name"] == "p" * 253
+    assert len(event["metadata"]["name"]) <= 253
+    assert event["lastTimestamp"] == "2026-03-01T11:50:00Z"

@@ -1,0 +1,50 @@
+"""Events that lead nowhere new are told from those that do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.facts import cron_job_facts, job_facts, pod_facts, policy_facts, policy_label
+from tests.unit.controller.builders import job, pod, policy_resource, report, terminated, waiting
+
+
+def test_the_controller_s_own_status_write_is_no_news() -> None:
+    written = policy_resource() | {"status": {"consecutiveFailures": 3}}
+    assert policy_facts(written) == policy_facts(policy_resource())
+
+
+def test_a_new_generation_or_run_request_is_news() -> None:
+    edited, asking = policy_resource(), policy_resource()
+    edited["metadata"]["generation"] = 8
+    asking["metadata"]["annotations"] = {"sessionpolicy.dev/run-requested-at": "now"}
+    assert len({policy_facts(p) for p in (policy_resource(), edited, asking)}) == 3
+
+
+def test_of_a_job_only_its_end_is_news() -> None:
+    progress = job() | {"status": {"active": 1}}
+    assert job_facts(progress) == job_facts(job())
+    assert job_facts(job(ended="Failed")) != job_facts(job())
+
+
+def test_a_pod_that_cannot_start_and_one_that_ended_are_news() -> None:
+    states = [waiting("ContainerCreating"), waiting("ErrImagePull"), terminated(0, report())]
+    assert len({pod_facts(pod(state=state)) for state in states}) == 3
+    assert pod_facts(pod(state=waiting("ErrImagePull"))) == pod_facts(pod(state=waiting("ImagePullBackOff")))
+
+
+def test_of_a_cron_job_its_spec_its_owner_and_its_last_run_are_news() -> None:
+    def cron_job(**changed: Any) -> dict[str, Any]:
+        metadata = {"uid": "u", "generation": 1, "resourceVersion": "1", "labels": {"sessionpolicy.dev/policy": "shop"}}
+        return {"metadata": metadata | changed, "status": {}}
+
+    plain = cron_job()
+    assert cron_job_facts(cron_job(resourceVersion="2")) == cron_job_facts(plain)
+    changed = [
+        cron_job(generation=2),
+        cron_job(labels={}),
+        cron_job(ownerReferences=[{"uid": "x"}]),
+        plain | {"status": {"lastScheduleTime": "2026-03-01T10:50:00Z"}},
+    ]
+    assert len({cron_job_facts(c) for c in [plain, *changed]}) == 5
+    assert policy_label(plain) == "shop"
+    assert policy_label(cron_job(labels=None)) == ""

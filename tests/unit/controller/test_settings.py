@@ -1,0 +1,40 @@
+"""Configuration is read once, checked as a whole, and wrong values are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.settings import InvalidSettingsError, Settings
+
+IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
+
+
+def test_only_the_image_is_required() -> None:
+    assert Settings.from_environment(IMAGE) == Settings(job_image="job:1")
+
+
+def test_lists_are_split_at_commas_and_empty_values_take_the_default() -> None:
+    settings = Settings.from_environment(
+        IMAGE
+        | {
+            "SESSION_POLICY_WATCH_NAMESPACES": " a, b ,,",
+            "SESSION_POLICY_JOB_IMAGE_PULL_SECRETS": "registry",
+            "SESSION_POLICY_RESYNC_SECONDS": "",
+        }
+    )
+    assert settings.watch_namespaces == ("a", "b")
+    assert settings.job_image_pull_secrets == ("registry",)
+    assert settings.resync_seconds == 600
+
+
+def test_every_problem_is_told_at_once_with_the_variable_s_name() -> None:
+    wrong = {
+        "SESSION_POLICY_JOB_IMAGE_PULL_POLICY": "Sometimes",
+        "SESSION_POLICY_LOG_LEVEL": "LOUD",
+        "SESSION_POLICY_RESYNC_SECONDS": "-1",
+        "SESSION_POLICY_HEALTH_PORT": "http",
+    }
+    with pytest.raises(InvalidSettingsError) as raised:
+        Settings.from_environment(wrong)
+    named = {problem.split()[0] for problem in raised.value.problems}
+    assert named == {*wrong, "SESSION_POLICY_JOB_IMAGE"}

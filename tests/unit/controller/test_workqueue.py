@@ -1,0 +1,112 @@
+"""The work queue's promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from controller.workqueue import WorkQueue
+
+
+async def drained(queue: WorkQueue[str], process: Callable[[str], Awaitable[None]], done: asyncio.Event) -> None:
+    """Run three workers until the test says it is done."""
+    workers = [asyncio.create_task(queue.work(process)) for _ in range(3)]
+    try:
+        async with asyncio.timeout(10):
+            await done.wait()
+    finally:
+        for worker in workers:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
+
+
+def test_what_is_added_several_times_is_done_once() -> None:
+    async def scenario() -> list[str]:
+        queue: WorkQueue[str] = WorkQueue()
+        seen: list[str] = []
+        done = asyncio.Event()
+
+        async def process(key: str) -> None:
+            seen.append(key)
+            if key == "last":
+                done.set()
+
+        for key in ("a", "a", "b", "a", "last"):
+            queue.add(key)
+        await drained(queue, process, done)
+        return seen
+
+    assert asyncio.run(scenario()) == ["a", "b", "last"]
+
+
+def test_a_key_is_never_with_two_workers_and_what_came_meanwhile_is_not_lost() -> None:
+    async def scenario() -> tuple[int, int]:
+        queue: WorkQueue[str] = WorkQueue()
+        done = asyncio.Event()
+        active = most = rounds = 0
+
+        async def process(key: str) -> None:
+            nonlocal active, most, rounds
+            active += 1
+            most = max(most, active)
+            rounds += 1
+            if rounds == 1:
+                queue.add(key)
+                queue.add(key)
+            await asyncio.sleep(0)
+            active -= 1
+            if rounds == 2:
+                done.set()
+
+        queue.add("a")
+        await drained(queue, process, done)
+        return most, rounds
+
+    assert asyncio.run(scenario()) == (1, 2)
+
+
+def test_back_off_doubles_is_bounded_and_is_reset_by_success() -> None:
+    async def scenario() -> tuple[list[float], float, float]:
+        queue: WorkQueue[str] = WorkQueue()
+        delays = [queue.retry("a") for _ in range(12)]
+        asked = queue.retry("a", at_least_seconds=300)
+        queue.forget("a")
+        return delays, asked, queue.retry("a")
+
+    delays, asked, first = asyncio.run(scenario())
+    assert delays[:4] == [0.5, 1, 2, 4]
+    assert delays[-1] == 60
+    assert asked == 300
+    assert first == delays[0]
+
+
+def test_a_later_delay_does_not_put_off_an_earlier_one() -> None:
+    async def scenario() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        done = asyncio.Event()
+
+        async def process(_key: str) -> None:
+            done.set()
+
+        queue.add_after("a", 0.01)
+        queue.add_after("a", 3600)
+        await drained(queue, process, done)
+
+    asyncio.run(scenario())
+
+
+def test_an_earlier_delay_takes_the_place_of_a_later_one() -> None:
+    async def scenario() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        done = asyncio.Event()
+
+        async def process(_key: str) -> None:
+            done.set()
+
+        queue.add_after("a", 3600)
+        queue.add_after("a", 0.01)
+        await drained(queue, process, done)
+
+    asyncio.run(scenario())
