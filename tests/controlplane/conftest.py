@@ -20,7 +20,7 @@ from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.policies import Policies
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
-from tests.support.kube import Kubectl
+from tests.support.kube import Kubectl, eventually
 
 CHART = Path(__file__).parents[2] / "charts" / "session-policy-operator"
 
@@ -32,8 +32,14 @@ def cluster(control_plane: ControlPlane) -> Kubectl:
     """kubectl with all rights, on an API server that serves SessionPolicies."""
     kubectl = Kubectl(control_plane.kubeconfig)
     kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd()))
-    kubectl.run("wait", "--for=condition=Established", f"crd/{PLURAL}.{GROUP}", "--timeout=30s")
+    # `kubectl wait` fails on a definition so new that it has no conditions at all.
+    eventually(lambda: _is_established(kubectl), what="the CustomResourceDefinition is served")
     return kubectl
+
+
+def _is_established(kubectl: Kubectl) -> bool:
+    conditions = kubectl.get("crd", f"{PLURAL}.{GROUP}").get("status", {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "session-policy-operator"
-CRD = "crd/sessionpolicies.sessionpolicy.dev"
 
 
 @pytest.fixture
-def kubectl(control_plane: ControlPlane) -> Kubectl:
-    return Kubectl(control_plane.kubeconfig)
+def kubectl(cluster: Kubectl) -> Kubectl:
+    return cluster
 
 
 @pytest.fixture
@@ -53,15 +51,11 @@ def test_r1_4_the_controllers_pod_is_admitted_under_pod_security_restricted(kube
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.name)
 def test_r1_4_every_example_can_be_applied(kubectl: Kubectl, namespace: str, path: Path) -> None:
-    kubectl.run("apply", "--server-side", "-f", str(ROOT / "crds" / "sessionpolicies.yaml"))
-    kubectl.run("wait", "--for=condition=Established", CRD, "--timeout=30s")
     for manifest in yaml.safe_load_all(path.read_text()):
         kubectl.apply(manifest, namespace)
 
 
 def test_r1_4_explain_describes_the_stores(kubectl: Kubectl) -> None:
-    kubectl.run("apply", "--server-side", "-f", str(ROOT / "crds" / "sessionpolicies.yaml"))
-    kubectl.run("wait", "--for=condition=Established", CRD, "--timeout=30s")
     told = kubectl.run("explain", "sessionpolicies.spec.stores", "--recursive")
     for field in ("database", "redis", "urlFrom", "userIndex"):
         assert field in told
