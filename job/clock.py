@@ -52,8 +52,8 @@ class RunClock:
     def when_overdue(self, interrupt: Callable[[], bool]) -> None:
         """Has interrupt called, from another thread, if the run is still at work when it should have stopped.
 
-        A checkpoint cannot end a statement that takes minutes; cancelling it can. It is called again, for it may have come
-        just before such a statement, until it returns False.
+        A checkpoint cannot end a statement that takes minutes; cancelling it can. Until interrupt returns False it is
+        called again: the first call may have come just before such a statement.
         """
 
         def watch() -> None:

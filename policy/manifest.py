@@ -15,7 +15,6 @@ from policy.names import API_VERSION, KIND
 from policy.report import Count
 from policy.spec import SessionPolicySpec
 
-
 # What a YAML parser quotes of the text, but for single characters and names of tokens such as '<scalar>'.
 _QUOTED = re.compile(r"'(?!<)[^']{2,}'")
 

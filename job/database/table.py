@@ -31,7 +31,7 @@ def quoted(name: str) -> sa.quoted_name:
 
 
 def one_of(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
-    """Whether the column has one of these values. The parameter is not named after the column, which may be named anything."""
+    """Whether the column has one of these values. A parameter is not named after its column: that may have any name."""
     return column.in_(sa.bindparam("values", list(values), expanding=True, unique=True))
 
 

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 
 from job.clock import RunClock
 from job.database.store import SessionDatabase
-from job.sessions import Deletion
-from job.sessions import Session
+from job.sessions import Deletion, Session
 from policy.report import Outcome
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
@@ -59,7 +58,7 @@ def test_r2_2_one_that_survives_in_the_database_keeps_its_redis_key(
     stores.add_key("touched", used=HOUR)
     before_each_deletion(lambda _: stores.touch("touched"))
     run(policy(redis=True), stores.database_url, stores.redis_url)
-    assert stores.keys() == {"sess:touched", "access_log:touched", "user_sess:u"}
+    assert stores.redis_keys() == {"sess:touched", "access_log:touched", "user_sess:u"}
     assert stores.redis.smembers("user_sess:u") == {b"touched"}
 
 
@@ -128,7 +127,7 @@ def test_r2_2_each_batch_is_a_transaction_of_its_own(
     assert seen == [10, 7, 4, 1]
 
 
-# --- rows that cannot be deleted -----------------------------------------------------------------------------------------
+# --- rows that cannot be deleted -------------------------------------------------------------------------------------
 
 
 def refer_to(database: SessionStores, session_id: str) -> None:
@@ -188,7 +187,7 @@ def test_a_user_id_longer_than_the_history_holds_stops_nothing(postgres: Session
     assert (result.exit_code, result.deleted) == (0, 1)
 
 
-# --- as many as allowed --------------------------------------------------------------------------------------------------
+# --- as many as allowed ----------------------------------------------------------------------------------------------
 
 
 def test_r6_no_more_than_max_deletions_go_and_the_next_run_goes_on(database: SessionStores) -> None:

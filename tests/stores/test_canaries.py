@@ -92,9 +92,7 @@ def test_an_error_that_quotes_data(postgres: SessionStores, state: str, tmp_path
     check(finished)
 
 
-def test_wrong_passwords(
-    scram_url: sa.URL, own_postgres_url: str, own_redis: EmbeddedRedis, tmp_path: Path
-) -> None:
+def test_wrong_passwords(scram_url: sa.URL, own_postgres_url: str, own_redis: EmbeddedRedis, tmp_path: Path) -> None:
     SessionStores(own_postgres_url).close()
     wrong = scram_url.set(password=PASSWORD).render_as_string(hide_password=False)
     check(command(tmp_path / "database", manifest(), wrong))

@@ -44,7 +44,7 @@ def fill(stores: SessionStores, count: int = 20) -> None:
 def check_clean(stores: SessionStores) -> None:
     live = {f"live{n}" for n in range(4)}
     assert stores.ids() == live
-    assert stores.keys() == {f"{kind}:{i}" for i in live for kind in ("sess", "access_log")} | {"user_sess:u0"}
+    assert stores.redis_keys() == {f"{kind}:{i}" for i in live for kind in ("sess", "access_log")} | {"user_sess:u0"}
     assert sum(sessions for sessions, _ in stores.history().values()) == 20
 
 
@@ -77,7 +77,7 @@ def revived(server: EmbeddedPostgres | EmbeddedRedis) -> Callable[[], None]:
     return kill_and_restart
 
 
-# --- down from the start -------------------------------------------------------------------------------------------------
+# --- down from the start ---------------------------------------------------------------------------------------------
 
 
 def retries(stderr: str) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_a_stop_is_heeded_while_waiting_to_try_again(own_postgres: EmbeddedPostg
     assert finished.report.reason == "Interrupted"
 
 
-# --- killed while a run is at work ---------------------------------------------------------------------------------------
+# --- killed while a run is at work -----------------------------------------------------------------------------------
 
 BATCHES = {"redis": True, "cleanupBatchSize": 4}
 PATIENT = {"retries": {"database": {"attempts": 3, "delaySeconds": 0}, "redis": {"attempts": 3, "delaySeconds": 0}}}
@@ -215,7 +215,7 @@ def test_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_on
     assert (result.report.outcome, result.report.reason) == (Outcome.FAILED, "RedisUnavailable")
     assert (result.exit_code, result.deleted) == (1, 8)
     own_redis.restart()
-    assert len([key for key in mortal.keys() if key.startswith("sess:s")]) == 16  # the rows of 4 of them are gone
+    assert len([key for key in mortal.redis_keys() if key.startswith("sess:s")]) == 16  # the rows of 4 of them are gone
     after = run(policy(**BATCHES), mortal.database_url, mortal.redis_url)
     assert after.report.outcome is Outcome.SUCCEEDED
     assert after.report.redis is not None
@@ -223,7 +223,7 @@ def test_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_on
     check_clean(mortal)
 
 
-# --- deletions that fail for a while -------------------------------------------------------------------------------------
+# --- deletions that fail for a while ---------------------------------------------------------------------------------
 
 
 def test_r2_a_deletion_is_tried_again_as_often_as_the_policy_says_and_then_left(postgres: SessionStores) -> None:
@@ -254,7 +254,7 @@ def test_a_table_that_stays_locked_is_given_up(postgres: SessionStores) -> None:
     assert postgres.ids() == {"s"}
 
 
-# --- told to stop, or out of time ----------------------------------------------------------------------------------------
+# --- told to stop, or out of time ------------------------------------------------------------------------------------
 
 
 def test_sigterm_finishes_the_batch_and_reports(database: SessionStores, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_signal_at_any_moment_of_a_wait_does_not_hang_the_run() -> None:
     done = threading.Event()
 
     def main() -> None:
-        with clock._stop._cond:
+        with clock._stop._cond:  # type: ignore[attr-defined]
             clock.request_stop()  # as a signal handler would, at the worst moment
         done.set()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.support.application import lost
 from tests.support.runs import Command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
-OBEYED = {"redis": True, "cleanupBatchSize": 3, "maxConcurrentSessions": 4}
+OBEYED: dict[str, Any] = {"redis": True, "cleanupBatchSize": 3, "maxConcurrentSessions": 4}
 
 
 class Killed(BaseException):
@@ -56,7 +57,7 @@ def check_consistent(stores: SessionStores, live: dict[str, str]) -> None:
         users.setdefault(user, set()).add(session_id.encode())
     expected = {f"{kind}:{session_id}" for session_id in live for kind in ("sess", "access_log")}
     expected |= {f"user_sess:{user}" for user in users}
-    assert stores.keys() == expected
+    assert stores.redis_keys() == expected
     for user, members in users.items():
         assert stores.redis.smembers(f"user_sess:{user}") == members
     assert all(stores.redis.ttl(f"sess:{session_id}") > 0 for session_id in live)

@@ -22,9 +22,13 @@ def test_live_sessions_survive_runs_beside_a_working_application(stores: Session
     # Sessions that are `ripe` expire unless their user comes back within seconds; in the meantime runs look at them.
     workers = [Application(stores, f"w{n}", seed=n, ripe_seconds=TIMEOUT - 600) for n in range(3)]
     obeyed = policy(
-        redis=True, cleanupBatchSize=20, sessionTimeoutSeconds=TIMEOUT, maxConcurrentSessions=0, sync={"graceSeconds": 1}
+        redis=True,
+        cleanupBatchSize=20,
+        sessionTimeoutSeconds=TIMEOUT,
+        maxConcurrentSessions=0,
+        sync={"graceSeconds": 1},
     )
-    deleted = runs = planted = 0
+    deleted = planted = 0
     for worker in workers:
         worker.start()
     end = time.monotonic() + SECONDS
@@ -38,27 +42,26 @@ def test_live_sessions_survive_runs_beside_a_working_application(stores: Session
         result = run(obeyed, stores.database_url, stores.redis_url, run_id=f"run-{round_}")
         assert result.report.outcome is Outcome.SUCCEEDED, result.report
         deleted += result.deleted
-        runs += 1
-        if time.monotonic() > end:
+        runs = round_ + 1
+        # The test is worth something only if both sides did work, however slow the machine is.
+        busy = min(worker.requests for worker in workers) > 50 and sum(len(worker.live) for worker in workers) > 50
+        if time.monotonic() > end and ((runs >= 3 and busy) or any(worker.problems for worker in workers)):
             break
     for worker in workers:
         worker.finish()
     assert [problem for worker in workers for problem in worker.problems] == []
     live = {session_id: user for worker in workers for session_id, user in worker.live.items()}
     assert lost(stores, live) == {}
-    # The test is worth something only if both sides did work.
     assert deleted == planted
-    assert runs >= 3
-    assert len(live) > 50
-    assert min(worker.requests for worker in workers) > 50
     last = run(obeyed, stores.database_url, stores.redis_url)
     assert stores.ids() == set(live)
-    assert {key for key in stores.keys() if key.startswith("sess:")} == {f"sess:{session_id}" for session_id in live}
+    left = {key for key in stores.redis_keys() if key.startswith("sess:")}
+    assert left == {f"sess:{session_id}" for session_id in live}
     assert last.report.sessions.active == len(live)
 
 
 def test_sessions_touched_at_the_last_moment_survive(postgres_and_redis: SessionStores) -> None:
-    """Users come back to sessions that have just expired by the run's clock, or are about to: the run meets them mid-way.
+    """Users come back to sessions that have just expired by the run's clock, and meet the run mid-way.
 
     A session may then be gone (its user was too late) or be there in full; what may not be is a session that took a
     request and is gone, or one that is in one store only.
@@ -90,6 +93,6 @@ def test_sessions_touched_at_the_last_moment_survive(postgres_and_redis: Session
     assert problems == []
     assert result.report.outcome is Outcome.SUCCEEDED
     assert stores.ids() == touched
-    assert {key for key in stores.keys() if key.startswith("sess:")} == {f"sess:{i}" for i in touched}
+    assert {key for key in stores.redis_keys() if key.startswith("sess:")} == {f"sess:{i}" for i in touched}
     assert 0 < len(touched) < len(ids)
     assert result.deleted == len(ids) - len(touched)

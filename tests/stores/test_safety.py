@@ -15,7 +15,7 @@ from tests.support.session_stores import HOUR, SessionStores
 
 def fill(stores: SessionStores) -> None:
     stores.add_many(((f"e{n}", f"u{n % 2}") for n in range(12)), used=HOUR)
-    stores.add_many(((f"l{n}", "u0") for n in range(8)))
+    stores.add_many((f"l{n}", "u0") for n in range(8))
 
 
 def test_r6_a_dry_run_finds_everything_and_changes_nothing(stores: SessionStores) -> None:
@@ -27,9 +27,9 @@ def test_r6_a_dry_run_finds_everything_and_changes_nothing(stores: SessionStores
     stores.redis.sadd("user_sess:u0", "stale")
     # Statistics that are due to be forgotten, too.
     stores.sql(
-        "INSERT INTO session_statistics (run_id, policy, started_at, completed_at, outcome, active, active_users, expired,"
-        " over_limit, evicted, deleted, failed, remaining) VALUES ('old', 'p', '2001-01-01', '2001-01-01', 'Succeeded',"
-        " 0, 0, 0, 0, 0, 0, 0, 0)"
+        "INSERT INTO session_statistics (run_id, policy, started_at, completed_at, outcome, active, active_users,"
+        " expired, over_limit, evicted, deleted, failed, remaining) VALUES ('old', 'p', '2001-01-01', '2001-01-01',"
+        " 'Succeeded', 0, 0, 0, 0, 0, 0, 0, 0)"
     )
     before = stores.dump()
     for dry in ({"dryRun": True}, {}):
@@ -37,7 +37,12 @@ def test_r6_a_dry_run_finds_everything_and_changes_nothing(stores: SessionStores
         result = run(obeyed, stores.database_url, stores.redis_url, dry_run=not dry)
         assert stores.dump() == before
         report = result.report
-        assert (report.outcome, report.reason, report.dry_run, result.exit_code) == (Outcome.SUCCEEDED, "DryRun", True, 0)
+        assert (report.outcome, report.reason, report.dry_run, result.exit_code) == (
+            Outcome.SUCCEEDED,
+            "DryRun",
+            True,
+            0,
+        )
         counts = report.sessions
         assert (counts.expired, counts.over_limit, counts.deleted, counts.evicted) == (12, 3, 0, 0)
         assert (counts.active, counts.remaining, counts.failed) == (8, 0, 0)

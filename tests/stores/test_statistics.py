@@ -42,7 +42,9 @@ def test_r2_7_history_adds_up_over_batches_and_runs(database: SessionStores) -> 
         database.add_many(((f"{name}{n}", "ann") for n in range(5)), began=3 * HOUR, used=2 * HOUR)
         run(policy(cleanupBatchSize=2), database.database_url, run_id=name)
     with database.engine.begin() as connection:
-        total = connection.execute(sa.select(sa.func.sum(history.c.sessions), sa.func.sum(history.c.total_seconds))).one()
+        total = connection.execute(
+            sa.select(sa.func.sum(history.c.sessions), sa.func.sum(history.c.total_seconds))
+        ).one()
     assert tuple(map(int, total)) == (10, 10 * HOUR)
     assert len(database.statistics()) == 2
 

@@ -32,7 +32,7 @@ def check_refused(finished: Finished, *words: str) -> RunReport:
     return report
 
 
-# --- URLs ----------------------------------------------------------------------------------------------------------------
+# --- URLs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_option_of_an_sqlite_url_that_cannot_be_used(tmp_path: Path, sqlite_u
     check_refused(command(tmp_path, manifest(), f"{sqlite_url}?timeout={PASSWORD}"), "DATABASE_URL")
 
 
-# --- what the server refuses ---------------------------------------------------------------------------------------------
+# --- what the server refuses -----------------------------------------------------------------------------------------
 
 
 def test_a_wrong_password(tmp_path: Path, scram_url: sa.URL) -> None:
@@ -108,7 +108,11 @@ def test_a_database_that_does_not_exist(tmp_path: Path, postgres_url: str) -> No
 def test_a_user_without_privileges(own_postgres_url: str) -> None:
     stores = SessionStores(own_postgres_url)
     stores.add("s", used=HOUR)
-    stores.sql("DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    stores.sql(
+        "DROP ROLE IF EXISTS reader",
+        "CREATE ROLE reader LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+    )
     result = run(policy(), sa.make_url(own_postgres_url).set(username="reader").render_as_string(hide_password=False))
     assert (result.exit_code, result.report.reason) == (2, "InvalidConfiguration")
     assert "privilege" in result.report.message
@@ -117,7 +121,7 @@ def test_a_user_without_privileges(own_postgres_url: str) -> None:
     stores.close()
 
 
-# --- tables and columns --------------------------------------------------------------------------------------------------
+# --- tables and columns ----------------------------------------------------------------------------------------------
 
 
 def columns(**fields: Any) -> dict[str, Any]:
@@ -183,9 +187,7 @@ def test_r6_a_column_of_the_wrong_type_is_refused(
     postgres: SessionStores, kind: str, encoding: str, words: list[str]
 ) -> None:
     postgres.sql(f"CREATE TABLE own (id text PRIMARY KEY, seen {kind})")
-    result = run(
-        policy(table=columns(lastAccessedAt={"name": "seen", "encoding": encoding})), postgres.database_url
-    )
+    result = run(policy(table=columns(lastAccessedAt={"name": "seen", "encoding": encoding})), postgres.database_url)
     assert (result.exit_code, result.report.reason) == (2, "InvalidConfiguration")
     for word in ["columns.lastAccessedAt", *words]:
         assert word in result.report.message
@@ -211,7 +213,7 @@ def test_r6_an_sqlite_column_that_compares_numbers_as_text_is_refused(sqlite_url
 
 
 HOSTILE = [
-    'semi; DROP TABLE sessions; --',
+    "semi; DROP TABLE sessions; --",
     'quote"; DELETE FROM sessions; --',
     "apostrophe's",
     "select",
@@ -272,7 +274,7 @@ def test_hostile_identifiers_of_things_that_are_not_there(database: SessionStore
     assert database.dump() == before
 
 
-# --- the policy ----------------------------------------------------------------------------------------------------------
+# --- the policy ------------------------------------------------------------------------------------------------------
 
 
 def spec(**changes: Any) -> str:
@@ -285,8 +287,11 @@ POLICIES: list[tuple[str, str, list[str]]] = [
     ("unknown field", spec(sessionTimeout=60), ["spec.sessionTimeout", "unknown field"]),
     ("enum", spec(profile="Bank"), ["spec.profile", "'Finance'"]),
     ("rule", spec(sessionTimeoutSeconds=3600, absoluteTimeoutSeconds=60), ["spec", "absoluteTimeoutSeconds"]),
-    ("no stores", '{"apiVersion": "sessionpolicy.dev/v1alpha1", "kind": "SessionPolicy", "metadata": {"name": "x"},'
-     ' "spec": {}}', ["spec.stores", "required"]),
+    (
+        "no stores",
+        '{"apiVersion": "sessionpolicy.dev/v1alpha1", "kind": "SessionPolicy", "metadata": {"name": "x"}, "spec": {}}',
+        ["spec.stores", "required"],
+    ),
     ("password in the wrong place", spec(schedule={"url": f"postgresql://u:{PASSWORD}@h/d"}), ["spec.schedule"]),
     ("not YAML", f"spec: [{PASSWORD}", ["YAML", "line"]),
     ("alias", f"kind: *{PASSWORD}", ["YAML", "line"]),
@@ -311,7 +316,9 @@ def test_a_policy_that_cannot_be_used(tmp_path: Path, text: str, words: list[str
     path = tmp_path / "policy.yaml"
     path.write_text(text)
     ran = CliRunner().invoke(
-        main, ["run", "-f", str(path), "--output", "json"], env={DATABASE_URL_ENV: "sqlite:///nowhere", REDIS_URL_ENV: None}
+        main,
+        ["run", "-f", str(path), "--output", "json"],
+        env={DATABASE_URL_ENV: "sqlite:///nowhere", REDIS_URL_ENV: None},
     )
     assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exc_info
     check_refused(Finished(ran.exit_code, ran.stdout, ran.stderr, ran.stdout), *words)

@@ -25,7 +25,7 @@ AT_ONCE = {"attempts": 2, "delaySeconds": 0}
 
 
 def manifest(*, redis: bool = False, table: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    """A policy that deletes whatever is due, tries again without a pause and has no grace, unless the spec says otherwise."""
+    """A policy that deletes whatever is due, tries again without a pause and has no grace, unless told otherwise."""
     stores: dict[str, Any] = {"database": {"urlFrom": SECRET}}
     if table is not None:
         stores["database"]["table"] = dict(table)

@@ -151,8 +151,12 @@ class SessionStores:
                 for row in connection.execute(sa.select(history))
             }
 
-    def keys(self) -> set[str]:
+    def redis_keys(self) -> set[str]:
         return {key.decode() for key in self.redis.scan_iter(count=1000)}
+
+    def members(self, user: str) -> set[str]:
+        """The session ids in a user's index."""
+        return {member.decode() for member in self.redis.smembers(f"user_sess:{user}")}  # type: ignore[union-attr]
 
     def dump(self) -> dict[str, Any]:
         """Everything in both stores."""

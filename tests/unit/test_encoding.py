@@ -31,7 +31,11 @@ moments = st.datetimes(datetime(1980, 1, 1), datetime(2060, 1, 1)).map(lambda t:
 changes = st.builds(
     lambda base, offset: base + offset,
     st.sampled_from(
-        [datetime(2026, 10, 25, 1, tzinfo=UTC), datetime(2026, 11, 1, 6, tzinfo=UTC), datetime(2026, 4, 4, 15, tzinfo=UTC)]
+        [
+            datetime(2026, 10, 25, 1, tzinfo=UTC),
+            datetime(2026, 11, 1, 6, tzinfo=UTC),
+            datetime(2026, 4, 4, 15, tzinfo=UTC),
+        ]
     ),
     st.timedeltas(timedelta(hours=-4), timedelta(hours=4)),
 )
@@ -85,7 +89,11 @@ def test_r6_no_time_at_or_after_the_cutoff_is_below_its_bound(
 
 
 @pytest.mark.parametrize("encoding", list(TimeEncoding), ids=lambda e: e.value)
-@given(cutoff=moments, before=st.timedeltas(timedelta(hours=3, seconds=3), timedelta(days=3000)), zone=st.sampled_from(ZONES))
+@given(
+    cutoff=moments,
+    before=st.timedeltas(timedelta(hours=3, seconds=3), timedelta(days=3000)),
+    zone=st.sampled_from(ZONES),
+)
 def test_what_is_clearly_older_is_below_the_bound(
     encoding: TimeEncoding, cutoff: datetime, before: timedelta, zone: str
 ) -> None:
@@ -96,7 +104,9 @@ def test_what_is_clearly_older_is_below_the_bound(
         assert stored < bound
 
 
-@pytest.mark.parametrize("encoding", [e for e in TimeEncoding if e is not TimeEncoding.NAIVE_TIMESTAMP], ids=lambda e: e.value)
+@pytest.mark.parametrize(
+    "encoding", [e for e in TimeEncoding if e is not TimeEncoding.NAIVE_TIMESTAMP], ids=lambda e: e.value
+)
 @given(cutoff=moments)
 def test_without_zones_the_bound_is_less_than_three_seconds_early(encoding: TimeEncoding, cutoff: datetime) -> None:
     for stored in stored_forms(cutoff - timedelta(seconds=3), encoding, ZoneInfo("UTC")):
@@ -123,6 +133,10 @@ def test_what_was_written_is_read_again(encoding: TimeEncoding, moment: datetime
 
 
 @pytest.mark.parametrize("encoding", list(TimeEncoding), ids=lambda e: e.value)
-@given(value=st.one_of(st.none(), st.booleans(), st.text(), st.binary(), st.floats(), st.integers(), st.lists(st.integers())))
+@given(
+    value=st.one_of(
+        st.none(), st.booleans(), st.text(), st.binary(), st.floats(), st.integers(), st.lists(st.integers())
+    )
+)
 def test_nothing_that_a_store_may_hold_is_an_error(encoding: TimeEncoding, value: Any) -> None:
     assert isinstance(decode_time(value, encoding), datetime | None)

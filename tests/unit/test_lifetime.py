@@ -18,7 +18,9 @@ seconds = st.integers(60, 10**7)
 optional = st.one_of(st.none(), seconds)
 
 
-@given(idle=seconds, absolute=optional, skew=st.integers(0, 300), unused=st.integers(0, 10**7), age=st.integers(0, 10**7))
+@given(
+    idle=seconds, absolute=optional, skew=st.integers(0, 300), unused=st.integers(0, 10**7), age=st.integers(0, 10**7)
+)
 def test_r4_1_whichever_timeout_comes_first_ends_a_session(
     idle: int, absolute: int | None, skew: int, unused: int, age: int
 ) -> None:

@@ -23,7 +23,7 @@ SECRET = "hunter2-canary"
 names = st.from_regex(r"\A[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------------------------
 
 
 @given(name=names)
@@ -42,7 +42,7 @@ def test_r1_1_long_names_that_begin_alike_stay_apart(head: str, one: str, other:
     assert cron_job_name(head + one) != cron_job_name(head + other)
 
 
-# --- defaults and rules --------------------------------------------------------------------------------------------------
+# --- defaults and rules ----------------------------------------------------------------------------------------------
 
 
 def test_r2_the_defaults_are_the_required_ones() -> None:
@@ -99,7 +99,7 @@ def test_r4_2_every_profile_is_a_valid_policy(profile: Profile) -> None:
     policy(sessionTimeoutSeconds=lifetime.idle, absoluteTimeoutSeconds=lifetime.absolute)
 
 
-# --- errors --------------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_status_and_the_servers_metadata_are_ignored() -> None:
     assert parse_policy(document).metadata.generation == 7
 
 
-# --- the generated schema ------------------------------------------------------------------------------------------------
+# --- the generated schema --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

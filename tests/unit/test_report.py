@@ -62,7 +62,12 @@ def test_a_printable_text_is_one_line_and_not_too_long(text: str) -> None:
 def good() -> dict[str, Any]:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return RunReport(
-        outcome=Outcome.SUCCEEDED, reason="Completed", message="m", start_time=now, completion_time=now, duration_seconds=1
+        outcome=Outcome.SUCCEEDED,
+        reason="Completed",
+        message="m",
+        start_time=now,
+        completion_time=now,
+        duration_seconds=1,
     ).to_json_object()
 
 
