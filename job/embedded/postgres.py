@@ -109,7 +109,7 @@ class EmbeddedPostgres(EmbeddedServer):
             "logging_collector": "off",
         }
         if not self._durable:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         settings |= self._settings
         command = [str(self._program("postgres")), "-D", str(self.data_dir)]
         for name, value in settings.items():

@@ -27,6 +27,9 @@ from policy.presets import SessionTable, resolve_table
 from policy.profiles import Lifetime, resolve_lifetime
 from policy.spec import SessionPolicySpec
 
+# SQLite takes 32,766 parameters in a statement, unless it was built otherwise.
+_LARGEST_BATCH = {"sqlite": 30_000}
+
 
 @dataclass(frozen=True, slots=True)
 class Urls:
@@ -74,6 +77,7 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
     url = parse_url(urls.database)
     engine = create_engine(url)
     link = Link(engine, spec.retries.database, clock, log)
+    redis = None
     try:
         table = link.inspect(lambda inspector: check_table(inspector, resolve_table(spec.stores.database)))
         redis = (
@@ -98,13 +102,15 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
             link=link,
             table=table,
             cutoffs=limits,
-            batch_size=spec.cleanup_batch_size,
+            batch_size=min(spec.cleanup_batch_size, _LARGEST_BATCH.get(engine.dialect.name, spec.cleanup_batch_size)),
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
             history=HistoryTable(now) if keeps_statistics else None,
         )
     except BaseException:
         link.close()
+        if redis:
+            redis.close()
         raise
     _warn(spec, table, log)
     return Opened(link, database, redis, limits, max_sessions, keeps_statistics)

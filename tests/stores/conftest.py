@@ -63,7 +63,7 @@ def postgres_and_redis(postgres_url: str, redis_url: str) -> Iterator[SessionSto
 @pytest.fixture(scope="session")
 def _own_postgres() -> Iterator[EmbeddedPostgres]:
     # A server that is killed must still have what it has committed.
-    server = EmbeddedPostgres(durable=False, settings={"synchronous_commit": "on"})
+    server = EmbeddedPostgres(durable=False)
     try:
         yield server.start()
     except EmbeddedServerUnavailable as missing:
