@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
 from job.embedded.postgres import bin_dir
@@ -15,6 +16,10 @@ from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable, fi
 from tests.support.databases import fresh_postgres_database
 
 TESTS = Path(__file__).parent
+
+# How fast examples are made says something about the machine, nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

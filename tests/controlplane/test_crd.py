@@ -139,7 +139,9 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(spec=specs)
 def test_server_and_models_judge_any_policy_alike(api: client.CustomObjectsApi, spec: dict[str, Any]) -> None:
     assert server_accepts(api, spec) == model_accepts(spec)

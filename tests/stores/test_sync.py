@@ -463,7 +463,9 @@ GIVEN = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     stores=st.dictionaries(st.sampled_from(IDS), GIVEN),
     foreign=st.sets(st.sampled_from(FOREIGN)),
