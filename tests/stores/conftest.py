@@ -123,14 +123,15 @@ def scram_url(own_postgres: EmbeddedPostgres, own_postgres_url: str) -> Iterator
     """URL of the empty database for a user whose password the server asks for, and checks."""
     rules = own_postgres.data_dir / "pg_hba.conf"
     trusting = rules.read_text()
+    # Of this test alone: a role that owns something in a database cannot be dropped before that is.
+    role = f"shop_{secrets.token_hex(4)}"
     try:
         with _admin(own_postgres) as connection:
-            connection.exec_driver_sql("DROP ROLE IF EXISTS shop")
-            connection.exec_driver_sql("CREATE ROLE shop LOGIN PASSWORD 'right' CREATEDB")
-            rules.write_text("host all shop 127.0.0.1/32 scram-sha-256\n" + trusting)
+            connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'right' CREATEDB")
+            rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n" + trusting)
             connection.exec_driver_sql("SELECT pg_reload_conf()")
         # The server reads its rules in a moment; until then it lets everybody in.
-        url = sa.make_url(own_postgres_url).set(username="shop", password="wrong")
+        url = sa.make_url(own_postgres_url).set(username=role, password="wrong")
         for _ in range(200):
             if not _lets_in(url):
                 break

@@ -112,8 +112,8 @@ def test_wrong_passwords(scram_url: sa.URL, own_postgres_url: str, own_redis: Em
 def test_a_password_that_is_right_does_not_show_either(scram_url: sa.URL, own_postgres: EmbeddedPostgres) -> None:
     engine = sa.create_engine(own_postgres.url_of(str(scram_url.database)), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql("GRANT ALL ON SCHEMA public TO shop")
-        connection.exec_driver_sql(f"ALTER ROLE shop PASSWORD '{PASSWORD}'")
+        connection.exec_driver_sql(f"GRANT ALL ON SCHEMA public TO {scram_url.username}")
+        connection.exec_driver_sql(f"ALTER ROLE {scram_url.username} PASSWORD '{PASSWORD}'")
     engine.dispose()
     url = scram_url.set(password=PASSWORD).render_as_string(hide_password=False)
     stores = SessionStores(url)
