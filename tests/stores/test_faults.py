@@ -293,10 +293,10 @@ def test_the_deadline_cancels_a_statement_that_hangs(postgres: SessionStores) ->
         " $$ BEGIN IF OLD.session_id = 's4' THEN PERFORM pg_sleep(60); END IF; RETURN OLD; END $$",
         "CREATE TRIGGER hang BEFORE DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION hang()",
     )
-    result = run(policy(cleanupBatchSize=2), postgres.database_url, clock=RunClock(5))  # 2 s and the margin
+    # Time enough to come to s4, even on a slow machine; left alone, the statement would end well a minute later.
+    result = run(policy(cleanupBatchSize=2), postgres.database_url, clock=RunClock(12))
     report = result.report
     assert (report.outcome, report.reason, result.exit_code) == (Outcome.DEGRADED, "DeadlineReached", 0)
-    assert report.duration_seconds < 15
     assert postgres.ids() == {"s4", "s5"}
     assert (report.sessions.deleted, report.sessions.remaining) == (4, 2)
     (row,) = postgres.statistics()
@@ -312,10 +312,8 @@ def test_a_statement_that_begins_just_after_the_deadline_is_cancelled_too(postgr
     # The watch on the clock was set an hour ahead; a new one is late already.
     watched = Link(postgres.engine, policy().spec.retries.database, clock, None)
     time.sleep(0.2)  # its first attempt to cancel finds nothing
-    started = time.monotonic()
-    with pytest.raises(Exception, match="DeadlineReached"):
+    with pytest.raises(Exception, match="DeadlineReached"):  # left alone, it would just end
         watched.transaction(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
-    assert time.monotonic() - started < 15
     link.close()
     watched.close()
 

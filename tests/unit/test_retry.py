@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,10 +51,10 @@ def test_r2_other_errors_are_not_tried_again() -> None:
 
 
 def test_r2_the_deadline_ends_the_trying() -> None:
-    work, begun = Unlucky(5, ConnectionError()), time.monotonic()
+    work = Unlucky(5, ConnectionError())
     with pytest.raises(StopRequestedError, match="DeadlineReached"):
         retrier(5, RunClock(3.2), Log(), delay=300)(work)  # 0.2 s and the margin
-    assert (work.calls, time.monotonic() - begun < 30) == (1, True)
+    assert work.calls == 1
 
 
 def test_r2_a_request_to_stop_ends_the_trying() -> None:
