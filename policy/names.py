@@ -24,6 +24,12 @@ SPEC_ENV = "SESSION_POLICY"
 DATABASE_URL_ENV = "DATABASE_URL"
 REDIS_URL_ENV = "REDIS_URL"
 JOB_UID_ENV = "SESSION_POLICY_JOB_UID"
+ALERT_OPERATIONS_URLS_ENV = "ALERT_OPERATIONS_URLS"
+ALERT_SECURITY_URLS_ENV = "ALERT_SECURITY_URLS"
+LOG_HASH_KEY_ENV = "LOG_HASH_KEY"
+LOG_DIRECTORY_ENV = "LOG_DIRECTORY"
+LOG_DIRECTORY = "/var/log/session-policy"
+"""Where spec.logs.volumeClaim is mounted in the job's container."""
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 
 # A CronJob's name plus "-" and the 10 or 11 characters Kubernetes appends must fit a 63-character Pod host name.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from policy.presets import resolve_table
+
 if TYPE_CHECKING:
     from policy.spec import SessionPolicySpec
 
@@ -51,8 +53,15 @@ PROFILES: dict[Profile, Lifetime] = {
 
 
 def resolve_lifetime(spec: SessionPolicySpec) -> Lifetime:
-    """The lifetime a policy asks for: explicit fields win over the profile, the profile over the defaults."""
-    base = PROFILES[spec.profile] if spec.profile else Lifetime(idle=DEFAULT_IDLE_SECONDS, absolute=None)
+    """The lifetime a policy asks for.
+
+    Explicit fields win over the profile, the profile over what the application is known to do, that over the default.
+    """
+    if spec.profile:
+        base = PROFILES[spec.profile]
+    else:
+        known = resolve_table(spec.stores.database).idle_seconds if spec.stores.database else None
+        base = Lifetime(idle=known or DEFAULT_IDLE_SECONDS, absolute=None)
     return Lifetime(
         idle=spec.session_timeout_seconds or base.idle,
         absolute=spec.absolute_timeout_seconds or base.absolute,

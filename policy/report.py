@@ -65,8 +65,12 @@ class SessionCounts(Model):
     """Live sessions found over their user's limit."""
     evicted: Count = 0
     """Deleted because their user was over the limit."""
+    duplicate: Count = 0
+    """Found as duplicates of a newer session of the same user on the same client."""
+    abnormal: Count = 0
+    """Found abnormal or invalid by the policy's rules."""
     deleted: Count = 0
-    """Deleted from the database, for whatever reason."""
+    """Deleted, for whatever reason."""
     failed: Count = 0
     """Could not be deleted."""
     remaining: Count = 0
@@ -88,6 +92,18 @@ class RedisCounts(Model):
     """Entries removed from user indexes."""
     ttl_added: Count = 0
     """Session keys that had no TTL and got one."""
+
+
+MAX_ALERTS = 8
+
+
+class Alert(Model):
+    """Something that the run found worth telling somebody."""
+
+    reason: Reason
+    """What, in one CamelCase word that programs may compare."""
+    count: Count
+    """How many, or how much."""
 
 
 class RunReport(Model):
@@ -113,3 +129,5 @@ class RunReport(Model):
     """Sessions in the database."""
     redis: RedisCounts | None = None
     """Redis, where the policy has one."""
+    alerts: Annotated[list[Alert], Field(max_length=MAX_ALERTS)] = []
+    """What was worth an alert, whether or not one was sent."""

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
+from policy.alerts import Alerts
 from policy.model import Model, Rule
 from policy.profiles import Profile
-from policy.stores import Columns, Stores
+from policy.rules import DEFAULT_RULES, SessionRule
+from policy.stores import Columns, Stores, ValueSource
 
 _YEAR_SECONDS = 366 * 24 * 3600
 
@@ -30,6 +32,20 @@ class Concurrency(Model):
     """Which of the user's sessions are deleted until the limit holds; Report only counts them."""
     exempt_users: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=1000)] = []
     """User ids that may have any number of sessions, e.g. service accounts."""
+
+
+class DuplicateAction(StrEnum):
+    """What happens to several sessions of one user on one client."""
+
+    REPORT = "Report"
+    KEEP_NEWEST = "KeepNewest"
+
+
+class Duplicates(Model):
+    """Several live sessions of the same user on the same client."""
+
+    action: DuplicateAction = DuplicateAction.REPORT
+    """Report counts them; KeepNewest deletes all but the one that began last."""
 
 
 class OnMissingRedisSession(StrEnum):
@@ -176,7 +192,7 @@ _SCHEDULE_MAX_LENGTH = 128
 
 
 def _columns(spec: SessionPolicySpec) -> Columns | None:
-    table = spec.stores.database.table
+    table = spec.stores.database.table if spec.stores.database else None
     return table.columns if table else None
 
 
@@ -186,12 +202,30 @@ def _maps(spec: SessionPolicySpec, *fields: str) -> bool:
     return columns is None or all(getattr(columns, field) is not None for field in fields)
 
 
-_HAS_COLUMNS = "has(self.stores.database.table) && has(self.stores.database.table.columns)"
+_HAS_COLUMNS = "has(self.stores.database) && has(self.stores.database.table) && has(self.stores.database.table.columns)"
 _COLUMNS = "self.stores.database.table.columns"
 
 
 def _evicts(spec: SessionPolicySpec, *kinds: OnExceed) -> bool:
     return spec.max_concurrent_sessions > 0 and spec.concurrency.on_exceed in kinds and _maps(spec, "user_id")
+
+
+class Logs(Model):
+    """Logs of a run, besides those on standard output."""
+
+    hash_key_from: ValueSource | None = None
+    """Where the key is that session and user ids are hashed with in logs and alerts. With the same key, the same
+    session has the same hash everywhere; without one, each run has its own."""
+    volume_claim: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """A PersistentVolumeClaim of the policy's namespace that also receives the logs: batch/, session/, alerts/."""
+    run_retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long run logs are kept on the volume, in days."""
+    error_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    """How long error logs are kept on the volume, in days."""
+    cleanup_retention_days: Annotated[int, Field(ge=1, le=3650)] = 7
+    """How long cleanup logs (each deleted session) are kept on the volume, in days."""
+    alert_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
+    """How long alert logs are kept on the volume, in days."""
 
 
 class SessionPolicySpec(Model):
@@ -218,6 +252,11 @@ class SessionPolicySpec(Model):
     """How many live sessions a user may have; 0 means any number. Applies where a user column is mapped."""
     concurrency: Concurrency = Concurrency()
     """What happens over that limit."""
+    duplicates: Duplicates = Duplicates()
+    """What happens to several sessions of one user on one client. Applies where userId and client are mapped."""
+    rules_: Annotated[list[SessionRule], Field(max_length=50)] | None = Field(default=None, alias="rules")
+    """What makes a session abnormal or invalid, and what happens to it. Default: all types with action Report, but
+    Revoked with Delete."""
     stores: Stores
     """Where the sessions are."""
     sync: Sync = Sync()
@@ -228,6 +267,10 @@ class SessionPolicySpec(Model):
     """Retries within a run."""
     statistics: Statistics = Statistics()
     """Statistics kept in the database."""
+    alerts: Alerts = Alerts()
+    """Whom to tell when something is wrong."""
+    logs: Logs = Logs()
+    """Logs on a volume, and how ids are hashed."""
     job: JobOptions = JobOptions()
     """How the run's Pod is made."""
 
@@ -268,3 +311,8 @@ class SessionPolicySpec(Model):
             holds=lambda s: not _evicts(s, OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST) or _maps(s, "created_at"),
         ),
     )
+
+    @property
+    def session_rules(self) -> tuple[SessionRule, ...]:
+        """The rules that apply: the policy's own, else the default ones."""
+        return DEFAULT_RULES if self.rules_ is None else tuple(self.rules_)

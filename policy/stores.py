@@ -54,7 +54,21 @@ class TimeColumn(Column):
     """How the time is stored: Timestamp (with time zone, or the database's only kind), NaiveTimestamp (without zone;
     see timeZone), EpochSeconds, EpochMilliseconds or JulianDay."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
-    """IANA name of the zone that a NaiveTimestamp is written in."""
+    """IANA name of the zone that a NaiveTimestamp is written in, or Server for the database's own."""
+
+
+class UserColumn(Column):
+    """The column that says whose session it is."""
+
+    path: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=10)] = []
+    """Where in a JSON column the user id is, e.g. [passport, user, id]."""
+
+
+class FlagColumn(Column):
+    """A column by which the application marks sessions: true, a number other than 0, or any time or text."""
+
+    inverted: bool = False
+    """The mark means the opposite, as in a column named active."""
 
 
 class Columns(Model):
@@ -62,7 +76,7 @@ class Columns(Model):
 
     id: Column
     """The session id: unique, and what Redis keys are made of."""
-    user_id: Column | None = None
+    user_id: UserColumn | None = None
     """Whose session it is. Needed for the limit per user and for Redis user indexes."""
     created_at: TimeColumn | None = None
     """When the session began. Needed for absoluteTimeoutSeconds and for EvictOldest and EvictNewest."""
@@ -70,6 +84,16 @@ class Columns(Model):
     """When the session was last used. Needed for sessionTimeoutSeconds and for EvictLeastRecentlyUsed."""
     expires_at: TimeColumn | None = None
     """When the application itself lets the session end; NULL means never. Applies besides the policy's timeouts."""
+    client: Column | None = None
+    """Which client (device, user agent) the session began on. Needed for duplicates."""
+    address: Column | None = None
+    """IP address the session began from."""
+    revoked: FlagColumn | None = None
+    """Whether the application has flagged or revoked the session."""
+    tenant: Column | None = None
+    """Whose application instance the session belongs to. Needed for settings per tenant."""
+    role: Column | None = None
+    """The user's role. Needed for settings per role."""
 
     rules = (
         Rule(
@@ -103,6 +127,15 @@ class Preset(StrEnum):
     """A known application's session table."""
 
     DEFAULT = "Default"
+    DJANGO = "Django"
+    CONNECT_PG_SIMPLE = "ConnectPgSimple"
+    EXPRESS_MYSQL = "ExpressMySQL"
+    LARAVEL = "Laravel"
+    RAILS_ACTIVE_RECORD = "RailsActiveRecord"
+    SPRING_JDBC = "SpringJdbc"
+    AUTH_JS = "AuthJs"
+    KRATOS = "Kratos"
+    SUPABASE = "Supabase"
 
 
 class DatabaseStore(Model):
@@ -120,6 +153,8 @@ class RedisMode(StrEnum):
     """How the Redis servers are arranged."""
 
     STANDALONE = "Standalone"
+    SENTINEL = "Sentinel"
+    CLUSTER = "Cluster"
 
 
 def _has_one(placeholder: str) -> Callable[[str], bool]:
@@ -164,7 +199,7 @@ class TimeField(Model):
     """A field of the session's JSON or hash that holds a point in time."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
-    """Name of the field."""
+    """Name of the field. In JSON, dots lead into objects, as in cookie.expires."""
     encoding: TimeEncoding = TimeEncoding.EPOCH_SECONDS
     """How the time is stored. Timestamp is ISO 8601 with zone; NaiveTimestamp is ISO 8601 in UTC."""
 
@@ -173,11 +208,24 @@ class RedisFields(Model):
     """Fields of a session's JSON object or hash. A field that is missing from a session is simply not known of it."""
 
     user_id: Annotated[str, Field(min_length=1, max_length=128)] = "userId"
-    """Name of the field with the user's id."""
+    """Name of the field with the user's id. In JSON, dots lead into objects, as in passport.user."""
     created_at: TimeField = TimeField(name="createdAt")
     """When the session began."""
     last_accessed_at: TimeField = TimeField(name="lastAccessedAt")
     """When the session was last used. An access newer than the database's keeps the session alive."""
+    expires_at: TimeField | None = None
+    """When the application lets the session end. Asked only without a database, and only of keys without a TTL: where
+    there is one, it is the later word."""
+
+
+class RedisPreset(StrEnum):
+    """A known application's keys and session content."""
+
+    DEFAULT = "Default"
+    CONNECT_REDIS = "ConnectRedis"
+    DJANGO_CACHE = "DjangoCache"
+    DJANGO_CACHED_DB = "DjangoCachedDb"
+    SPRING_INDEXED = "SpringIndexed"
 
 
 class RedisStore(Model):
@@ -186,17 +234,78 @@ class RedisStore(Model):
     url_from: ValueSource
     """Where the Redis URL is, e.g. rediss://:password@host:6379/0."""
     mode: RedisMode = RedisMode.STANDALONE
-    """How the servers are arranged."""
-    keys: RedisKeys = RedisKeys()
-    """How keys are named."""
-    fields: RedisFields = RedisFields()
-    """How a session's content is read."""
+    """How the servers are arranged: Standalone, Sentinel (the URL names the sentinels, separated by commas; see
+    sentinelMaster) or Cluster (the URL names one or several nodes)."""
+    sentinel_master: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Name of the master that the sentinels watch."""
+    preset: RedisPreset = RedisPreset.DEFAULT
+    """A known application's keys and fields."""
+    keys_: RedisKeys | None = Field(default=None, alias="keys")
+    """How keys are named. Replaces the preset's keys as a whole."""
+    fields_: RedisFields | None = Field(default=None, alias="fields")
+    """How a session's content is read. Replaces the preset's fields as a whole."""
+
+    rules = (
+        Rule(
+            cel="(self.mode == 'Sentinel') == has(self.sentinelMaster)",
+            message="sentinelMaster: name the master with mode Sentinel, and only then",
+            holds=lambda r: (r.mode is RedisMode.SENTINEL) == (r.sentinel_master is not None),
+        ),
+    )
+
+    @property
+    def keys(self) -> RedisKeys:
+        """The keys that apply: the policy's own, else the preset's."""
+        return self.keys_ or REDIS_PRESETS[self.preset][0]
+
+    @property
+    def fields(self) -> RedisFields:
+        """The fields that apply: the policy's own, else the preset's."""
+        return self.fields_ or REDIS_PRESETS[self.preset][1]
+
+
+#: Keys and fields by application.
+REDIS_PRESETS: dict[RedisPreset, tuple[RedisKeys, RedisFields]] = {
+    RedisPreset.DEFAULT: (RedisKeys(), RedisFields()),
+    # connect-redis: index.ts. Where it sets a TTL, that is the expiry; with disableTTL only the cookie has one.
+    RedisPreset.CONNECT_REDIS: (
+        RedisKeys(session="sess:{id}"),
+        RedisFields(
+            user_id="passport.user", expires_at=TimeField(name="cookie.expires", encoding=TimeEncoding.TIMESTAMP)
+        ),
+    ),
+    # django/contrib/sessions/backends/cache.py, cached_db.py, with no KEY_PREFIX and VERSION 1. The content is pickled.
+    RedisPreset.DJANGO_CACHE: (RedisKeys(session=":1:django.contrib.sessions.cache{id}"), RedisFields()),
+    RedisPreset.DJANGO_CACHED_DB: (RedisKeys(session=":1:django.contrib.sessions.cached_db{id}"), RedisFields()),
+    # spring-session-data-redis: RedisIndexedSessionRepository, namespace spring:session. The marker whose end tells the
+    # application of a session's goes with its session, as an access log does.
+    RedisPreset.SPRING_INDEXED: (
+        RedisKeys(
+            session="spring:session:sessions:{id}",
+            user_index="spring:session:index:org.springframework.session.FindByIndexNameSessionRepository."
+            "PRINCIPAL_NAME_INDEX_NAME:{user}",
+            access_log="spring:session:sessions:expires:{id}",
+        ),
+        RedisFields(
+            created_at=TimeField(name="creationTime", encoding=TimeEncoding.EPOCH_MILLISECONDS),
+            last_accessed_at=TimeField(name="lastAccessedTime", encoding=TimeEncoding.EPOCH_MILLISECONDS),
+        ),
+    ),
+}
 
 
 class Stores(Model):
     """The stores that hold the sessions."""
 
-    database: DatabaseStore
-    """The SQL database. What it says of a session decides."""
+    database: DatabaseStore | None = None
+    """The SQL database. Where there is one, what it says of a session decides."""
     redis: RedisStore | None = None
-    """The Redis that holds the same sessions, if any."""
+    """The Redis that holds the same sessions or, without a database, all of them."""
+
+    rules = (
+        Rule(
+            cel="has(self.database) || has(self.redis)",
+            message="stores: name a database, a redis, or both",
+            holds=lambda s: s.database is not None or s.redis is not None,
+        ),
+    )
