@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from policy.stores import TimeEncoding
 
@@ -16,6 +18,24 @@ _SECONDS_PER_DAY = 86400
 # Zones change their offset on quarter hours of UTC, and by less than this.
 _QUARTER_HOUR = timedelta(minutes=15)
 _LARGEST_SHIFT = timedelta(hours=3)
+
+
+_OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>\d{1,2}):(?P<minutes>\d{2})")
+
+
+def zone_of(name: str) -> tzinfo:
+    """The time zone of a name: IANA's, or an offset such as +02:00.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    if match := _OFFSET.fullmatch(name):
+        offset = timedelta(hours=int(match["hours"]), minutes=int(match["minutes"]))
+        return timezone(-offset if match["sign"] == "-" else offset)
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is not an IANA time zone") from None
 
 
 def decode_time(value: Any, encoding: TimeEncoding, zone: tzinfo = UTC) -> datetime | None:

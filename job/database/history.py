@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from job.database.dialects import dialect_of
 from job.database.schema import USER_LENGTH, history, statistics
-from job.sessions import Session
-
-
-class Cause(StrEnum):
-    """Why a session was ended."""
-
-    EXPIRED = "Expired"
-    EVICTED = "Evicted"
-    DESYNCED = "Desynced"
+from job.sessions import Cause, Session
 
 
 class HistoryTable:
@@ -47,27 +38,16 @@ class HistoryTable:
             {"user_id": user, "day": self._day, "cause": cause.value, "sessions": n, "total_seconds": seconds}
             for user, (n, seconds) in sorted(counts.items())  # in one order, so that no two runs deadlock here
         ]
-        insert = _insert(connection.dialect.name)(history)
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=[history.c.user_id, history.c.day, history.c.cause],
-                set_={
-                    "sessions": history.c.sessions + insert.excluded.sessions,
-                    "total_seconds": history.c.total_seconds + insert.excluded.total_seconds,
-                },
-            ),
-            rows,
-        )
+        keys = [column.name for column in history.primary_key]
+        insert = dialect_of(connection).insert(history, keys, {}, adds=("sessions", "total_seconds"))
+        connection.execute(insert, rows)
 
 
 def save_statistics(connection: sa.Connection, row: dict[str, Any]) -> None:
     """Writes a run's row; writing it again (a retry, a later step) replaces it."""
-    insert = _insert(connection.dialect.name)(statistics).values(row)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=[statistics.c.run_id], set_={k: v for k, v in row.items() if k != "run_id"}
-        )
-    )
+    changes = {name: value for name, value in row.items() if name != "run_id"}
+    insert = dialect_of(connection).insert(statistics, ["run_id"], changes, adds=())
+    connection.execute(insert.values(row))
 
 
 def forget_before(connection: sa.Connection, moment: datetime) -> None:
@@ -80,7 +60,3 @@ def _seconds(session: Session) -> int:
     if session.created_at is None or session.last_accessed_at is None:
         return 0
     return max(0, int((session.last_accessed_at - session.created_at) / timedelta(seconds=1)))
-
-
-def _insert(dialect: str) -> Any:
-    return postgresql.insert if dialect == "postgresql" else sqlite.insert

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from job.clock import RunClock
 from job.database.connect import is_connection_lost, is_transient, translate
+from job.database.dialects import Dialect, dialect_of
 from job.database.lock import Lock, NoLock
 from job.errors import DatabaseUnavailableError, LockHeldError, LockLostError
 from job.retry import Retrier
@@ -42,9 +43,9 @@ class Link:
         clock.when_overdue(self._cancel)
 
     @property
-    def dialect(self) -> sa.Dialect:
-        """The database's dialect."""
-        return self._engine.dialect
+    def dialect(self) -> Dialect:
+        """The kind of database."""
+        return dialect_of(self._engine)
 
     def transaction(self, work: Callable[[sa.Connection], T], *, retry_transient: bool = True) -> T:
         """Runs work in one short transaction of its own.
@@ -77,7 +78,7 @@ class Link:
         try:
             self.transaction(lock.acquire)
         except BaseException:
-            lock.close()
+            lock.close()  # it may have been taken before whatever failed
             raise
         self._lock = lock
 
@@ -129,9 +130,9 @@ class Link:
         # What fails here fails because the statement, or the connection, has just ended by itself.
         with contextlib.suppress(Exception):
             connection = self._connection
-            driver: Any = connection.connection.driver_connection if connection and not connection.closed else None
+            driver = connection.connection.driver_connection if connection and not connection.closed else None
             if driver is not None:
-                driver.cancel_safe(timeout=5) if hasattr(driver, "cancel_safe") else driver.interrupt()
+                self.dialect.cancel(self._engine, driver)
         return True
 
     def _open(self) -> sa.Connection:

@@ -7,11 +7,13 @@ lock here ends with its connection or process, so a run that was killed never le
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from typing import Protocol
 
 import sqlalchemy as sa
 
+from job.database.lock_holder import file_holder, mysql_holder, postgres_holder
 from job.errors import ConfigurationError, LockHeldError
 
 _ADVISORY_CLASS = 0x53504F4C  # "SPOL": tells our advisory locks from an application's
@@ -66,7 +68,7 @@ class PostgresLock:
             {"class": _ADVISORY_CLASS, "table": self._table},
         ).one()
         if not row[0]:
-            raise LockHeldError
+            raise LockHeldError(postgres_holder(connection, _ADVISORY_CLASS, self._table))
         self._backend = row[1]
 
     def verify(self, connection: sa.Connection) -> None:
@@ -80,6 +82,47 @@ class PostgresLock:
 
     def close(self) -> None:
         """The connection's end releases it."""
+
+
+class MySQLLock:
+    """A named lock of the server, for the table as the server knows it.
+
+    It holds within one server: two members of a Galera cluster or a replication group do not know each other's.
+
+    Args:
+        schema: the table's; None for the connection's.
+        table: its name.
+    """
+
+    def __init__(self, schema: str | None, table: str) -> None:
+        self._schema = schema
+        self._table = table
+        self._name: str | None = None
+
+    def acquire(self, connection: sa.Connection) -> None:
+        """Takes it, without waiting."""
+        self._name = self._name_on(connection)
+        if connection.scalar(sa.text("SELECT GET_LOCK(:name, 0)"), {"name": self._name}) != 1:
+            raise LockHeldError(mysql_holder(connection, self._name))
+
+    def verify(self, connection: sa.Connection) -> None:
+        """A proxy that hands each transaction to another connection would make the lock worthless."""
+        ours = sa.text("SELECT IS_USED_LOCK(:name) = CONNECTION_ID()")
+        if connection.scalar(ours, {"name": self._name}) != 1:
+            raise ConfigurationError(
+                "transactions reach different connections of the server, so the lock does not hold: connect to the "
+                "server directly, or without multiplexing"
+            )
+
+    def close(self) -> None:
+        """The connection's end releases it."""
+
+    def _name_on(self, connection: sa.Connection) -> str:
+        current, folds = connection.execute(sa.text("SELECT DATABASE(), @@lower_case_table_names")).one()
+        where = f"{self._schema or current}\0{self._table}"
+        # A lock's name has 64 characters at most, fewer than a schema and a table may have together.
+        digest = hashlib.sha256((where.lower() if folds else where).encode()).hexdigest()
+        return f"session-policy:{digest[:40]}"
 
 
 class FileLock:
@@ -107,7 +150,7 @@ class FileLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise LockHeldError from None
+            raise LockHeldError(file_holder()) from None
         self._descriptor = descriptor
 
     def verify(self, connection: sa.Connection) -> None:
@@ -118,19 +161,3 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def lock_for(dialect: sa.Dialect, database: str | None, table: str) -> Lock:
-    """The lock of a session table.
-
-    Args:
-        dialect: the database's.
-        database: path of an SQLite database; None or empty in memory.
-        table: the quoted, perhaps qualified name of the table.
-    """
-    if dialect.name == "postgresql":
-        return PostgresLock(table)
-    if dialect.name == "sqlite" and database and database != ":memory:":
-        # One lock for one file, however its path is spelt.
-        return FileLock(f"{os.path.realpath(database)}.session-policy.lock")
-    return NoLock()

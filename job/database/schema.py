@@ -6,7 +6,10 @@ in, beside any session table.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from policy.presets import PRESETS, SessionTable
 from policy.stores import Preset
@@ -14,7 +17,10 @@ from policy.stores import Preset
 _ID = sa.String(128)
 USER_LENGTH = 255
 _USER = sa.String(USER_LENGTH)
-_TIME = sa.DateTime(timezone=True)
+# MySQL would round to whole seconds, half of them into the future.
+_TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+# Two ids or users that differ in upper and lower case only are two.
+_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 metadata = sa.MetaData()
 
@@ -28,13 +34,17 @@ statistics = sa.Table(
     sa.Column("outcome", sa.String(16), nullable=False),
     sa.Column("active", sa.BigInteger, nullable=False),
     sa.Column("active_users", sa.BigInteger, nullable=False),
+    sa.Column("created", sa.BigInteger, comment="Begun since the run before; NULL: not known"),
     sa.Column("expired", sa.BigInteger, nullable=False),
     sa.Column("over_limit", sa.BigInteger, nullable=False),
     sa.Column("evicted", sa.BigInteger, nullable=False),
+    sa.Column("duplicate", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("abnormal", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("deleted", sa.BigInteger, nullable=False),
     sa.Column("failed", sa.BigInteger, nullable=False),
     sa.Column("remaining", sa.BigInteger, nullable=False),
     comment="One row per run that was no dry run.",
+    **_MYSQL,
 )
 
 history = sa.Table(
@@ -47,6 +57,7 @@ history = sa.Table(
     sa.Column("total_seconds", sa.BigInteger, nullable=False),
     sa.Index("session_history_day_idx", "day"),
     comment="Sessions that were ended, by user, day (UTC) and cause.",
+    **_MYSQL,
 )
 
 settings = sa.Table(
@@ -57,8 +68,36 @@ settings = sa.Table(
     sa.Column("idle_timeout_seconds", sa.BigInteger),
     sa.Column("absolute_timeout_seconds", sa.BigInteger),
     sa.Column("max_sessions", sa.BigInteger),
-    sa.CheckConstraint("scope IN ('Global')", name="session_settings_scope_check"),
-    comment="Timeouts and limits that narrow every policy on this database.",
+    sa.CheckConstraint("scope IN ('Global', 'Tenant', 'Role', 'User')", name="session_settings_scope_check"),
+    comment="Timeouts and limits that narrow every policy on this database: for everybody, or for the tenant, role or "
+    "user that subject names. NULL leaves the policy's.",
+    **_MYSQL,
+)
+
+usage = sa.Table(
+    "session_usage",
+    metadata,
+    sa.Column("policy", sa.String(320), primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("hour", sa.Integer, primary_key=True),
+    sa.Column("client", sa.String(32), primary_key=True),
+    sa.Column("active", sa.BigInteger, nullable=False),
+    sa.Column("begun", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Index("session_usage_day_idx", "day"),
+    comment="Live sessions by hour (UTC) and kind of client, as the last run within that hour found them: all of them, "
+    "those begun in that hour, and those last used in it.",
+    **_MYSQL,
+)
+
+alerts = sa.Table(
+    "session_alerts",
+    metadata,
+    sa.Column("policy", sa.String(320), primary_key=True),
+    sa.Column("updated_at", _TIME, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    comment="Which problems each policy's alerts have told of, as JSON.",
+    **_MYSQL,
 )
 
 
@@ -66,6 +105,7 @@ def session_table(table: SessionTable) -> sa.Table:
     """The default session table under the policy's name for it."""
     columns = PRESETS[Preset.DEFAULT].columns
     assert columns.user_id and columns.created_at and columns.last_accessed_at and columns.expires_at
+    assert columns.client and columns.address and columns.revoked
     return sa.Table(
         table.name,
         sa.MetaData(),
@@ -74,7 +114,11 @@ def session_table(table: SessionTable) -> sa.Table:
         sa.Column(columns.created_at.name, _TIME, nullable=False, index=True),
         sa.Column(columns.last_accessed_at.name, _TIME, nullable=False, index=True),
         sa.Column(columns.expires_at.name, _TIME, index=True, comment="NULL: never"),
+        sa.Column(columns.client.name, sa.Text, comment="User agent or device that the session began on"),
+        sa.Column(columns.address.name, sa.String(64), comment="IP address that the session began from"),
+        sa.Column(columns.revoked.name, _TIME, comment="NULL: not revoked"),
         schema=table.schema,
+        **_MYSQL,
     )
 
 

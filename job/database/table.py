@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from job.encoding import decode_time, encode_bound
+from job.database.dialects import Dialect
+from job.database.dialects.base import one_of
+from job.database.foreign_keys import Reference
+from job.database.ids import IdType, id_type
+from job.encoding import decode_time, encode_bound, zone_of
 from job.lifetime import Cutoffs
 from job.sessions import Session
 from policy.presets import SessionTable
-from policy.stores import TimeColumn, TimeEncoding
-
-_CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
-_BITS = 64
-_DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
-# Python's calendar, less a few days for time zones.
-_CALENDAR = (datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC))
+from policy.stores import Column, TimeColumn, TimeEncoding
 
 
 def quoted(name: str) -> sa.quoted_name:
     """The name exactly as given: always quoted, so that no name can be read as SQL."""
     return sa.quoted_name(name, quote=True)
-
-
-def one_of(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnElement[bool]:
-    """Whether the column has one of these values. A parameter is not named after its column: that may have any name."""
-    return column.in_(sa.bindparam("values", list(values), expanding=True, unique=True))
 
 
 @dataclass(frozen=True)
@@ -42,78 +33,71 @@ class TimeExpression:
     Attributes:
         column: the column.
         mapping: how its times are written.
-        dialect: name of the SQL dialect.
+        dialect: the kind of database.
     """
 
     column: sa.ColumnClause[Any]
     mapping: TimeColumn
-    dialect: str
+    dialect: Dialect
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        """The zone of times written without one."""
+        naive = self.mapping.encoding is TimeEncoding.NAIVE_TIMESTAMP
+        return zone_of(self.mapping.time_zone) if naive else UTC
 
     @property
     def instant(self) -> sa.ColumnElement[Any]:
         """What can be compared and ordered; NULL where the column holds no point in time."""
-        if self.dialect == "sqlite" and self.mapping.encoding in _CLOCK_TIMES:
-            # SQLite has no time type, and applications write text in several forms; its own functions read them all.
-            # They also take a bare number for a day, and a time of day for one in the year 2000: no times to us.
-            return sa.case(
-                (self.column.op("GLOB", return_type=sa.Boolean())(_DATE_GLOB), sa.func.julianday(self.column))
-            )
-        return self.column
+        return self.dialect.instant(self.column, self.mapping.encoding)
 
     @property
     def value(self) -> sa.ColumnElement[Any]:
         """What :meth:`decode` reads; NULL for times that Python cannot tell, such as PostgreSQL's infinity."""
-        if self.dialect == "postgresql" and self.mapping.encoding in _CLOCK_TIMES:
-            zoned = self.mapping.encoding is TimeEncoding.TIMESTAMP
-            first, last = ((sa.literal(t if zoned else t.replace(tzinfo=None), sa.DateTime(zoned))) for t in _CALENDAR)
-            return sa.case((self.column.between(first, last), self.column))
-        return self.column
+        return self.dialect.readable(self.column, self.mapping.encoding)
 
     def before(self, moment: datetime) -> sa.ColumnElement[bool]:
         """Whether the stored time lies before the moment; NULL where there is none."""
-        bound = encode_bound(moment, self.mapping.encoding, ZoneInfo(self.mapping.time_zone))
-        if self.mapping.encoding not in _CLOCK_TIMES:
-            return self.column < sa.literal(bound)
-        if self.dialect == "sqlite":
-            return self.instant < sa.func.julianday(str(bound))
-        return self.column < sa.literal(bound, sa.DateTime(timezone=self.mapping.encoding is TimeEncoding.TIMESTAMP))
+        bound = encode_bound(moment, self.mapping.encoding, self.zone)
+        return self.dialect.before(self.column, self.mapping.encoding, bound)
 
     def decode(self, value: Any) -> datetime | None:
         """The point in time a stored value means."""
-        return decode_time(value, self.mapping.encoding, ZoneInfo(self.mapping.time_zone))
+        return decode_time(value, self.mapping.encoding, self.zone)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MappedTable:
     """A session table as statements use it.
 
     Attributes:
         table: names and columns.
-        dialect: name of the SQL dialect.
-        id_type: Python type of the id column's values: str, int or uuid.UUID.
-        is_padded: whether the id column is of a fixed length and filled up with blanks, which are not part of an id.
+        dialect: the kind of database.
+        types: types of the columns, as reflected.
+        references: foreign keys that point at the table.
+        id_index: name of the unique index on the ids; None where it has none, as in a view.
     """
 
     table: SessionTable
-    dialect: str
-    id_type: type[str] | type[int] | type[uuid.UUID]
-    is_padded: bool = False
+    dialect: Dialect
+    types: Mapping[str, sa.types.TypeEngine[Any]]
+    references: tuple[Reference, ...] = ()
+    id_index: str | None = None
+
+    @cached_property
+    def ids(self) -> IdType:
+        """How ids are kept."""
+        return id_type(self.types[self.table.columns.id.name])
 
     @cached_property
     def clause(self) -> sa.TableClause:
         """The table, for FROM."""
         columns = self.table.columns
-        names: dict[str, sa.ColumnClause[Any]] = {
-            c.name: sa.column(quoted(c.name))
-            for c in (
-                columns.id,
-                columns.user_id,
-                columns.created_at,
-                columns.last_accessed_at,
-                columns.expires_at,
-            )
-            if c is not None
-        }
+        mapped = (getattr(columns, field) for field in type(columns).model_fields)
+        names: dict[str, sa.ColumnClause[Any]] = {c.name: sa.column(quoted(c.name)) for c in mapped if c is not None}
+        for name in {name for reference in self.references for name in reference.refers_to}:
+            names.setdefault(name, sa.column(quoted(name)))
+        names[columns.id.name] = sa.column(quoted(columns.id.name), self.ids.sql)
         schema = self.table.schema
         return sa.table(quoted(self.table.name), *names.values(), schema=quoted(schema) if schema else None)
 
@@ -124,9 +108,50 @@ class MappedTable:
 
     @cached_property
     def user_id(self) -> sa.ColumnElement[Any] | None:
-        """The owner's column, if mapped."""
-        column = self.table.columns.user_id
-        return self.clause.c[column.name] if column else None
+        """The owner, if mapped; only the same text is the same owner."""
+        mapping = self.table.columns.user_id
+        if mapping is None:
+            return None
+        column, kind = self.clause.c[mapping.name], self.types[mapping.name]
+        if mapping.path:
+            return self.dialect.json_text(column, mapping.path, kind)
+        return self.dialect.exact(column, kind)
+
+    def user_in(self, users: Collection[Any]) -> sa.ColumnElement[bool]:
+        """Whether the owner is one of these."""
+        mapping, user = self.table.columns.user_id, self.user_id
+        assert mapping is not None
+        assert user is not None
+        listed = one_of(user, users)
+        column = self.clause.c[mapping.name]
+        # Where owners are told apart more sharply than the column's own collation does, its index finds them first.
+        return listed if mapping.path or user is column else sa.and_(one_of(column, users), listed)
+
+    @cached_property
+    def client(self) -> sa.ColumnElement[Any] | None:
+        """The client that a session began on, as text, if mapped."""
+        return self._text(self.table.columns.client)
+
+    @cached_property
+    def address(self) -> sa.ColumnElement[Any] | None:
+        """The IP address that a session began from, as text, if mapped."""
+        return self._text(self.table.columns.address)
+
+    @cached_property
+    def revoked(self) -> sa.ColumnElement[bool] | None:
+        """Whether the application has flagged or revoked a session, if mapped; NULL where that is not known."""
+        mapping = self.table.columns.revoked
+        if mapping is None:
+            return None
+        column, kind = self.clause.c[mapping.name], self.types[mapping.name]
+        marked = self.dialect.marked(column, kind)
+        # A row without a mark that should have one says nothing.
+        return sa.and_(column.is_not(None), sa.not_(marked)) if mapping.inverted else marked
+
+    def _text(self, mapping: Column | None) -> sa.ColumnElement[Any] | None:
+        if mapping is None:
+            return None
+        return self.dialect.text(self.clause.c[mapping.name], self.types[mapping.name])
 
     @cached_property
     def created_at(self) -> TimeExpression | None:
@@ -181,7 +206,7 @@ class MappedTable:
     def session(self, row: Any) -> Session:
         """A session from a row of :attr:`session_columns`."""
         return Session(
-            id=self.unpadded(row[0]),
+            id=row[0],
             user_id=row[1],
             created_at=self.created_at.decode(row[2]) if self.created_at and row[2] is not None else None,
             last_accessed_at=(
@@ -191,35 +216,8 @@ class MappedTable:
 
     def id_in(self, ids: Collection[Any]) -> sa.ColumnElement[bool]:
         """Whether the id is one of these."""
-        if self.dialect == "postgresql":
-            # One array parameter: the statement stays the same for every batch size.
-            return self.id == sa.any_(sa.literal(list(ids), sa.ARRAY(_SQL_TYPES[self.id_type])))
-        return one_of(self.id, ids)
-
-    def unpadded(self, value: Any) -> Any:
-        """A value of the id column without the blanks that only fill it up."""
-        return value.rstrip(" ") if self.is_padded else value
-
-    def normal(self, session_id: Any) -> Any:
-        """The id in one form of those that the database may hold equal: it may ignore case and trailing blanks.
-
-        Two ids may share a form and still be two; that is for callers who only need to know that an id is not unknown.
-        """
-        return session_id.rstrip(" ").casefold() if isinstance(session_id, str) else session_id
+        return self.dialect.id_in(self.id, ids)
 
     def parse_key(self, key: str) -> Any:
         """The id that a Redis key spells, as a value of the id column; None if the column cannot hold it."""
-        if self.id_type is str:
-            return None if "\0" in key else key  # PostgreSQL's text cannot hold a NUL character
-        try:
-            value = self.id_type(key)
-        except ValueError:
-            return None
-        return None if isinstance(value, int) and value.bit_length() >= _BITS else value
-
-
-_SQL_TYPES: dict[type, sa.types.TypeEngine[Any]] = {
-    str: sa.Text(),
-    int: sa.BigInteger(),
-    uuid.UUID: sa.Uuid(as_uuid=True),
-}
+        return self.ids.parse(key)

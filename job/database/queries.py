@@ -1,0 +1,424 @@
+"""What the rules, the duplicates and the usage statistics ask of the session table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from job.database.narrowing import exact_subject, subjects
+from job.database.schema import settings
+from job.database.store import SessionDatabase
+from job.database.table import TimeExpression
+from job.redisstore.batches import batches_by_weight
+from job.rules import defaults
+from job.rules.clients import FAMILIES, OTHER, UNKNOWN
+from job.rules.facts import Facts, Survey
+from job.rules.login_burst import Bursts, burst_spans
+from job.rules.table import KINDS, Need
+from job.rules.weak_id import IdStrength
+from job.sessions import Cause, Deletion, Session
+from job.settings import Scope
+from policy.rules import RuleType, SessionRule
+
+_BURST_SESSIONS_AT_ONCE = 100_000
+_MOST_BURST_USERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many live sessions users have.
+
+    Attributes:
+        users: users with a live session.
+        most: the most that one of them has.
+        by_sessions: how many users have so many sessions; the key is the fewest of its range.
+    """
+
+    users: int
+    most: int
+    by_sessions: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientUsage:
+    """Live sessions of one kind of client.
+
+    Attributes:
+        client: the kind.
+        active: all.
+        begun: those that began since a moment.
+        used: those last used since then.
+    """
+
+    client: str
+    active: int
+    begun: int
+    used: int
+
+
+class RuleQueries:
+    """Queries besides those of the session database, on the same connection.
+
+    Args:
+        database: the session table of the run.
+    """
+
+    def __init__(self, database: SessionDatabase) -> None:
+        self._database = database
+        self._table = database.table
+        client = self._table.client
+        # Two clients must never be taken for one.
+        self._client = None if client is None else self._table.dialect.exact(client, sa.Text())
+        mapped = {
+            Need.OWNER: self._table.user_id is not None,
+            Need.CREATION: self._table.created_at is not None,
+            Need.ANY_TIME: bool(self._table.created_at or self._table.last_accessed_at),
+            Need.FLAG: self._table.revoked is not None,
+        }
+        self.met: frozenset[Need] = frozenset(need for need, is_mapped in mapped.items() if is_mapped)
+        """What the table tells of its sessions."""
+        self._conditions: Mapping[RuleType, Callable[[SessionRule, Survey, datetime], sa.ColumnElement[bool]]] = {
+            RuleType.LONG_RUNNING: self._may_run_long,
+            RuleType.REVOKED: self._may_be_revoked,
+            RuleType.FUTURE_TIME: self._may_be_ahead,
+            RuleType.OWNERLESS: self._may_be_ownerless,
+            RuleType.WEAK_ID: self._may_be_weak,
+            RuleType.LOGIN_BURST: self._may_be_in_burst,
+        }
+
+    # --- rules ---------------------------------------------------------------------------------------------------
+
+    def clock_offset(self) -> timedelta:
+        """How far the database's clock is ahead of this process's."""
+        return self._database.clock_offset()
+
+    def may_match(self, rule: SessionRule, survey: Survey, now: datetime) -> sa.ColumnElement[bool]:
+        """Whether the rule may apply to a row, as far as SQL can tell; the rule's own judge has the last word.
+
+        It is also what the statement that deletes looks at again.
+        """
+        if KINDS[rule.type].reads_log:
+            return sa.true()
+        return self._conditions[rule.type](rule, survey, now)
+
+    def _may_run_long(self, rule: SessionRule, survey: Survey, now: datetime) -> sa.ColumnElement[bool]:
+        created = self._table.created_at
+        limit = timedelta(seconds=defaults.after_seconds(rule))
+        return created.before(now - survey.skew - limit) if created else sa.false()
+
+    def _may_be_revoked(self, _rule: SessionRule, _survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
+        return _or_false(self._table.revoked)
+
+    def _may_be_ahead(self, _rule: SessionRule, survey: Survey, now: datetime) -> sa.ColumnElement[bool]:
+        times = (self._table.created_at, self._table.last_accessed_at)
+        return sa.or_(sa.false(), *(sa.not_(t.before(now + survey.skew)) for t in times if t))
+
+    def _may_be_ownerless(self, _rule: SessionRule, _survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
+        return sa.not_(self._is_owned())
+
+    def _is_owned(self) -> sa.ColumnElement[bool]:
+        """Whether a session has an owner; never NULL. An empty text is none: it must not make strangers one user."""
+        owner = subjects(self._table).get(Scope.USER)
+        return sa.true() if owner is None else sa.and_(owner.is_not(None), owner != "")
+
+    def _may_be_weak(self, rule: SessionRule, survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
+        strength = survey.ids.get(defaults.min_bits(rule), IdStrength())
+        return sa.true() if strength.all_weak else self._id_length() < strength.shortest
+
+    def _may_be_in_burst(self, rule: SessionRule, survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
+        user, bursts = self._table.user_id, survey.bursts.get(rule)
+        return self._table.user_in(bursts.users) if user is not None and bursts else sa.false()
+
+    def fact_pages(
+        self, condition: sa.ColumnElement[bool], after_id: Any = None, up_to_id: Any = None
+    ) -> Iterator[list[Facts]]:
+        """The live sessions that meet the condition, a batch at a time, in the order of their ids.
+
+        Args:
+            condition: which of them.
+            after_id: only those with a larger id; None for all.
+            up_to_id: only those with this or a smaller id; None for all.
+        """
+        key, size = self._table.id, self._database.batch_size
+        told = (
+            _or_null(self._table.address).label("address"),
+            _or_null(self._client).label("client"),
+            sa.func.coalesce(_or_false(self._table.revoked), sa.false()).label("revoked"),
+        )
+        query = sa.select(*self._table.session_columns, *told).where(self._database.live, condition)
+        query = query.where(key.is_not(None)).order_by(key).limit(size)
+        if up_to_id is not None:
+            query = query.where(key <= sa.literal(up_to_id, key.type))
+        after: sa.Select[Any] = query if after_id is None else query.where(key > sa.literal(after_id, key.type))
+        while rows := self._database.fetch(after):
+            page = [Facts(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in rows]
+            yield page
+            if len(page) < size:
+                return
+            after = query.where(key > sa.literal(page[-1].session.id, key.type))
+
+    def newest_ids(self, most: int) -> list[Any]:
+        """Ids of the sessions that began last, as far as that is known; the largest ids otherwise."""
+        created = self._table.created_at
+        if created:
+            known = sa.select(self._table.id).where(created.instant.is_not(None), self._table.id.is_not(None))
+            if rows := self._database.fetch(known.order_by(created.instant.desc()).limit(most)):
+                return [row[0] for row in rows]
+        query = sa.select(self._table.id).where(self._table.id.is_not(None)).order_by(self._table.id.desc())
+        return [row[0] for row in self._database.fetch(query.limit(most))]
+
+    def login_bursts(self, rule: SessionRule) -> tuple[Bursts, bool]:
+        """Who of those with live sessions began too many of them at a time; and whether some were left out."""
+        user, created = self._table.user_id, self._table.created_at
+        bursts = Bursts()
+        if user is None or created is None:
+            return bursts, False
+        normal, within = defaults.count(rule), timedelta(seconds=defaults.within_seconds(rule))
+        size = self._database.batch_size
+        many = sa.select(user.label("user_id"), sa.func.count().label("sessions"))
+        many = many.where(self._database.live, self._is_owned()).group_by(user)
+        many = many.having(sa.func.count() > normal).order_by(user).limit(size)
+        after: sa.Select[Any] = many
+        while users := self._database.fetch(after):
+            for some in batches_by_weight(users, lambda row: row.sessions, _BURST_SESSIONS_AT_ONCE):
+                for owner, times in self._begun([row.user_id for row in some], user, created).items():
+                    if spans := burst_spans(times, normal, within):
+                        bursts.by_user[owner] = spans
+                    if len(bursts.by_user) >= _MOST_BURST_USERS:
+                        return bursts, True
+            if len(users) < size:
+                break
+            after = many.where(user > sa.literal(users[-1].user_id))
+        return bursts, False
+
+    def _begun(
+        self, users: Collection[Any], user: sa.ColumnElement[Any], created: TimeExpression
+    ) -> dict[Any, list[datetime]]:
+        query = sa.select(user, created.value).where(self._database.live, self._table.user_in(users))
+        # Users are read together only if they have fewer sessions than this; of one with more, the newest count.
+        query = query.where(created.instant.is_not(None)).order_by(created.instant.desc())
+        times: dict[Any, list[datetime]] = {}
+        for row in self._database.fetch(query.limit(_BURST_SESSIONS_AT_ONCE)):
+            owner, value = tuple(row)
+            moment = created.decode(value) if value is not None else None
+            if moment is not None:
+                times.setdefault(owner, []).append(moment)
+        return times
+
+    def count_of_users(self, users: Collection[Any]) -> int:
+        """How many live sessions these users have."""
+        user = self._table.user_id
+        if user is None or not users:
+            return 0
+        query = sa.select(sa.func.count()).select_from(self._table.clause)
+        return int(self._database.fetch(query.where(self._database.live, self._table.user_in(users)))[0][0])
+
+    def pages_of_users(self, users: Collection[Any], began_before: datetime) -> Iterator[list[Session]]:
+        """All sessions of these users, live or not, a batch at a time; without those that began later."""
+        query = sa.select(*self._table.session_columns).where(self._of_users(users, began_before))
+        return self._database.read(query, self._table.id)
+
+    def delete_of_users(self, sessions: Sequence[Session], users: Collection[Any], began_before: datetime) -> Deletion:
+        """Deletes those of the sessions that still are these users', and did not begin anew."""
+        return self._database.delete_if(sessions, self._of_users(users, began_before), Cause.ABNORMAL)
+
+    def delete_matching(
+        self, sessions: Sequence[Session], rule: SessionRule, survey: Survey, now: datetime
+    ) -> Deletion:
+        """Deletes those of the sessions that the rule may still apply to."""
+        return self._database.delete_if(sessions, self.may_match(rule, survey, now), Cause.ABNORMAL)
+
+    def _of_users(self, users: Collection[Any], began_before: datetime) -> sa.ColumnElement[bool]:
+        user, created = self._table.user_id, self._table.created_at
+        if user is None:
+            return sa.false()
+        mine = self._table.user_in(users)
+        if created is None:
+            return mine
+        return sa.and_(mine, sa.or_(created.instant.is_(None), created.before(began_before)))
+
+    def _id_length(self) -> sa.ColumnElement[int]:
+        length = sa.func.length if self._table.dialect.name == "sqlite" else sa.func.char_length
+        return length(sa.cast(self._table.id, sa.Text))
+
+    # --- duplicates ----------------------------------------------------------------------------------------------
+
+    @property
+    def knows_duplicates(self) -> bool:
+        """Whether owner and client of sessions are mapped."""
+        return self._table.user_id is not None and self._client is not None
+
+    @property
+    def knows_newest(self) -> bool:
+        """Whether it is known which session began last."""
+        return self._table.created_at is not None
+
+    def count_duplicates(self) -> int:
+        """How many live sessions have another one of the same user on the same client that is to be kept."""
+        if not self.knows_duplicates:
+            return 0
+        groups = self._same().add_columns((sa.func.count() - 1).label("more")).subquery()
+        return int(self._database.fetch(sa.select(sa.func.coalesce(sa.func.sum(groups.c.more), 0)))[0][0])
+
+    def duplicate_pages(self) -> Iterator[list[Session]]:
+        """The live sessions that a newer one of the same user on the same client replaces, a batch at a time."""
+        if not (self.knows_duplicates and self.knows_newest):
+            return
+        groups = self._same().subquery()
+        size = self._database.batch_size
+        query = sa.select(groups.c.user_id).distinct().order_by(groups.c.user_id).limit(size)
+        after: sa.Select[Any] = query
+        while users := [row[0] for row in self._database.fetch(after)]:
+            ranking = self._newest_first(users)
+            yield from self._database.read(sa.select(ranking).where(ranking.c.rank > 1), ranking.c.id)
+            if len(users) < size:
+                return
+            after = query.where(groups.c.user_id > sa.literal(users[-1]))
+
+    def delete_duplicates(self, sessions: Sequence[Session]) -> Deletion:
+        """Deletes those of the sessions that a newer one still replaces."""
+        created = self._table.created_at
+        assert created is not None
+        ranking = self._newest_first(list(dict.fromkeys(s.user_id for s in sessions)))
+        return self._database.delete_ranked(sessions, ranking, 1, created.column, Cause.DUPLICATE)
+
+    def _same(self) -> sa.Select[Any]:
+        user, client = self._table.user_id, self._client
+        assert user is not None
+        assert client is not None
+        query = sa.select(user.label("user_id"), client.label("client")).where(*self._comparable(client))
+        return query.group_by(user, client).having(sa.func.count() > 1)
+
+    def _comparable(self, client: sa.ColumnElement[Any]) -> list[sa.ColumnElement[bool]]:
+        return [self._database.live, self._is_owned(), client.is_not(None), client != ""]
+
+    def _newest_first(self, users: Sequence[Any]) -> sa.Subquery:
+        user, client, created = self._table.user_id, self._client, self._table.created_at
+        assert user is not None
+        assert client is not None
+        assert created is not None
+        # A session whose beginning is not known is the last to go.
+        order = [sa.case((created.instant.is_(None), 0), else_=1), created.instant.desc(), self._table.id]
+        rank = sa.func.row_number().over(partition_by=[user, client], order_by=order)
+        return (
+            sa.select(*self._table.session_columns, rank.label("rank"), created.column.label("seen"))
+            .where(self._table.user_in(users), *self._comparable(client))
+            .subquery("ranked")
+        )
+
+    # --- usage ---------------------------------------------------------------------------------------------------
+
+    def concurrency(self, bounds: Sequence[int]) -> Concurrency | None:
+        """How many live sessions users have; None where owners are not known.
+
+        Args:
+            bounds: the fewest sessions of each range, ascending.
+        """
+        user = self._table.user_id
+        if user is None:
+            return None
+        groups = sa.select(sa.func.count().label("sessions")).select_from(self._table.clause)
+        per_user = groups.where(self._database.live, self._is_owned()).group_by(user).subquery()
+        at_least = [_count_if(per_user.c.sessions >= bound) for bound in bounds]
+        most = sa.func.coalesce(sa.func.max(per_user.c.sessions), 0)
+        query: sa.Select[Any] = sa.select(sa.func.count(), most, *at_least).select_from(per_user)
+        users, largest, *reached = list(self._database.fetch(query)[0])
+        return Concurrency(users, largest, _ranges(bounds, reached))
+
+    def ages(self, now: datetime, bounds: Sequence[int]) -> Mapping[int, int] | None:
+        """How many live sessions have gone on for how long; None where that is not known.
+
+        Args:
+            now: by the database's clock.
+            bounds: the least age of each range in seconds, ascending.
+        """
+        created = self._table.created_at
+        if created is None:
+            return None
+        at_least = [_count_if(created.before(now - timedelta(seconds=bound))) for bound in bounds]
+        row = self._live_row(*at_least)
+        return _ranges(bounds, row)
+
+    def begun_by_hour(self, hours: Sequence[datetime]) -> list[int] | None:
+        """How many of the live sessions began in each hour, given when it begins; None where that is not known."""
+        created = self._table.created_at
+        if created is None:
+            return None
+        before = [_count_if(created.before(moment)) for hour in hours for moment in (hour, hour + timedelta(hours=1))]
+        row = self._live_row(*before)
+        return [end - start for start, end in zip(row[::2], row[1::2], strict=True)]
+
+    def _live_row(self, *counts: sa.ColumnElement[int]) -> list[int]:
+        query = sa.select(*counts).select_from(self._table.clause).where(self._database.live)
+        return [int(count) for count in self._database.fetch(query)[0]]
+
+    def created_since(self, moment: datetime) -> int | None:
+        """How many sessions began since then, live or not; None where that is not known."""
+        created = self._table.created_at
+        if created is None:
+            return None
+        query = sa.select(_count_if(sa.not_(created.before(moment)))).select_from(self._table.clause)
+        return int(self._database.fetch(query)[0][0])
+
+    def usage_by_client(self, since: datetime) -> list[ClientUsage]:
+        """The live sessions by kind of client: as many rows as there are kinds at most."""
+        name = sa.func.lower(_or_null(self._client))
+        times = (self._table.created_at, self._table.last_accessed_at)
+        begun, used = [_count_if(sa.not_(t.before(since))) if t else sa.literal_column("0") for t in times]
+        # First by each client as it is: there are far fewer of them than sessions, and each is sorted once.
+        each = (
+            sa.select(name.label("name"), sa.func.count().label("active"), begun.label("begun"), used.label("used"))
+            .select_from(self._table.clause)
+            .where(self._database.live)
+            .group_by(name)
+            .subquery()
+        )
+        kind = sa.case(
+            (sa.or_(each.c.name.is_(None), each.c.name == ""), UNKNOWN),
+            *((sa.or_(*(each.c.name.contains(p, autoescape=True) for p in parts)), kind) for kind, parts in FAMILIES),
+            else_=OTHER,
+        )
+        kinds = sa.select(kind.label("kind"), each.c.active, each.c.begun, each.c.used).subquery()
+        sums = [sa.func.sum(column) for column in (kinds.c.active, kinds.c.begun, kinds.c.used)]
+        rows = self._database.fetch(sa.select(kinds.c.kind, *sums).group_by(kinds.c.kind).order_by(kinds.c.kind))
+        return [ClientUsage(row[0], *map(int, row[1:])) for row in rows]
+
+    # --- settings ------------------------------------------------------------------------------------------------
+
+    def settings_of_nobody(self) -> dict[Scope, int]:
+        """How many settings, by scope, name somebody whom no session belongs to; scopes not mapped are left out."""
+        found: dict[Scope, int] = {}
+        subject = exact_subject(self._table)
+        for scope, column in subjects(self._table).items():
+            known = sa.select(sa.literal(1)).select_from(self._table.clause).where(column == subject)
+            query = sa.select(sa.func.count()).select_from(settings)
+            query = query.where(settings.c.scope == scope.value, ~known.correlate(settings).exists())
+            found[scope] = int(self._database.fetch(query)[0][0])
+        return found
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """The scopes of settings that can apply to the table's sessions."""
+        return frozenset({Scope.GLOBAL, *subjects(self._table)})
+
+
+def _or_null(column: sa.ColumnElement[Any] | None) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.null(), sa.Text) if column is None else column
+
+
+def _or_false(condition: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
+    return sa.false() if condition is None else condition
+
+
+def _count_if(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.count(sa.case((condition, 1)))
+
+
+def _ranges(bounds: Sequence[int], at_least: Sequence[int]) -> dict[int, int]:
+    """From how many reach each bound to how many lie between it and the next."""
+    following = [*at_least[1:], 0]
+    return {bound: int(n) - int(more) for bound, n, more in zip(bounds, at_least, following, strict=True)}
