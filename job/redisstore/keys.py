@@ -8,6 +8,9 @@ from typing import Self
 from job.errors import ConfigurationError
 from policy.stores import RedisKeys
 
+#: Keys of ours, which are nobody's session whatever the templates say.
+LOCK_PREFIX = b"session-policy:lock:"
+
 _GLOB_CHARACTERS = b"\\*?[]"
 
 
@@ -127,4 +130,6 @@ class KeyNames:
         return self.access_log is not None and self.access_log.matches(key)
 
     def _is_other(self, key: bytes) -> bool:
+        if key.startswith(LOCK_PREFIX):
+            return True
         return self.is_access_log(key) or (self.user_index is not None and self.user_index.matches(key))

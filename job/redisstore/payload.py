@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from job.encoding import decode_time
+from job.redisstore.java import decode_long, decode_text
 from policy.stores import RedisFields, TimeField
 
 
@@ -20,11 +21,13 @@ class Content:
         user_id: whose session it is; None if not known.
         created_at: when it began; None if not known.
         last_accessed_at: when it was last used; None if not known.
+        expires_at: when the application lets it end; None for never, or if not known.
     """
 
     user_id: str | None = None
     created_at: datetime | None = None
     last_accessed_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 UNKNOWN = Content()
@@ -32,13 +35,13 @@ UNKNOWN = Content()
 
 def hash_fields(fields: RedisFields) -> list[str]:
     """The fields of a hash that :func:`from_hash` wants, in its order."""
-    return [fields.user_id, fields.created_at.name, fields.last_accessed_at.name]
+    names = [fields.user_id, fields.created_at.name, fields.last_accessed_at.name]
+    return [*names, fields.expires_at.name] if fields.expires_at else names
 
 
 def from_hash(values: Sequence[bytes | None], fields: RedisFields) -> Content:
     """The content of a hash, given the values of :func:`hash_fields`."""
-    user_id, created_at, last_accessed_at = (_text(value) for value in values)
-    return _content(user_id, created_at, last_accessed_at, fields)
+    return _content([_text(value) for value in values], fields)
 
 
 def from_json(document: bytes | str, fields: RedisFields) -> Content:
@@ -49,27 +52,36 @@ def from_json(document: bytes | str, fields: RedisFields) -> Content:
         return UNKNOWN
     if not isinstance(decoded, dict):
         return UNKNOWN
-    return _content(
-        decoded.get(fields.user_id),
-        decoded.get(fields.created_at.name),
-        decoded.get(fields.last_accessed_at.name),
-        fields,
-    )
+    return _content([_find(decoded, name) for name in hash_fields(fields)], fields)
 
 
-def _content(user_id: Any, created_at: Any, last_accessed_at: Any, fields: RedisFields) -> Content:
+def _find(document: dict[str, Any], name: str) -> Any:
+    """The field of that name or, where there is none, what its dots lead to."""
+    if name in document or "." not in name:
+        return document.get(name)
+    found: Any = document
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _content(values: Sequence[Any], fields: RedisFields) -> Content:
+    user_id, created_at, last_accessed_at, *rest = values
     return Content(
         user_id=_user(user_id),
         created_at=_time(created_at, fields.created_at),
         last_accessed_at=_time(last_accessed_at, fields.last_accessed_at),
+        expires_at=_time(rest[0], fields.expires_at) if fields.expires_at else None,
     )
 
 
-def _text(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
+def _text(value: bytes | None) -> str | int | None:
+    if value is None:
         return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return decode_text(value) or decode_long(value)
 
 
 def _user(value: Any) -> str | None:

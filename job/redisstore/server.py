@@ -2,71 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-import redis
 from redis.exceptions import RedisError, ResponseError
 
 from job.clock import RunClock
 from job.errors import RedisUnavailableError
-from job.redisstore.connect import translate
+from job.redisstore.errors import translate
+from job.redisstore.link import Argument, Command, Link
+from job.redisstore.scripts import Script
 from job.retry import Retrier
 from policy.spec import Retry
 
 T = TypeVar("T")
 
-Command = tuple[str | bytes | int, ...]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RedisServer:
-    """The Redis of a run. Every command may be sent twice, when the answer to the first was lost.
+    """The Redis of a run: one server, or a cluster. Every command may be sent twice, when the first answer was lost.
+
+    All methods raise RedisUnavailableError if Redis cannot be reached or keeps failing, and ConfigurationError if it
+    refuses the login or a command.
 
     Args:
-        client: from :func:`job.redisstore.connect.connect`.
+        link: from :func:`job.redisstore.connect.connect`.
         retry: how often and after which pause a command is tried again.
         clock: of the run.
         log: of the run.
     """
 
-    def __init__(self, client: redis.Redis, retry: Retry, clock: RunClock, log: Any) -> None:
-        self._client = client
+    def __init__(self, link: Link, retry: Retry, clock: RunClock, log: Any) -> None:
+        self._link = link
         self._retrier = Retrier(retry, (RedisUnavailableError,), clock, log, "Redis")
 
-    def command(self, *command: str | bytes | int) -> Any:
-        """The reply to one command.
+    def times(self) -> list[datetime]:
+        """The time by the clock of each server that holds keys."""
+        replies = self._attempt(self._link.times)
+        return [_EPOCH + timedelta(seconds=int(seconds), microseconds=int(rest)) for seconds, rest in replies]
 
-        Raises:
-            RedisUnavailableError: Redis cannot be reached, or keeps failing.
-            ConfigurationError: Redis refuses the login or the command.
-        """
-        return self._attempt(lambda: self._client.execute_command(*command))  # type: ignore[no-untyped-call]
+    def infos(self, section: str) -> list[Mapping[str, Any]]:
+        """What each server that holds keys says of itself."""
+        return self._attempt(lambda: self._link.infos(section))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to several commands in one round trip; None to one that found a key of the wrong type.
-
-        Raises:
-            RedisUnavailableError, ConfigurationError: as :meth:`command`.
-        """
+        """The replies to several commands of one key each; None to one that found a key of the wrong type."""
         if not commands:
             return []
+        return self._attempt(lambda: [_checked(reply) for reply in self._link.pipeline(commands)])
 
-        def send() -> list[Any]:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                return [_checked(reply) for reply in pipeline.execute(raise_on_error=False)]
+    def unlink(self, keys: Sequence[bytes]) -> int:
+        """Deletes keys. Returns how many there were."""
+        return self._attempt(lambda: sum(_checked(reply) for reply in self._link.unlink(keys))) if keys else 0
 
-        return self._attempt(send)
+    def evaluate(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = ()) -> list[Any]:
+        """A script's replies, one for each key; the arguments are none, or as many for each key."""
+        return self._attempt(lambda: [_checked(reply) for reply in self._link.evaluate(script, keys, arguments)])
 
-    def script(self, text: str) -> Callable[[Sequence[bytes], Sequence[int]], Any]:
-        """A Lua script as a function of keys and arguments; it raises as :meth:`command`."""
-        registered = self._client.register_script(text)
-        return lambda keys, arguments: self._attempt(lambda: registered(keys, arguments))
+    def scan(self, pattern: bytes, count: int) -> Iterator[list[bytes]]:
+        """All keys that fit the pattern, a page at a time. A key that exists throughout is found, perhaps twice.
+
+        Not so where a replica takes over or slots move meanwhile: then a key may be missed until the next scan.
+        """
+        walk = self._link.walk(pattern, count)
+        while not walk.done:
+            yield self._attempt(walk.step)
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._client.close()
+        """Closes the connections."""
+        self._link.close()
 
     def _attempt(self, work: Callable[[], T]) -> T:
         def attempt() -> T:

@@ -1,0 +1,145 @@
+"""Access logs: lists with a session's accesses, the newest first. They are read to a bound, many in one round trip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from job.encoding import decode_time
+from job.redisstore.batches import batches
+from job.redisstore.keys import KeyNames
+from job.redisstore.server import RedisServer
+from job.rules.facts import Access, Place
+from policy.stores import TimeEncoding
+
+_GROUP = 500
+# Entries in one answer. The first look at a log takes few; only a log that has more is asked again.
+_FIRST_ENTRIES = 100
+_ENTRIES_AT_ONCE = 20_000
+_LONGEST_ENTRY = 64 * 1024
+
+# How applications name what an entry holds.
+_TIMES = ("time", "timestamp", "at", "ts")
+_ADDRESSES = ("ip", "ipAddress", "ip_address", "address", "remoteAddress")
+_CLIENTS = ("client", "userAgent", "user_agent", "device")
+_LOCATIONS = ("location", "place", "geo")
+_LATITUDES = ("lat", "latitude")
+_LONGITUDES = ("lon", "lng", "long", "longitude")
+# A number of seconds as large as this would lie in the year 5138: it is one of milliseconds.
+_MILLISECONDS_FROM = 1e11
+
+
+class AccessLogs:
+    """The access logs of a policy.
+
+    Its methods raise RedisUnavailableError and ConfigurationError as those of the session store do.
+
+    Args:
+        server: where they are.
+        names: how their keys are named; without a template there are none.
+    """
+
+    def __init__(self, server: RedisServer, names: KeyNames) -> None:
+        self._server = server
+        self._names = names
+
+    @property
+    def exist(self) -> bool:
+        """Whether the policy names such logs."""
+        return self._names.access_log is not None
+
+    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, list[Access]]]:
+        """The newest accesses of each session, the newest first; sessions without a log have none.
+
+        Args:
+            ids: of the sessions.
+            most: entries of one log.
+        """
+        for group in batches(ids, _GROUP):
+            keys = {i: key for i in group if (key := self._names.access_log_key(i)) is not None}
+            first = min(most, _FIRST_ENTRIES)
+            beginnings = self._entries(keys, 0, first)
+            longer = {i: keys[i] for i, found in beginnings.items() if len(found) == first < most}
+            for session_id in group:
+                if session_id not in longer:
+                    yield session_id, [read_entry(entry) for entry in beginnings.get(session_id, ())]
+            # Read anew from its beginning: meanwhile entries may have been added, and places have shifted.
+            for some in batches(longer.items(), max(1, _ENTRIES_AT_ONCE // most)):
+                for session_id, entries in self._entries(dict(some), 0, most).items():
+                    yield session_id, [read_entry(entry) for entry in entries]
+
+    def _entries(self, keys: Mapping[str, bytes], start: int, end: int) -> dict[str, Sequence[bytes]]:
+        replies = self._server.pipeline([("LRANGE", key, start, end - 1) for key in keys.values()])
+        # A key that is no list has no entries.
+        return {session_id: reply or () for session_id, reply in zip(keys, replies, strict=True)}
+
+
+def read_entry(entry: bytes | str) -> Access:
+    """What an entry says. Nothing in it can make a run fail: what cannot be read is not known."""
+    if len(entry) > _LONGEST_ENTRY:
+        return Access()
+    try:
+        fields = from_json(entry)  # several times as fast as the standard library's
+    except ValueError:
+        return Access()
+    if not isinstance(fields, dict):
+        return Access()
+    return Access(
+        at=_time(_first(fields, _TIMES)),
+        address=_text(_first(fields, _ADDRESSES)),
+        client=_text(_first(fields, _CLIENTS)),
+        place=_place(_first(fields, _LOCATIONS)) or _place(fields),
+    )
+
+
+def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
+    for name in names:  # no generator: this is asked of every entry there is
+        value = fields.get(name)
+        if value is not None:
+            return value
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _time(value: Any) -> datetime | None:
+    number = _number(value)
+    if number is not None:
+        seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
+    return decode_time(value, TimeEncoding.TIMESTAMP, UTC) if isinstance(value, str) else None
+
+
+def _place(value: Any) -> Place | None:
+    """A place written as an object, as ``[latitude, longitude]`` or as ``"latitude,longitude"``."""
+    if isinstance(value, dict):
+        pair: Sequence[Any] = (_first(value, _LATITUDES), _first(value, _LONGITUDES))
+    elif isinstance(value, str):
+        pair = value.split(",")
+    else:
+        pair = value if isinstance(value, list) else ()
+    if len(pair) != 2:  # noqa: PLR2004
+        return None
+    latitude, longitude = _number(pair[0]), _number(pair[1])
+    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:  # noqa: PLR2004
+        return None
+    return Place(latitude, longitude)
