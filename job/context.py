@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from job.clock import RunClock
+from job.logs import SessionLog
 from job.progress import Progress
 from job.safety import Budget
+from job.sessions import Sessions
 from job.tally import Tally
 from policy.manifest import SessionPolicy
 from policy.spec import SessionPolicySpec
 
 if TYPE_CHECKING:
-    from job.database.store import SessionDatabase
     from job.redisstore.store import RedisStore
 
 
@@ -24,24 +25,26 @@ class RunContext:
     Attributes:
         policy: the policy as it was when the run began.
         dry_run: look, but change nothing (the policy's, or asked for on the command line).
-        database: the database; holds the exclusive lock.
-        redis: Redis, where the policy has one.
+        database: the store whose word decides, the database or, without one, Redis; holds the exclusive lock.
+        redis: the Redis that follows the database; None where there is only one of them.
         clock: deadline and stop requests.
         tally: the run's counts, the only thing here that changes.
         progress: for people at a terminal.
         log: structured log of the run.
         budget: how many sessions the run may still delete.
+        audit: the logs of single sessions; None for none.
     """
 
     policy: SessionPolicy
     dry_run: bool
-    database: SessionDatabase
+    database: Sessions
     redis: RedisStore | None
     clock: RunClock
     tally: Tally
     progress: Progress
     log: Any
     budget: Budget = field(default_factory=Budget)
+    audit: SessionLog | None = None
 
     @property
     def spec(self) -> SessionPolicySpec:

@@ -8,21 +8,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from job.alerts.problems import Problem, problems, report_alerts, too_many_failed
 from job.clock import RunClock
 from job.context import RunContext
 from job.database.connect import translate
-from job.errors import LockHeldError, RunError, StopRequestedError
-from job.logs import safe_traceback
+from job.database.link import Link
+from job.database.queries import RuleQueries
+from job.errors import ConfigurationError, LockHeldError, RunError, StopRequestedError
+from job.logs import SessionLog, safe_traceback
 from job.progress import Progress, Silent
+from job.redisstore.access_log import AccessLogs
+from job.redisstore.opening import open_redis
+from job.redisstore.store import RedisStore
 from job.safety import Budget
+from job.sessions import Sessions
+from job.steps import abnormal, active, duplicates, settings, vitals
 from job.steps.assess import assess
 from job.steps.concurrency import enforce_limit
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.statistics import count_active, keep_statistics
-from job.steps.sync import synchronise
+from job.steps.sync import synchronise, tidy
 from job.tally import Tally
 from policy.manifest import SessionPolicy
+from policy.names import REDIS_URL_ENV
 from policy.report import Outcome, RunReport, printable
 
 
@@ -38,6 +47,9 @@ class Run:
         log: structured log.
         dry_run: look, but change nothing, whatever the policy says.
         progress: for people at a terminal.
+        audit: the logs of single sessions; None for none.
+        findings: what the steps have found that somebody should know.
+        problems: what is worth an alert, once the run has ended.
     """
 
     policy: SessionPolicy
@@ -48,6 +60,9 @@ class Run:
     dry_run: bool = False
     progress: Progress = field(default_factory=Silent)
     tally: Tally = field(default_factory=Tally)
+    audit: SessionLog | None = None
+    findings: list[Problem] = field(default_factory=list)
+    problems: tuple[Problem, ...] = ()
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def execute(self) -> tuple[RunReport, int]:
@@ -60,6 +75,8 @@ class Run:
             dryRun=dry_run,
         )
         report, exit_code = self._guarded(dry_run)
+        self.problems = problems(report, self.policy.spec.alerts.thresholds, self.findings)
+        report = report.model_copy(update={"alerts": report_alerts(self.problems)})
         self.log.info("run finished", **report.to_json_object())
         return report, exit_code
 
@@ -83,58 +100,108 @@ class Run:
             return self._report(Outcome.FAILED, failure.reason, str(failure), dry_run), failure.exit_code
 
     def _steps(self, dry_run: bool) -> RunReport:
-        spec = self.policy.spec
-        opened = initialise(spec, self.urls, self.clock, self.log)
+        if self.policy.spec.stores.database is None:
+            return self._steps_on_redis(dry_run)
+        opened = initialise(self.policy.spec, self.urls, self.clock, self.log, audit=self.audit)
         try:
-            context = RunContext(
-                policy=self.policy,
-                dry_run=dry_run,
-                database=opened.database,
-                redis=opened.redis,
-                clock=self.clock,
-                tally=self.tally,
-                progress=self.progress,
-                log=self.log,
-                budget=Budget(self.policy.spec.safety.max_deletions),
-            )
-            return self._work(context, opened)
+            return self._work(self._context(dry_run, opened.database, opened.redis), opened)
         finally:
             opened.link.close()
             if opened.redis:
                 opened.redis.close()
 
-    def _work(self, context: RunContext, opened: Opened) -> RunReport:
-        tally = self.tally
-        found = assess(context, opened.cutoffs, opened.max_sessions)
+    def _steps_on_redis(self, dry_run: bool) -> RunReport:
+        """The steps that Redis alone can do: it knows no statistics, and no rules but the timeouts and the limit."""
+        spec = self.policy.spec
+        if not self.urls.redis:
+            raise ConfigurationError(f"the policy has stores.redis, but {REDIS_URL_ENV} is not set")
+        opened = open_redis(spec, self.urls.redis, self.clock, self.log, self.audit)
         stopped: str | None = None
-        active_users = found.census.users
+        would_refuse = False
         try:
-            kept = delete_expired(context, found.census.expired, opened.cutoffs)
-            tally.active = found.census.active + kept
-            enforce_limit(context, opened.max_sessions)
-            active_users = count_active(context, kept)
-            if context.redis:
-                synchronise(context)
+            context = self._context(dry_run, opened.sessions, None)
+            try:
+                found = assess(context, spec.max_concurrent_sessions)
+                would_refuse = found.would_refuse
+                kept = delete_expired(context, found.census.expired)
+                context.tally.active = found.census.active + kept
+                enforce_limit(context, spec.max_concurrent_sessions)
+                count_active(context, kept)
+                tidy(context, opened.store)
+            except StopRequestedError as stop:
+                stopped = stop.reason
+            context.tally.redis.deleted = context.tally.deleted
+            return self._conclude(context, stopped, would_refuse)
+        finally:
+            opened.close()
+
+    def _context(self, dry_run: bool, sessions: Sessions, redis: RedisStore | None) -> RunContext:
+        return RunContext(
+            policy=self.policy,
+            dry_run=dry_run,
+            database=sessions,
+            redis=redis,
+            clock=self.clock,
+            tally=self.tally,
+            progress=self.progress,
+            log=self.log,
+            budget=Budget(self.policy.spec.safety.max_deletions),
+            audit=self.audit,
+        )
+
+    def _work(self, context: RunContext, opened: Opened) -> RunReport:
+        statistics = opened.link if opened.keeps_statistics else None
+        seen = _Seen()
+        stopped: str | None = None
+        try:
+            self._clean(context, opened, statistics, seen)
         except StopRequestedError as stop:
             stopped = stop.reason
         opened.link.conclude()
-        report = self._conclude(context, stopped, found.would_refuse)
-        if opened.keeps_statistics and not context.dry_run:  # a dry run changes nothing at all
-            keep_statistics(context, opened.link, self.run_id, active_users, report, self._started)
+        report = self._conclude(context, stopped, seen.would_refuse)
+        if statistics and not context.dry_run:  # a dry run changes nothing at all
+            keep_statistics(context, statistics, self.run_id, seen.active_users, seen.created, report, self._started)
         return report
 
+    def _clean(self, context: RunContext, opened: Opened, statistics: Link | None, seen: _Seen) -> None:
+        """The steps R2.2 to R2.9, in their order; what goes is counted first, and refused if it is too much."""
+        queries = RuleQueries(opened.database)
+        logs = AccessLogs(context.redis.server, context.redis.names) if context.redis else None
+
+        # Before the run's own look-ups count in Redis, and before anything is deleted.
+        vital = vitals.step(context, queries, statistics, self.run_id)
+        seen.created = vital.creation.sessions if vital.creation else None
+        self.findings += vital.problems
+        suspected = abnormal.assess(context, queries, logs)
+        self.findings += suspected.problems()
+        same = duplicates.assess(context, queries)
+        found = assess(context, opened.max_sessions, also_due=suspected.due + same)
+        seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
+
+        kept = delete_expired(context, found.census.expired)
+        context.tally.active = found.census.active + kept
+        active.step(context, queries, statistics)
+        # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
+        abnormal.step(context, queries, logs, suspected, context.budget)
+        duplicates.step(context, queries, same, context.budget)
+        enforce_limit(context, opened.max_sessions)
+        seen.active_users = count_active(context, kept)
+        if context.redis:
+            synchronise(context)
+        self.findings += settings.problems(settings.step(context, queries, opened.settings))
+
     def _conclude(self, context: RunContext, stopped: str | None, would_refuse: bool) -> RunReport:
-        tally = self.tally
+        tally, thresholds = self.tally, context.spec.alerts.thresholds
         what = _summary(tally, context.dry_run)
         if would_refuse:
             what += "; a run would refuse to delete so many, see safety.maxDeletePercent"
         if stopped:
             return self._report(Outcome.DEGRADED, stopped, f"{_STOPPED[stopped]}: {what}", context.dry_run)
-        if tally.failed:
+        if too_many_failed(tally.counts(), thresholds):
             return self._report(
                 Outcome.DEGRADED,
                 "DeletionsFailed",
-                f"some sessions could not be deleted: {what}",
+                f"more than {thresholds.failed_percent} % of the deletions failed: {what}",
                 context.dry_run,
             )
         if context.budget.exhausted:
@@ -161,6 +228,15 @@ class Run:
         )
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What later steps have to know of earlier ones."""
+
+    active_users: int = 0
+    created: int | None = None
+    would_refuse: bool = False
+
+
 _STOPPED = {
     "DeadlineReached": "the time limit was reached; the next run goes on",
     "Interrupted": "the run was told to stop; the next run goes on",
@@ -172,6 +248,8 @@ def _summary(tally: Tally, dry_run: bool) -> str:
         return f"dry run: {tally.expired:,} expired and {tally.over_limit:,} over the limit; nothing was changed"
     parts = [f"{tally.deleted:,} deleted ({tally.expired:,} expired, {tally.evicted:,} over the limit)"]
     further = (
+        (tally.duplicate, "duplicates found"),
+        (tally.abnormal, "abnormal found"),
         (tally.redis.orphaned, "orphaned Redis sessions"),
         (tally.failed, "failed"),
         (tally.remaining, "remaining"),

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
+
+from policy.spec import OnExceed
+
+
+class Cause(StrEnum):
+    """Why a session was ended."""
+
+    EXPIRED = "Expired"
+    EVICTED = "Evicted"
+    DESYNCED = "Desynced"
+    DUPLICATE = "Duplicate"
+    ABNORMAL = "Abnormal"
+    REVOKED = "Revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,26 @@ class Deletion:
     failed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many sessions there are.
+
+    Attributes:
+        total: all.
+        expired: those past their timeout.
+        users: users with a live session.
+    """
+
+    total: int
+    expired: int
+    users: int
+
+    @property
+    def active(self) -> int:
+        """Live sessions."""
+        return self.total - self.expired
+
+
 class DatabaseSessions(Protocol):
     """What the Redis synchronisation asks of the database."""
 
@@ -57,6 +91,31 @@ class DatabaseSessions(Protocol):
 
     def delete_live(self, sessions: Sequence[Session]) -> Deletion:
         """Deletes these in one transaction, but for any that was used since it was read."""
+
+
+class Sessions(DatabaseSessions, Protocol):
+    """What the steps ask of the store whose word on a session decides: the database or, without one, Redis."""
+
+    def census(self) -> Census:
+        """Counts all sessions."""
+
+    def ended_pages(self) -> Iterator[list[Session]]:
+        """Sessions past their absolute timeout or the application's own expiry, a batch at a time."""
+
+    def idle_pages(self) -> Iterator[tuple[datetime, list[Session]]]:
+        """Sessions past their idle timeout and nothing else, a batch at a time; with when they must have been used."""
+
+    def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:
+        """How many live sessions are over their user's limit."""
+
+    def over_limit_pages(self, limit: int, on_exceed: OnExceed, exempt: Collection[str]) -> Iterator[list[Session]]:
+        """The live sessions over their user's limit, a batch at a time: those that ``on_exceed`` says should go."""
+
+    def delete_expired(self, sessions: Sequence[Session]) -> Deletion:
+        """Deletes those of the sessions that are still past their timeout."""
+
+    def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
+        """Deletes those of the sessions that are still over their user's limit."""
 
 
 class RedisSessions(Protocol):

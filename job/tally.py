@@ -31,6 +31,8 @@ class Tally:
     expired: int = 0
     over_limit: int = 0
     evicted: int = 0
+    duplicate: int = 0
+    abnormal: int = 0
     deleted: int = 0
     failed: int = 0
     remaining: int = 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from job.context import RunContext
-from job.database.store import Census
 from job.errors import SafetyLimitError
-from job.lifetime import Cutoffs
 from job.safety import exceeds_share, share_refusal
+from job.sessions import Census
 from job.steps.expired import expired_batches
 from policy.spec import OnExceed
 
@@ -28,13 +27,13 @@ class Assessment:
     would_refuse: bool = False
 
 
-def assess(context: RunContext, cutoffs: Cutoffs, limit: int) -> Assessment:
+def assess(context: RunContext, limit: int, also_due: int = 0) -> Assessment:
     """Counts sessions, expired ones and those over the limit.
 
     Args:
         context: the run.
-        cutoffs: before when a session has expired.
         limit: sessions a user may have; 0 for any number.
+        also_due: live sessions that other steps are going to delete: they count in the share.
 
     Raises:
         SafetyLimitError: more would go than the policy allows.
@@ -44,13 +43,15 @@ def assess(context: RunContext, cutoffs: Cutoffs, limit: int) -> Assessment:
     over_limit = context.database.count_over_limit(limit, policy.exempt_users) if limit else 0
     tally.active, tally.expired, tally.over_limit = census.active, census.expired, over_limit
     evicting = 0 if policy.on_exceed is OnExceed.REPORT else over_limit
-    if context.redis and exceeds_share(tally.expired + evicting, census.total, safety):
+    if context.redis and exceeds_share(tally.expired + evicting + also_due, census.total, safety):
         # An application may note accesses in Redis only; then the database alone would call everybody idle.
-        kept = sum(batch.found - len(batch.due) for batch in expired_batches(context, cutoffs))
+        kept = sum(batch.found - len(batch.due) for batch in expired_batches(context))
         tally.expired -= kept
         tally.active += kept
-    tally.remaining = 0 if context.dry_run else tally.expired + evicting
-    refusal = share_refusal(tally.expired + evicting, census.total, safety)
+    tally.remaining = 0 if context.dry_run else tally.expired + evicting + also_due
+    # A session may be due to several steps, and yet goes only once.
+    going = min(tally.expired + evicting + also_due, census.total)
+    refusal = share_refusal(going, census.total, safety)
     if refusal and not context.dry_run:
         raise SafetyLimitError(refusal)
     if refusal:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from job.context import RunContext
-from job.lifetime import Cutoffs
 from job.sessions import Session
 
 
@@ -24,7 +23,7 @@ class Batch:
     due: list[Session]
 
 
-def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs) -> int:
+def delete_expired(context: RunContext, found: int) -> int:
     """Deletes what has expired.
 
     The database goes first, because its statement looks again at each row: a session used a moment ago keeps both its
@@ -33,7 +32,6 @@ def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs) -> int:
     Args:
         context: the run.
         found: sessions the database calls expired.
-        cutoffs: before when a session has expired.
 
     Returns:
         How many the database calls idle but Redis saw in use: they are live.
@@ -44,7 +42,7 @@ def delete_expired(context: RunContext, found: int, cutoffs: Cutoffs) -> int:
     tally = context.tally
     context.progress.start("Expired sessions", found)
     behind, unseen, kept = tally.remaining - (0 if context.dry_run else tally.expired), found, 0
-    for batch in expired_batches(context, cutoffs):
+    for batch in expired_batches(context):
         context.clock.checkpoint()
         unseen -= batch.found
         kept += batch.found - len(batch.due)
@@ -72,7 +70,7 @@ def _delete(context: RunContext, due: Sequence[Session]) -> int:
     return reached
 
 
-def expired_batches(context: RunContext, cutoffs: Cutoffs) -> Iterator[Batch]:
+def expired_batches(context: RunContext) -> Iterator[Batch]:
     """The expired sessions, a batch at a time.
 
     Only idleness can be disproved by Redis: a session past its absolute timeout or the application's own expiry has
@@ -80,8 +78,8 @@ def expired_batches(context: RunContext, cutoffs: Cutoffs) -> Iterator[Batch]:
     """
     for page in context.database.ended_pages():
         yield Batch(len(page), page)
-    for page in context.database.idle_pages():
-        yield Batch(len(page), _not_used_since(context, page, cutoffs.idle))
+    for cutoff, page in context.database.idle_pages():
+        yield Batch(len(page), _not_used_since(context, page, cutoff))
 
 
 def _not_used_since(context: RunContext, page: list[Session], cutoff: datetime) -> list[Session]:

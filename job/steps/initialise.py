@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import sqlalchemy as sa
-
 from job.clock import RunClock
 from job.database.connect import create_engine, parse_url
+from job.database.findings import Severity
 from job.database.history import HistoryTable
 from job.database.link import Link
-from job.database.lock import lock_for
-from job.database.preflight import check_table
-from job.database.schema import history, settings, statistics
+from job.database.narrowing import load_settings
+from job.database.preflight import Preflight, examine
+from job.database.schema import history, settings, statistics, usage
 from job.database.store import SessionDatabase, clock_offset
 from job.database.table import MappedTable
 from job.errors import ClockSkewError, ConfigurationError
-from job.lifetime import Cutoffs, cutoffs, narrowest
+from job.lifetime import Cutoffs, cutoffs
+from job.logs import SessionLog
 from job.redisstore.connect import connect as connect_redis
 from job.redisstore.store import RedisStore
 from job.retry import Retrier
-from policy.names import REDIS_URL_ENV
-from policy.presets import SessionTable, resolve_table
-from policy.profiles import Lifetime, resolve_lifetime
-from policy.spec import SessionPolicySpec
+from job.settings import Setting, narrow
+from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
+from policy.presets import resolve_table
+from policy.profiles import resolve_lifetime
+from policy.spec import OnExceed, SessionPolicySpec
 
 # SQLite takes 32,766 parameters in a statement, unless it was built otherwise.
 _LARGEST_BATCH = {"sqlite": 30_000}
@@ -35,7 +37,7 @@ _LARGEST_BATCH = {"sqlite": 30_000}
 class Urls:
     """Where the stores are. These hold passwords: they never go into a log, a report or a message."""
 
-    database: str
+    database: str | None
     redis: str | None = None
 
     def __repr__(self) -> str:
@@ -52,6 +54,7 @@ class Opened:
         redis: Redis, where the policy has one.
         cutoffs: before when a session has expired: the policy's timeouts, narrowed by the stored settings.
         max_sessions: likewise; 0 for any number.
+        settings: the stored settings, for their verification.
         keeps_statistics: whether the statistics tables are there and wanted.
     """
 
@@ -60,11 +63,20 @@ class Opened:
     redis: RedisStore | None
     cutoffs: Cutoffs
     max_sessions: int
+    settings: Sequence[Setting]
     keeps_statistics: bool
 
 
-def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -> Opened:
-    """Opens the stores of a run.
+def initialise(
+    spec: SessionPolicySpec,
+    urls: Urls,
+    clock: RunClock,
+    log: Any,
+    *,
+    exclusive: bool = True,
+    audit: SessionLog | None = None,
+) -> Opened:
+    """Opens the stores of a run or, without the exclusive lock, to look only.
 
     Raises:
         ConfigurationError: a URL, the table or a column is not what the policy says.
@@ -74,12 +86,18 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
     """
     if spec.stores.redis and not urls.redis:
         raise ConfigurationError(f"the policy has stores.redis, but {REDIS_URL_ENV} is not set")
+    store = spec.stores.database
+    if store is None or not urls.database:
+        raise ConfigurationError(f"the policy has stores.database, but {DATABASE_URL_ENV} is not set")
     url = parse_url(urls.database)
     engine = create_engine(url)
     link = Link(engine, spec.retries.database, clock, log)
     redis = None
     try:
-        table = link.inspect(lambda inspector: check_table(inspector, resolve_table(spec.stores.database)))
+        wanted = resolve_table(store)
+        preflight = link.inspect(lambda inspector: examine(inspector, wanted))
+        table = preflight.require()
+        _check_limit(spec, table)
         redis = (
             RedisStore(
                 connect_redis(urls.redis, spec.stores.redis),
@@ -94,10 +112,12 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
         offset = link.transaction(clock_offset)
         _check_clocks(offset, redis, spec.safety.clock_skew_seconds)
         keeps_statistics = spec.statistics.enabled and _has_tables(link, log)
-        lifetime, max_sessions = _apply_settings(spec, link)
-        link.lock(lock_for(engine.dialect, url.database, _full_name(table.table)))
+        stored = _load_settings(link)
+        narrowing = narrow(resolve_lifetime(spec), spec.max_concurrent_sessions, stored)
+        if exclusive:
+            link.lock(link.dialect.lock(url.database, table.table.schema, table.table.name))
         now = datetime.now(UTC) + offset
-        limits = cutoffs(now, lifetime, spec.safety.clock_skew_seconds)
+        limits = cutoffs(now, narrowing.lifetime, spec.safety.clock_skew_seconds)
         database = SessionDatabase(
             link=link,
             table=table,
@@ -106,6 +126,8 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
             history=HistoryTable(now) if keeps_statistics else None,
+            narrowing=narrowing,
+            audit=audit,
         )
     except BaseException:
         link.close()
@@ -113,17 +135,25 @@ def initialise(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -
             redis.close()
         raise
     _warn(spec, table, log)
-    return Opened(link, database, redis, limits, max_sessions, keeps_statistics)
+    _tell(preflight, log)
+    return Opened(link, database, redis, limits, narrowing.effective_limit, stored, keeps_statistics)
 
 
-def _full_name(table: SessionTable) -> str:
-    # By hand: SQLAlchemy would double a %, for drivers that format statements; this is a parameter.
-    return ".".join('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name) if part)
+def _check_limit(spec: SessionPolicySpec, table: MappedTable) -> None:
+    evicting = spec.concurrency.on_exceed
+    if not spec.max_concurrent_sessions or table.user_id is None or table.created_at:
+        return
+    if evicting in (OnExceed.EVICT_OLDEST, OnExceed.EVICT_NEWEST):
+        raise ConfigurationError(
+            f"concurrency.onExceed {evicting} needs to know when a session began, which this table does not tell: "
+            "choose EvictLeastRecentlyUsed or Report"
+        )
 
 
 def _check_clocks(database_offset: timedelta, redis: RedisStore | None, limit_seconds: int) -> None:
     ahead = {"the container": timedelta(0), "the database": database_offset}
     if redis:
+        redis.server_time()  # connects, perhaps after some attempts, which the clock must not be blamed for
         before = datetime.now(UTC)
         theirs = redis.server_time()
         ahead["Redis"] = theirs - (before + (datetime.now(UTC) - before) / 2)
@@ -137,7 +167,7 @@ def _check_clocks(database_offset: timedelta, redis: RedisStore | None, limit_se
 
 
 def _has_tables(link: Link, log: Any) -> bool:
-    missing = link.inspect(lambda i: [t.name for t in (statistics, history) if not i.has_table(t.name)])
+    missing = link.inspect(lambda i: [t.name for t in (statistics, history, usage) if not i.has_table(t.name)])
     if missing:
         log.warning(
             "statistics off",
@@ -147,19 +177,19 @@ def _has_tables(link: Link, log: Any) -> bool:
     return not missing
 
 
-def _apply_settings(spec: SessionPolicySpec, link: Link) -> tuple[Lifetime, int]:
-    """The policy's timeouts and limit, narrowed by the settings stored for everybody (TBL-068)."""
-    lifetime, limit = resolve_lifetime(spec), spec.max_concurrent_sessions
+def _load_settings(link: Link) -> list[Setting]:
+    """The settings that narrow the policy (TBL-068); none where there is no such table."""
     if not link.inspect(lambda inspector: inspector.has_table(settings.name)):
-        return lifetime, limit
-    query = sa.select(settings).where(settings.c.scope == "Global")
-    for row in link.transaction(lambda c: c.execute(query).mappings().all()):
-        lifetime = narrowest(lifetime, row["idle_timeout_seconds"], row["absolute_timeout_seconds"])
-        if row["max_sessions"]:
-            limit = min(limit, row["max_sessions"]) if limit else row["max_sessions"]
-    return lifetime, limit
+        return []
+    return link.transaction(load_settings)
 
 
 def _warn(spec: SessionPolicySpec, table: MappedTable, log: Any) -> None:
     if table.user_id is None and spec.max_concurrent_sessions:
         log.info("limit per user off", because="no column is mapped to userId")
+
+
+def _tell(preflight: Preflight, log: Any) -> None:
+    for finding in preflight.findings:
+        tell = log.warning if finding.severity is Severity.WARNING else log.info
+        tell("preflight", field=finding.field, found=finding.message, remedy=finding.remedy)

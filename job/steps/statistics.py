@@ -26,7 +26,13 @@ def count_active(context: RunContext, kept_by_redis: int) -> int:
 
 
 def keep_statistics(
-    context: RunContext, link: Link, run_id: str, active_users: int, report: RunReport, now: datetime
+    context: RunContext,
+    link: Link,
+    run_id: str,
+    active_users: int,
+    created: int | None,
+    report: RunReport,
+    now: datetime,
 ) -> None:
     """Writes the run's row of statistics and forgets what is older than the policy keeps.
 
@@ -40,6 +46,7 @@ def keep_statistics(
         "completed_at": report.completion_time,
         "outcome": report.outcome.value,
         "active_users": active_users,
+        "created": created,
         **report.sessions.model_dump(),
     }
     oldest = now - timedelta(days=context.spec.statistics.retention_days)

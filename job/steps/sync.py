@@ -1,4 +1,4 @@
-"""R2.8, R3.5: make Redis and the database agree. The database decides; Redis follows."""
+"""R2.8, R3.5: make Redis and the database agree. The database decides, where there is one; Redis follows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from job.redisstore.batches import batches
 from job.redisstore.second_look import SecondLook
 from job.redisstore.store import IndexEntry, RedisStore
 from job.safety import exceeds_share
-from job.sessions import Session
+from job.sessions import Cause, Session
 from policy.profiles import resolve_lifetime
 from policy.spec import OnMissingRedisSession
 
@@ -53,6 +53,33 @@ def synchronise(context: RunContext) -> None:
         indexEntriesRemoved=counts.index_entries_removed,
     )
     context.progress.finish(f"{counts.sessions:,} keys, {counts.orphaned:,} orphaned, {counts.missing:,} missing")
+
+
+def tidy(context: RunContext, redis: RedisStore) -> None:
+    """The same where no database stands behind Redis: then nothing is orphaned, and no row is missing.
+
+    Session keys without a TTL get one; index entries that point nowhere and access logs of nobody go.
+
+    Raises:
+        RedisUnavailableError: Redis cannot be reached.
+        LockLostError: the exclusive lock was lost.
+        StopRequestedError: the run has to stop.
+    """
+    tally = context.tally.redis
+    context.progress.start("Redis")
+    for page in redis.session_pages():
+        context.clock.checkpoint()
+        for ids in batches(page, _BATCH):
+            states = redis.inspect(ids)
+            tally.sessions += len(states.sessions)
+            _add_ttls(context, redis, sorted(states.without_ttl))
+        context.progress.advance(len(page))
+    _sync_indexes(context, redis)
+    _sync_access_logs(context, redis)
+    context.log.info(
+        "tidied", sessions=tally.sessions, ttlAdded=tally.ttl_added, indexEntriesRemoved=tally.index_entries_removed
+    )
+    context.progress.finish(f"{tally.sessions} keys, {tally.ttl_added} got a TTL")
 
 
 # --- session keys ----------------------------------------------------------------------------------------------------
@@ -145,7 +172,10 @@ def _remove_orphans(context: RunContext, redis: RedisStore, ids: Sequence[str]) 
     context.tally.redis.orphaned += len(ids)
     if context.dry_run:
         return
-    removed = redis.remove([Session(id=i) for i in ids])
+    orphans = [Session(id=i) for i in ids]
+    removed = redis.remove(orphans)
+    if context.audit:
+        context.audit.deleted(orphans, Cause.DESYNCED.value)
     context.tally.redis.deleted += removed.session_keys
     context.tally.redis.index_entries_removed += removed.index_entries
 
