@@ -19,7 +19,7 @@ COPY job job
 # Installs first, then leaves out what is not this image's: the demo with its servers, the other command. Byte code is
 # made here because the root file system is read-only later, and a start costs CPU.
 RUN mkdir controller \
- && python3 -m pip --python /opt/session-policy/bin/python install '.[job]' \
+ && python3 -m pip --python /opt/session-policy/bin/python install '.[job,mysql]' \
  && site=$(/opt/session-policy/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
  && rm -rf "$site/job/embedded" "$site/job/demo" /opt/session-policy/bin/session-policy-controller \
  && /opt/session-policy/bin/python -m compileall -q -j 0 "$site"

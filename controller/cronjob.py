@@ -10,10 +10,15 @@ from controller.quantity import Quantity, quantity_value
 from controller.settings import Settings
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import (
+    ALERT_OPERATIONS_URLS_ENV,
+    ALERT_SECURITY_URLS_ENV,
     API_VERSION,
     DATABASE_URL_ENV,
     JOB_UID_ENV,
     KIND,
+    LOG_DIRECTORY,
+    LOG_DIRECTORY_ENV,
+    LOG_HASH_KEY_ENV,
     POLICY_LABEL,
     REDIS_URL_ENV,
     SPEC_ENV,
@@ -46,6 +51,8 @@ _FIRST_BACKOFF_SECONDS: Final = 10
 _LONGEST_BACKOFF_SECONDS: Final = 600
 
 _USER_ID: Final = 65532
+
+_LOG_VOLUME: Final = "logs"
 
 # 15 % of a CPU and 200 MB are what a run is meant to need.
 _DEFAULT_REQUESTS: Final[Mapping[str, Quantity]] = {"cpu": "150m", "memory": "100Mi"}
@@ -147,6 +154,7 @@ def _pod_failure_policy() -> dict[str, Any]:
 
 def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
     job = policy.spec.job
+    claim = policy.spec.logs.volume_claim
     return {
         "restartPolicy": "Never",
         # The run's own deadline is earlier; this one is for a run that does not keep it.
@@ -164,6 +172,7 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
             "runAsGroup": _USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "volumes": [{"name": _LOG_VOLUME, "persistentVolumeClaim": {"claimName": claim}}] if claim else [],
         "containers": [
             {
                 "name": CONTAINER_NAME,
@@ -171,6 +180,7 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
                 "imagePullPolicy": settings.job_image_pull_policy,
                 "args": ["run"],
                 "env": _environment(policy),
+                "volumeMounts": [{"name": _LOG_VOLUME, "mountPath": LOG_DIRECTORY}] if claim else [],
                 "resources": _resources(job.resources),
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,
                 # The log could hold anything; only what the run writes on purpose is a report.
@@ -207,10 +217,18 @@ def _environment(policy: SessionPolicy) -> list[dict[str, Any]]:
                 }
             },
         },
-        _secret_variable(DATABASE_URL_ENV, stores.database.url_from),
     ]
-    if stores.redis is not None:
-        environment.append(_secret_variable(REDIS_URL_ENV, stores.redis.url_from))
+    alerts, logs = policy.spec.alerts, policy.spec.logs
+    secrets = {
+        DATABASE_URL_ENV: stores.database and stores.database.url_from,
+        REDIS_URL_ENV: stores.redis and stores.redis.url_from,
+        ALERT_OPERATIONS_URLS_ENV: alerts.operations and alerts.operations.urls_from,
+        ALERT_SECURITY_URLS_ENV: alerts.security and alerts.security.urls_from,
+        LOG_HASH_KEY_ENV: logs.hash_key_from,
+    }
+    environment += [_secret_variable(name, source) for name, source in secrets.items() if source]
+    if logs.volume_claim:
+        environment.append({"name": LOG_DIRECTORY_ENV, "value": LOG_DIRECTORY})
     return environment
 
 

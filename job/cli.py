@@ -9,19 +9,24 @@ import sys
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from job.clock import RunClock
+from job.commands import doctor, plan, report, sessions
+from job.commands.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
 from job.errors import ConfigurationError, RunError
-from job.logs import configure
+from job.identity import Identities
+from job.logfiles import LogFiles, retention_days
+from job.logs import RunLogs, open_logs
 from job.reporting import to_text, write_termination_message
-from policy.manifest import InvalidPolicyError, SessionPolicy, load_policy
-from policy.names import DATABASE_URL_ENV, JOB_UID_ENV, REDIS_URL_ENV, SPEC_ENV
+from policy.manifest import InvalidPolicyError, SessionPolicy
+from policy.names import DATABASE_URL_ENV, JOB_UID_ENV
 from policy.report import Outcome, RunReport, printable
 
-_BAD_CONFIGURATION = 2
+if TYPE_CHECKING:
+    from job.run import Run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,34 +35,17 @@ def main() -> None:
     """Keeps web sessions healthy, as a SessionPolicy says."""
 
 
-_file = click.option(
-    "-f",
-    "--file",
-    "path",
-    type=click.Path(),
-    help="The policy: the manifest that kubectl apply takes; - for standard input.",
-)
-_database_url = click.option(
-    "--database-url",
-    envvar=DATABASE_URL_ENV,
-    show_envvar=True,
-    help="Where the sessions are, e.g. postgresql://user:password@host/database.",
-)
-_redis_url = click.option(
-    "--redis-url", envvar=REDIS_URL_ENV, show_envvar=True, help="Redis, e.g. redis://:password@host:6379/0."
-)
-
-
 @main.command()
-@_file
-@_database_url
-@_redis_url
+@policy_file
+@database_url
+@redis_url
 @click.option("--dry-run", is_flag=True, help="Find and report everything, change nothing.")
 @click.option(
     "--output",
     type=click.Choice(["table", "json"]),
     help="A table for people (the default on a terminal), or the run report as JSON. Without it, JSON logs.",
 )
+@log_directory
 @click.pass_context
 def run(
     context: click.Context,
@@ -66,40 +54,51 @@ def run(
     redis_url: str | None,
     dry_run: bool,
     output: str | None,
+    log_directory: str | None,
 ) -> None:
     """Runs a policy once.
 
     Exit code: 0 done (also when degraded or skipped), 1 failed and a retry may help, 2 bad configuration.
     """
     output = output or ("table" if sys.stdout.isatty() else None)
-    log = configure(
+    logs = open_logs(
         sys.stderr if output else sys.stdout,
         logging.WARNING if output == "table" else logging.INFO,
         for_people=output == "table",
     )
     try:
-        policy = _policy(path)
-        if not database_url:
+        policy = read_policy(path)
+        if policy.spec.stores.database and not database_url:
             raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
     except (InvalidPolicyError, ConfigurationError) as error:
         problems = error.problems if isinstance(error, InvalidPolicyError) else [str(error)]
         if output != "table":  # there the report says it all
-            log.error("invalid configuration", problems=problems)
-        report = _rejected("; ".join(problems))
-        _finish(report, _BAD_CONFIGURATION, output, context)
-        return
-    report, exit_code = _execute(policy, database_url, redis_url, dry_run, output, log)
-    _finish(report, exit_code, output, context)
+            logs.log.error("invalid configuration", problems=problems)
+        _deliver(_rejected("; ".join(problems)), output)
+        context.exit(BAD_CONFIGURATION)
+    files = _log_files(policy, logs, Path(log_directory)) if log_directory else None
+    one = _prepare(policy, database_url, redis_url, dry_run, logs)
+    report, exit_code = _execute(one, output)
+    # What could hang, or take its time, comes after the report.
+    _deliver(report, output)
+    _alert(one, report, logs, Path(log_directory) if log_directory else None)
+    if files:
+        files.close()
+    context.exit(exit_code)
 
 
-def _execute(
-    policy: SessionPolicy,
-    database_url: str,
-    redis_url: str | None,
-    dry_run: bool,
-    output: str | None,
-    log: Any,
-) -> tuple[RunReport, int]:
+def _log_files(policy: SessionPolicy, logs: RunLogs, directory: Path) -> LogFiles:
+    """Has all logs written to files as well, and forgets those that are old enough."""
+    name = f"{policy.metadata.namespace}/{policy.metadata.name}"
+    files = LogFiles(directory, name, lambda why: logs.log.warning("log files off", because=why))
+    files.forget(retention_days(policy.spec.logs))
+    logs.sink.files = files
+    return files
+
+
+def _prepare(
+    policy: SessionPolicy, database_url: str | None, redis_url: str | None, dry_run: bool, logs: RunLogs
+) -> Run:
     # Imported here, so that other commands do not pay for database and Redis clients.
     from job.run import Run
     from job.steps.initialise import Urls
@@ -107,8 +106,18 @@ def _execute(
     clock = RunClock(policy.spec.job.timeout_seconds)
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: clock.request_stop())
-    run_id = os.environ.get(JOB_UID_ENV) or str(uuid.uuid4())
-    one = Run(policy, Urls(database_url, redis_url), run_id, clock, log, dry_run)
+    return Run(
+        policy,
+        Urls(database_url, redis_url),
+        os.environ.get(JOB_UID_ENV) or str(uuid.uuid4()),
+        clock,
+        logs.log,
+        dry_run,
+        audit=logs.sessions(Identities.from_environment(os.environ, logs.log)),
+    )
+
+
+def _execute(one: Run, output: str | None) -> tuple[RunReport, int]:
     if output != "table":
         return one.execute()
     from job.terminal import Terminal
@@ -118,7 +127,8 @@ def _execute(
         return one.execute()
 
 
-def _finish(report: RunReport, exit_code: int, output: str | None, context: click.Context) -> None:
+def _deliver(report: RunReport, output: str | None) -> None:
+    """Puts the report where the controller, a program or a person finds it."""
     write_termination_message(report)
     if output == "json":
         click.echo(to_text(report))
@@ -126,23 +136,25 @@ def _finish(report: RunReport, exit_code: int, output: str | None, context: clic
         from job.terminal import print_report
 
         print_report(report)
-    context.exit(exit_code)
 
 
-def _policy(path: str | None) -> SessionPolicy:
-    if path is None:
-        text = os.environ.get(SPEC_ENV)
-        if text is None:
-            raise ConfigurationError(f"no policy: give one with --file, or its manifest in {SPEC_ENV}")
-    elif path == "-":
-        text = sys.stdin.read()
-    else:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise ConfigurationError(f"the policy {path} cannot be read: {reason}") from None
-    return load_policy(text)
+def _alert(one: Run, report: RunReport, logs: RunLogs, directory: Path | None) -> None:
+    from job.alerts.channels import Channels
+    from job.alerts.message import Place
+    from job.alerts.stores import memory_stores
+    from job.alerts.tell import tell
+
+    metadata = one.policy.metadata
+    tell(
+        one.problems,
+        report,
+        one.policy.spec.alerts,
+        Channels.from_environment(os.environ),
+        Place(metadata.name, metadata.namespace),
+        memory_stores(one.policy, one.urls.database, one.urls.redis, directory),
+        logs.alerts,
+        datetime.now(UTC),
+    )
 
 
 def _rejected(message: str) -> RunReport:
@@ -158,8 +170,8 @@ def _rejected(message: str) -> RunReport:
 
 
 @main.command()
-@_file
-@_database_url
+@policy_file
+@database_url
 @click.pass_context
 def init(context: click.Context, path: str | None, database_url: str | None) -> None:
     """Creates the tables for statistics, history and settings, and the default session table.
@@ -176,7 +188,10 @@ def init(context: click.Context, path: str | None, database_url: str | None) -> 
     try:
         if not database_url:
             raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
-        table = resolve_table(_policy(path).spec.stores.database) if path else PRESETS[Preset.DEFAULT]
+        store = read_policy(path).spec.stores.database if path else None
+        if path and store is None:
+            raise ConfigurationError("the policy has no stores.database: there is nothing to create")
+        table = resolve_table(store) if store else PRESETS[Preset.DEFAULT]
         engine = create_engine(parse_url(database_url), create_file=True)
         try:
             with engine.begin() as connection:
@@ -187,7 +202,7 @@ def init(context: click.Context, path: str | None, database_url: str | None) -> 
             engine.dispose()
     except (InvalidPolicyError, RunError) as error:
         click.echo(f"error: {error}", err=True)
-        context.exit(error.exit_code if isinstance(error, RunError) else _BAD_CONFIGURATION)
+        context.exit(error.exit_code if isinstance(error, RunError) else BAD_CONFIGURATION)
     click.echo(f"created {', '.join(created)}" if created else "nothing to create: all tables exist")
 
 
@@ -214,9 +229,15 @@ def demo(context: click.Context, directory: str | None) -> None:
         from job.demo.show import show
     except ModuleNotFoundError:
         click.echo("error: the container image has no demo; install session-policy-operator[job,embedded]", err=True)
-        context.exit(_BAD_CONFIGURATION)
+        context.exit(BAD_CONFIGURATION)
 
     context.exit(show(Path(directory) if directory else None))
+
+
+main.add_command(sessions.sessions)
+main.add_command(report.report)
+main.add_command(plan.plan)
+main.add_command(doctor.doctor)
 
 
 if __name__ == "__main__":

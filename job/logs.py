@@ -1,45 +1,192 @@
-"""Logs: JSON lines for machines, and stack traces that cannot quote what must not be quoted."""
+"""Logs: JSON lines for machines, and stack traces that cannot quote what must not be quoted.
+
+Each line has a field ``log``: run, error, cleanup or alert. All go to standard output, and to files where there is a
+volume for them.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
 
 from job.errors import RunError
+from job.identity import Identities
+from job.logfiles import LogFiles, LogName
+from job.sessions import Session
+
+_NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_ERRORS = frozenset({"error", "critical", "exception"})
 
 
-def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:
-    """A logger that writes one line per event to the stream.
+class LogSink:
+    """Where finished lines go.
 
     Args:
         stream: standard output in a cluster; standard error where standard output carries the report.
-        level: the lowest level that is written, e.g. ``logging.INFO``.
+        level: the lowest level that the stream gets. Files get everything from INFO on.
+        for_people: the stream gets plain text, and no single sessions.
+    """
+
+    def __init__(self, stream: TextIO, level: int, *, for_people: bool) -> None:
+        self._stream = stream
+        self._level = level
+        self._for_people = for_people
+        self.files: LogFiles | None = None
+        """The volume, once the policy is known."""
+
+    def write(self, log: LogName, level: int, text: str) -> None:
+        """Writes lines of JSON, each with its line end, as one piece."""
+        if level >= self._level and not self._for_people:
+            self._stream.write(text)
+            self._stream.flush()
+        if self.files is not None:
+            self.files.write(log, text)
+
+    def msg(self, *, log: LogName, level: int, line: str, plain: str | None) -> None:
+        """Writes one event; structlog calls it."""
+        if plain is not None and level >= self._level:
+            self._stream.write(plain + "\n")
+            self._stream.flush()
+        self.write(log, level, line + "\n")
+
+    debug = info = warning = warn = error = critical = exception = fatal = msg
+
+
+@dataclass(frozen=True, slots=True)
+class RunLogs:
+    """The logs of a process.
+
+    Attributes:
+        log: the structured log; its events are of the run log or, from level error on, of the error log.
+        sink: where lines go.
+    """
+
+    log: Any
+    sink: LogSink
+
+    @property
+    def alerts(self) -> Any:
+        """The alert log, for what is not about a single session."""
+        return self.log.bind(log=LogName.ALERT.value)
+
+    def sessions(self, identities: Identities) -> SessionLog:
+        """The logs of single sessions."""
+        return SessionLog(self.sink, identities)
+
+
+def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:
+    """A logger that writes one line per event to the stream; see :func:`open_logs`."""
+    return open_logs(stream, level, for_people=for_people).log
+
+
+def open_logs(stream: TextIO, level: int, *, for_people: bool = False) -> RunLogs:
+    """Logs that write one line per event.
+
+    Args:
+        stream: standard output in a cluster; standard error where standard output carries the report.
+        level: the lowest level that is written to the stream, e.g. ``logging.INFO``.
         for_people: plain text instead of JSON.
     """
-    shape: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        if for_people
-        else [
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            _in_order,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ]
-    )
+    sink = LogSink(stream, level, for_people=for_people)
+    plain = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if for_people else None
     structlog.configure(
-        processors=[structlog.processors.add_log_level, *shape],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            _Render(plain),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(min(level, logging.INFO)),
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=True,
     )
-    return structlog.get_logger()
+    return RunLogs(structlog.get_logger(), sink)
 
 
-def _in_order(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """When, how grave and what come first, for whoever reads the lines without a tool."""
-    return {key: event.pop(key) for key in ("time", "level", "event") if key in event} | dict(event)
+class _Render:
+    """The last processor: an event as a line of JSON and, for people, as text."""
+
+    def __init__(self, plain: Any | None) -> None:
+        self._plain = plain
+        self._stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
+        self._json = structlog.processors.JSONRenderer(ensure_ascii=False)
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+        level = event["level"]
+        log = LogName(event.pop("log", LogName.ERROR if level in _ERRORS else LogName.RUN))
+        plain = self._plain(logger, method, dict(event)) if self._plain else None
+        document = _in_order(self._stamp(logger, method, {**event, "log": log.value}))
+        line = self._json(logger, method, document)
+        return (), {"log": log, "level": _NUMBERS.get(level, logging.ERROR), "line": str(line), "plain": plain}
+
+
+def _in_order(event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how grave, which log and what come first, for whoever reads the lines without a tool."""
+    return {key: event.pop(key) for key in ("time", "level", "log", "event") if key in event} | dict(event)
+
+
+class SessionLog:
+    """Single sessions, by the hashes of their ids: what was deleted, and what was abnormal.
+
+    A run may delete millions, so a batch is formatted by hand and written as one piece.
+
+    Args:
+        sink: where lines go.
+        identities: hash the ids.
+    """
+
+    def __init__(self, sink: LogSink, identities: Identities) -> None:
+        self._sink = sink
+        self._identities = identities
+
+    def deleted(self, sessions: Sequence[Session], cause: str) -> None:
+        """The cleanup log: these sessions are gone from the database, or from Redis.
+
+        Args:
+            sessions: a batch, after its transaction was committed.
+            cause: why, as in the history.
+        """
+        self._write(LogName.CLEANUP, logging.INFO, "session deleted", sessions, {"cause": cause})
+
+    def abnormal(self, sessions: Sequence[Session], rule: str, action: str) -> None:
+        """The alert log: a rule applies to these sessions.
+
+        Args:
+            sessions: a batch.
+            rule: type of the rule.
+            action: what happens to the sessions.
+        """
+        self._write(LogName.ALERT, logging.WARNING, "abnormal session", sessions, {"rule": rule, "action": action})
+
+    def _write(self, log: LogName, level: int, event: str, sessions: Sequence[Session], why: dict[str, str]) -> None:
+        if not sessions:
+            return
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        fields = {"time": now, "level": logging.getLevelName(level).lower(), "log": log.value, "event": event, **why}
+        # Hashes and times need no escapes.
+        head = json.dumps(fields, ensure_ascii=False)[:-1] + ', "session": "'
+        hashed = self._identities.session
+        lines = [
+            f'{head}{hashed(s.id)}"{self._user(s.user_id)}'
+            f"{_time('createdAt', s.created_at)}{_time('lastAccessedAt', s.last_accessed_at)}}}\n"
+            for s in sessions
+        ]
+        self._sink.write(log, level, "".join(lines))
+
+    def _user(self, user_id: Any) -> str:
+        return "" if user_id is None else f', "user": "{self._identities.user(user_id)}"'
+
+
+def _time(name: str, moment: datetime | None) -> str:
+    if moment is None:
+        return ""
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return f', "{name}": "{in_utc.isoformat(timespec="seconds")[:-6]}Z"'
 
 
 def safe_traceback(error: BaseException) -> list[str]:

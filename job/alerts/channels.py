@@ -1,0 +1,133 @@
+"""Sending by Apprise, within a time that nothing can stretch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from job.alerts.in_time import Done, in_time
+from job.alerts.message import Message
+from job.alerts.problems import Audience
+from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV
+
+_MOST_URLS = 20
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The Apprise URLs of each audience. They hold tokens and passwords: they go into no log and no message.
+
+    Attributes:
+        urls: by audience.
+    """
+
+    urls: Mapping[Audience, tuple[str, ...]]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Channels:
+        """With the URLs in the environment: one per line, or separated by blanks."""
+        names = {Audience.OPERATIONS: ALERT_OPERATIONS_URLS_ENV, Audience.SECURITY: ALERT_SECURITY_URLS_ENV}
+        found = {audience: tuple(environment.get(name, "").split())[:_MOST_URLS] for audience, name in names.items()}
+        return cls({audience: urls for audience, urls in found.items() if urls})
+
+    def audience(self, wanted: Audience) -> Audience:
+        """Who is told in place of an audience that has no channel: operations of what is security's."""
+        return wanted if wanted in self.urls else Audience.OPERATIONS
+
+    def __bool__(self) -> bool:
+        return bool(self.urls)
+
+    def __repr__(self) -> str:
+        return f"Channels({', '.join(sorted(self.urls))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a message on one channel.
+
+    Attributes:
+        audience: whom it was for.
+        channel: its place in the Secret, from 1, and the kind of service; nothing secret.
+        why: what was wrong; empty if the service took it.
+    """
+
+    audience: Audience
+    channel: str
+    why: str = ""
+
+    @property
+    def sent(self) -> bool:
+        """Whether the service took it."""
+        return not self.why
+
+
+def deliver(messages: Mapping[Audience, Message], channels: Channels, seconds: float) -> list[Delivery]:
+    """Sends each audience its message on all its channels at once.
+
+    Args:
+        messages: by audience.
+        channels: where to.
+        seconds: when to stop waiting, counted from now.
+    """
+    pending = [
+        (audience, f"{number} ({_kind(url)})", partial(_send, url, messages[audience]))
+        for audience, urls in channels.urls.items()
+        if audience in messages
+        for number, url in enumerate(urls, start=1)
+    ]
+    answers = in_time([send for _, _, send in pending], seconds)
+    return [
+        Delivery(audience, channel, why=_why(answer, seconds))
+        for (audience, channel, _), answer in zip(pending, answers, strict=True)
+    ]
+
+
+def _why(answer: Done[str] | Exception | None, seconds: float) -> str:
+    if answer is None:
+        return f"no answer within {seconds:.0f} seconds"
+    if isinstance(answer, Exception):  # a plugin may raise anything; its text may quote the URL
+        return f"the service's plugin failed ({type(answer).__name__})"
+    return answer.value
+
+
+def reached(deliveries: Sequence[Delivery]) -> frozenset[Audience]:
+    """The audiences whom at least one channel has told."""
+    return frozenset(delivery.audience for delivery in deliveries if delivery.sent)
+
+
+def _kind(url: str) -> str:
+    scheme = url.partition("://")[0]
+    # What is no URL may be a bare token.
+    return scheme if "://" in url and scheme.isalnum() else "not a URL"
+
+
+def problem_of(url: str) -> str:
+    """Why nothing can be sent to a URL, as far as that shows without sending; or nothing."""
+    return _NOT_KNOWN if _instantiate(url) is None else ""
+
+
+_NOT_KNOWN = "not a URL that Apprise knows; see its documentation of the service"
+
+
+def _instantiate(url: str) -> Any:
+    # Its import takes longer than a whole run without alerts.
+    from apprise import Apprise  # noqa: PLC0415
+
+    # Apprise's own log lines name hosts and quote answers.
+    logging.getLogger("apprise").disabled = True
+    return Apprise.instantiate(url)
+
+
+def _send(url: str, message: Message) -> str:
+    """Sends one message. Returns why it failed, or nothing."""
+    service = _instantiate(url)
+    if service is None:
+        return _NOT_KNOWN
+    from apprise import NotifyType  # noqa: PLC0415
+
+    kind = NotifyType.SUCCESS if message.resolved else NotifyType.WARNING
+    sent = service.notify(title=message.title, body=message.body, notify_type=kind)
+    return "" if sent else "the service did not take it"

@@ -1,0 +1,89 @@
+"""A problem in words: what, where, how many, since when, and where to read what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from job.alerts.decide import Notice
+from policy.report import printable
+
+RUNBOOKS = "https://sessionpolicy.dev/runbooks"
+"""Base of the links where a policy names no runbooks of its own."""
+
+_MOST_LISTED = 10
+_TITLE_LENGTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run was.
+
+    Attributes:
+        policy: name of the policy.
+        namespace: its namespace.
+        cluster: name of the cluster, where it is known.
+    """
+
+    policy: str
+    namespace: str
+    cluster: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.namespace}/{self.policy}"
+        return f"{where} in {self.cluster}" if self.cluster else where
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a channel is sent.
+
+    Attributes:
+        title: one line.
+        body: plain text.
+        resolved: whether it tells only of what is over.
+    """
+
+    title: str
+    body: str
+    resolved: bool
+
+
+def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None) -> Message:
+    """One message about all that an audience is told now.
+
+    Args:
+        told: what is wrong, and what no longer is; at least one.
+        place: where.
+        runbook_url: base of the links to the runbooks; the product's by default.
+    """
+    standing = [notice for notice in told if not notice.resolved]
+    subject = standing or list(told)
+    first = subject[0].problem.reason
+    more = f" and {len(subject) - 1} more" if len(subject) > 1 else ""
+    state = "" if standing else " resolved"
+    base = (runbook_url or RUNBOOKS).rstrip("/")
+    parts = [_paragraph(notice, base) for notice in [*standing, *(n for n in told if n.resolved)][:_MOST_LISTED]]
+    return Message(
+        title=printable(f"Session policy {place}: {first}{more}{state}", _TITLE_LENGTH),
+        body="\n\n".join([*parts, f"Policy: {place.policy}\nNamespace: {place.namespace}{_cluster(place)}"]),
+        resolved=not standing,
+    )
+
+
+def _paragraph(notice: Notice, base: str) -> str:
+    problem = notice.problem
+    head = f"{problem.reason} is over" if notice.resolved else f"{problem.reason}: {problem.message}"
+    lines = [printable(head), f"Since: {_text(notice.since)}"]
+    if not notice.resolved:
+        lines.append(f"What to do: {base}/{problem.reason}")
+    return "\n".join(lines)
+
+
+def _cluster(place: Place) -> str:
+    return f"\nCluster: {place.cluster}" if place.cluster else ""
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

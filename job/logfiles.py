@@ -1,0 +1,164 @@
+"""Logs on a volume: one file per log, policy and day, and their retention."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from policy.spec import Logs
+
+
+class LogName(StrEnum):
+    """The logs of a run."""
+
+    RUN = "run"
+    """Start, end, counts and warnings."""
+    ERROR = "error"
+    """What went wrong, with stack traces."""
+    CLEANUP = "cleanup"
+    """Each deleted session."""
+    ALERT = "alert"
+    """Abnormal sessions, and what was told to whom."""
+
+
+FOLDERS: Mapping[LogName, str] = {
+    LogName.RUN: "batch",
+    LogName.ERROR: "batch",
+    LogName.CLEANUP: "session",
+    LogName.ALERT: "alerts",
+}
+"""Where each log is, within the directory."""
+
+
+def retention_days(logs: Logs) -> dict[LogName, int]:
+    """How long a policy keeps each log, in days."""
+    return {
+        LogName.RUN: logs.run_retention_days,
+        LogName.ERROR: logs.error_retention_days,
+        LogName.CLEANUP: logs.cleanup_retention_days,
+        LogName.ALERT: logs.alert_retention_days,
+    }
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+class LogFiles:
+    """Appends lines to the files of one policy.
+
+    A volume that is full, read-only or gone never fails a run: it is told once, and nothing more is written to it.
+
+    Args:
+        directory: the volume.
+        policy: namespace and name; several policies may share a volume.
+        failed: called once, with what went wrong and the directory, when the volume cannot be used.
+        today: the day by UTC.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        policy: str,
+        failed: Callable[[str], None],
+        today: Callable[[], date] = _today,
+    ) -> None:
+        self._directory = directory
+        self._policy = policy.replace("/", ".")
+        self._failed = failed
+        self._today = today
+        self._open: dict[LogName, tuple[date, int]] = {}
+        self._usable = True
+
+    def path(self, log: LogName, day: date) -> Path:
+        """The file of a day."""
+        return self._directory / FOLDERS[log] / f"{log}-{day.isoformat()}.{self._policy}.jsonl"
+
+    def write(self, log: LogName, text: str) -> None:
+        """Appends whole lines; never raises."""
+        if not self._usable or not text:
+            return
+        try:
+            _append(self._descriptor(log), text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            self._give_up(error)
+
+    def forget(self, days: Mapping[LogName, int]) -> None:
+        """Deletes this policy's files that are older than so many days; never raises, and touches no other file."""
+        if not self._usable:
+            return
+        try:
+            for log, kept in days.items():
+                self._forget(log, self._today() - timedelta(days=kept))
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Closes the files; never raises."""
+        for _, descriptor in self._open.values():
+            try:
+                os.close(descriptor)
+            except OSError as error:  # some volumes tell only now that they are full
+                self._give_up(error)
+        self._open.clear()
+
+    def _forget(self, log: LogName, oldest: date) -> None:
+        folder = self._directory / FOLDERS[log]
+        if not folder.is_dir():
+            return
+        ours = re.compile(rf"{log}-(\d{{4}}-\d\d-\d\d)\.{re.escape(self._policy)}\.jsonl")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                match = ours.fullmatch(entry.name)
+                if match and _day(match[1]) < oldest and entry.is_file(follow_symlinks=False):
+                    Path(entry.path).unlink(missing_ok=True)
+
+    def _descriptor(self, log: LogName) -> int:
+        today = self._today()
+        day, descriptor = self._open.get(log, (None, -1))
+        if day == today:
+            return descriptor
+        if day is not None:
+            del self._open[log]
+            os.close(descriptor)
+        path = self.path(log, today)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Others may write to the volume: never follow a link to somewhere else.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o640)
+        self._open[log] = today, descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")  # writing to a pipe could wait for ever
+        _end_line(descriptor)
+        return descriptor
+
+    def _give_up(self, error: OSError) -> None:
+        if self._usable:
+            self._usable = False
+            self._failed(f"the log volume cannot be used ({error.strerror or type(error).__name__})")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return date.max  # no day of the calendar: not a file of ours
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _end_line(descriptor: int) -> None:
+    """Ends a line that a run which died, or a full volume, has left unfinished."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")
