@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from job.embedded import EmbeddedMariaDB, EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from job.embedded.mariadb import server_program as mariadb_program
 from job.embedded.postgres import bin_dir
 from job.embedded.redis import server_program
+from job.embedded.redis_cluster import EmbeddedRedisCluster
+from job.embedded.redis_sentinel import EmbeddedRedisSentinels
 from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable, find_programs
-from tests.support.databases import fresh_postgres_database
+from tests.support.databases import fresh_mariadb_database, fresh_postgres_database
 
 TESTS = Path(__file__).parent
 
@@ -40,7 +43,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             find_programs()
         if "postgres_server" in needed and "TEST_DATABASE_URL" not in os.environ:
             bin_dir()
+        if "mariadb_server" in needed and "TEST_MARIADB_URL" not in os.environ:
+            mariadb_program()
         if "redis_server" in needed and "TEST_REDIS_URL" not in os.environ:
+            server_program()
+        if {"redis_cluster", "redis_sentinels"} & set(needed):
             server_program()
     except (ControlPlaneUnavailable, EmbeddedServerUnavailable) as missing:
         pytest.skip(str(missing))
@@ -64,6 +71,23 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[str]:
+    """URL of a MariaDB or MySQL server we may create databases in."""
+    if given := os.environ.get("TEST_MARIADB_URL"):
+        yield given
+        return
+    with EmbeddedMariaDB() as server:
+        yield server.url
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: str) -> Iterator[str]:
+    """URL of an empty database that is this test's alone."""
+    with fresh_mariadb_database(mariadb_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """URL of a Redis server whose database the tests may empty."""
     if given := os.environ.get("TEST_REDIS_URL"):
@@ -81,6 +105,36 @@ def redis_url(redis_server: str) -> str:
     with redis.Redis.from_url(redis_server) as client:
         client.flushdb()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster() -> Iterator[EmbeddedRedisCluster]:
+    with EmbeddedRedisCluster(masters=3, replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(_redis_cluster: EmbeddedRedisCluster) -> EmbeddedRedisCluster:
+    """An empty cluster of three masters with a replica each, whole when a test begins; a test may kill any."""
+    _redis_cluster.heal()
+    with _redis_cluster.client() as client:
+        client.flushall(target_nodes=client.PRIMARIES)
+    return _redis_cluster
+
+
+@pytest.fixture(scope="session")
+def _redis_sentinels() -> Iterator[EmbeddedRedisSentinels]:
+    with EmbeddedRedisSentinels(password="server-secret", sentinel_password="sentinel-secret") as trio:
+        yield trio
+
+
+@pytest.fixture
+def redis_sentinels(_redis_sentinels: EmbeddedRedisSentinels) -> EmbeddedRedisSentinels:
+    """An empty master with a replica and three sentinels, whole when a test begins; a test may kill the master."""
+    _redis_sentinels.heal()
+    with _redis_sentinels.client() as client:
+        client.flushall()
+    return _redis_sentinels
 
 
 @pytest.fixture

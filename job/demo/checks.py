@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from job.demo.kinds import Kind, stays
+from job.demo.kinds import RULES, Kind, is_abnormal, stays
 from job.demo.snapshot import Snapshot
 from policy.report import Outcome, RunReport
 from policy.spec import SessionPolicySpec
@@ -55,11 +55,27 @@ def check_run(
             if traces == 0
             else f"Of the {len(ended):,} others {traces:,} rows, keys, index entries or access logs are left.",
         ),
+        *_check_findings(kinds, report, spec),
         Check(
             for_ever == 0,
             "Every session key in Redis has a TTL." if for_ever == 0 else f"{for_ever:,} session keys have no TTL.",
         ),
     ]
+
+
+def _check_findings(kinds: Mapping[str, Kind], report: RunReport, spec: SessionPolicySpec) -> Iterator[Check]:
+    """Whether the run has found what the rules are about, also where nothing was to be deleted."""
+    if any(rule.type not in RULES.values() for rule in spec.session_rules):
+        return  # an edited policy: the demo cannot tell
+    abnormal = sum(is_abnormal(kind, spec) for kind in kinds.values())
+    duplicates = sum(kind is Kind.DUPLICATE for kind in kinds.values())
+    found = report.sessions
+    right = (found.abnormal, found.duplicate) == (abnormal, duplicates)
+    there_were = "as many" if right else f"{abnormal:,} and {duplicates:,}"
+    yield Check(
+        right,
+        f"It found {found.abnormal:,} abnormal sessions and {found.duplicate:,} duplicates; there were {there_were}.",
+    )
 
 
 def check_second_run(before: Snapshot, after: Snapshot, report: RunReport) -> Check:

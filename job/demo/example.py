@@ -36,6 +36,6 @@ def redis_of(policy: SessionPolicy) -> RedisStore:
     stores = policy.spec.stores
     if stores.redis is None:
         raise ConfigurationError(f"{NAME}: the demo needs stores.redis; put it back")
-    if resolve_table(stores.database) != PRESETS[Preset.DEFAULT]:
+    if stores.database is None or resolve_table(stores.database) != PRESETS[Preset.DEFAULT]:
         raise ConfigurationError(f"{NAME}: the demo fills the default table only; take stores.database.table out")
     return stores.redis

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import redis
 import sqlalchemy as sa
 
-from job.database.schema import create_tables, history, session_table, statistics
+from job.database.schema import create_tables, metadata, session_table
 from job.demo.seed import Population, RedisSession
+from job.demo.snapshot import Row
 from job.redisstore.batches import batches
 from job.redisstore.keys import KeyNames
+from job.rules.facts import Access
 from policy.presets import PRESETS
 from policy.stores import Preset, RedisStore
 
 _PIPELINE = 2000
 # Nobody has asked for an orphan in a long time. A run that knows that need not wait to see whether it is one.
 _ORPHAN_IDLE_SECONDS = 3600
-_LOG_ENTRIES = 3
+_VALUES = attrgetter(*(field.name for field in fields(Row)))
 
 
 def fill(engine: sa.Engine, client: redis.Redis, layout: RedisStore, population: Population) -> None:
@@ -41,13 +45,13 @@ def fill(engine: sa.Engine, client: redis.Redis, layout: RedisStore, population:
 def _fill_database(connection: sa.Connection, population: Population) -> None:
     table = session_table(PRESETS[Preset.DEFAULT])
     create_tables(connection, PRESETS[Preset.DEFAULT])
-    for each in (table, statistics, history):
+    for each in (table, *metadata.sorted_tables):
         connection.execute(sa.delete(each))
     columns = ", ".join(column.name for column in table.columns)
     driver: Any = connection.connection.driver_connection
     with driver.cursor().copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
         for row in population.rows:
-            copy.write_row((row.session_id, row.user_id, row.created_at, row.last_accessed_at, row.expires_at))
+            copy.write_row(_VALUES(row))
 
 
 def _fill_redis(client: redis.Redis, layout: RedisStore, population: Population) -> None:
@@ -74,7 +78,7 @@ def _write(pipeline: Any, names: KeyNames, layout: RedisStore, session: RedisSes
         fields.created_at.name: int(session.created_at.timestamp()),
         fields.last_accessed_at.name: int(session.last_accessed_at.timestamp()),
         "client": session.client,
-        "ip": session.ip,
+        "ip": session.address,
     }
     key = names.session.key(session.session_id)
     if session.as_hash:
@@ -84,18 +88,19 @@ def _write(pipeline: Any, names: KeyNames, layout: RedisStore, session: RedisSes
     else:
         pipeline.set(key, json.dumps(content), ex=session.ttl_seconds)
     log = names.access_log_key(session.session_id)
-    if session.has_log and log is not None:
-        pipeline.rpush(log, *_accesses(session))
+    if session.log and log is not None:
+        pipeline.rpush(log, *map(_entry, session.log))
 
 
-def _accesses(session: RedisSession) -> list[str]:
-    """Entries of the access log, newest first."""
-    first, last = int(session.created_at.timestamp()), int(session.last_accessed_at.timestamp())
-    times = dict.fromkeys(last - step * (last - first) // _LOG_ENTRIES for step in range(_LOG_ENTRIES))
-    return [
-        json.dumps({"time": time, "ip": session.ip, "client": session.client, "location": session.location})
-        for time in times
-    ]
+def _entry(access: Access) -> str:
+    return json.dumps(
+        {
+            "time": int(access.at.timestamp()) if access.at else None,
+            "ip": access.address,
+            "client": access.client,
+            "location": {"lat": access.place.latitude, "lon": access.place.longitude} if access.place else None,
+        }
+    )
 
 
 def _leave_idle(client: redis.Redis, keys: list[bytes]) -> None:

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 
 from job.database.schema import session_table
 from job.demo.snapshot import Row, Snapshot
+from job.redisstore.access_log import read_entry
 from job.redisstore.batches import batches
 from job.redisstore.keys import KeyNames
 from job.redisstore.payload import from_hash, from_json, hash_fields
+from job.rules.facts import Access
 from policy.presets import PRESETS
 from policy.stores import Preset, RedisFields, RedisStore
 
@@ -55,7 +57,7 @@ class Inspector:
             ttls=self._ttls(session_ids),
             used=self._used(seem_idle),
             index=frozenset(self._index(indexes)),
-            logs=frozenset(logs),
+            logs=self._accesses(logs),
         )
 
     def _keys(self) -> tuple[list[str], list[str], dict[str, bytes]]:
@@ -90,6 +92,10 @@ class Inspector:
             if content.last_accessed_at:
                 used[session_id] = content.last_accessed_at
         return used
+
+    def _accesses(self, session_ids: list[str]) -> dict[str, tuple[Access, ...]]:
+        replies = self._ask(("LRANGE", self._names.access_log_key(i) or "", "0", "-1") for i in session_ids)
+        return {i: tuple(map(read_entry, reply)) for i, reply in zip(session_ids, replies, strict=True)}
 
     def _index(self, indexes: dict[str, bytes]) -> Iterator[tuple[str, str]]:
         replies = self._ask(("SMEMBERS", key) for key in indexes.values())

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 
+from job.alerts.problems import Audience, Problem
 from job.clock import RunClock
 from job.demo import tables
 from job.demo.checks import Check, check_run, check_second_run
@@ -24,6 +25,7 @@ from job.demo.example import NAME, example_policy, redis_of
 from job.demo.fill import fill
 from job.demo.inspection import Inspector
 from job.demo.kinds import Kind, classify
+from job.demo.page import write_page
 from job.demo.progress import Lines
 from job.demo.seed import populate
 from job.demo.servers import Servers, running
@@ -37,7 +39,8 @@ from job.terminal import Terminal, print_report
 from policy.manifest import SessionPolicy
 from policy.profiles import resolve_lifetime
 from policy.report import RunReport
-from policy.spec import OnExceed, SessionPolicySpec
+from policy.rules import RuleAction
+from policy.spec import DuplicateAction, OnExceed, SessionPolicySpec
 
 _COMMAND = "session-policy"
 _EVICTED = {
@@ -45,6 +48,11 @@ _EVICTED = {
     OnExceed.EVICT_OLDEST: "the oldest go",
     OnExceed.EVICT_NEWEST: "the newest go",
     OnExceed.REPORT: "more are reported",
+}
+_DONE = {
+    RuleAction.REPORT: "reported",
+    RuleAction.DELETE: "deleted",
+    RuleAction.LOGOUT_EVERYWHERE: "logged out everywhere",
 }
 
 
@@ -68,7 +76,9 @@ def play(directory: Path | None) -> bool:
         stage.done(f"{servers.versions} started", started)
         _stock(servers, kept, stage)
         right = stage.perform(servers)
-    stage.epilogue(directory)
+        # A run that failed may have left no statistics to report.
+        page = write_page(servers.urls.database or "", policy, kept.path if kept else None) if right else None
+    stage.epilogue(directory, page)
     return right
 
 
@@ -113,9 +123,10 @@ class _Stage:
         self.show(tables.contents(before, kinds, spec))
 
         self.heading("The run", f"what looks orphaned is looked at again after {spec.sync.grace_seconds} s")
-        report = self._run(servers)
+        report, problems = self._run(servers)
         self.console.print()
         print_report(report, self.console)
+        self._alerts(problems)
 
         after = inspector.snapshot(idle)
         self.heading("After", "and the difference")
@@ -123,7 +134,7 @@ class _Stage:
 
         self._tell(before, kinds, after)
 
-        second = self._run(servers, quiet=True)
+        second, _ = self._run(servers, quiet=True)
         checks = check_run(before, kinds, after, report, spec)
         checks.append(check_second_run(after, inspector.snapshot(idle), second))
         self.heading("Did it go right?", "by what is in the stores")
@@ -131,13 +142,13 @@ class _Stage:
             self._verdict(check)
         return all(check.holds for check in checks)
 
-    def _run(self, servers: Servers, *, quiet: bool = False) -> RunReport:
+    def _run(self, servers: Servers, *, quiet: bool = False) -> tuple[RunReport, Sequence[Problem]]:
         log = configure(sys.stderr, logging.WARNING, for_people=True)
         clock = RunClock(self.policy.spec.job.timeout_seconds)
         run = Run(self.policy, servers.urls, str(uuid.uuid4()), clock, log)
         with self._progress(quiet) as run.progress:
             report, _ = run.execute()
-        return report
+        return report, run.problems
 
     @contextmanager
     def _progress(self, quiet: bool) -> Iterator[Progress]:
@@ -149,16 +160,28 @@ class _Stage:
         else:
             yield Lines(self.console)
 
+    def _alerts(self, problems: Sequence[Problem]) -> None:
+        """What somebody would have been told: the example names nobody to tell."""
+        self.console.print()
+        for audience in Audience:
+            found = sorted((p for p in problems if p.audience is audience), key=lambda p: (-p.count, p.reason))
+            if found:
+                reasons = ", ".join(f"{problem.reason} ({problem.count:,})" for problem in found)
+                self.say(f"An alert to {audience} would tell of {reasons}.")
+
     def _tell(self, before: Snapshot, kinds: Mapping[str, Kind], after: Snapshot) -> None:
         teller = Storyteller(before, kinds, after, self.policy.spec)
-        self.heading("What happened to whom, and why", "a few of each kind")
+        self.heading("What happened to whom, and why", "one of each kind")
         self.show(tables.fates(teller.stories()))
         if sentence := teller.over_limit():
             self.console.print()
             self.say(sentence)
 
-    def epilogue(self, directory: Path | None) -> None:
-        """What to try next."""
+    def epilogue(self, directory: Path | None, page: Path | None) -> None:
+        """What to look at and to try next."""
+        if page:
+            self.heading("The report", "statistics of both runs, to be opened in a browser")
+            self.console.print(f"    {page}", style="cyan", markup=False, soft_wrap=True)
         self.heading("What next")
         # Not on PATH: as it was called, e.g. out of a virtual environment.
         called = sys.argv[0] if Path(sys.argv[0]).name == _COMMAND else _COMMAND
@@ -218,4 +241,9 @@ def _in_words(spec: SessionPolicySpec) -> Iterator[str]:
     yield f"A session ends {spoken(timedelta(seconds=lifetime.idle))} after its last use{absolute}."
     if limit := spec.max_concurrent_sessions:
         yield f"A user may have {limit} at a time; of more, {_EVICTED[spec.concurrency.on_exceed]}."
+    if spec.duplicates.action is DuplicateAction.KEEP_NEWEST:
+        yield "Of a user's sessions on one client, the newest stays."
+    types = {each: [rule.type for rule in spec.session_rules if rule.action is each] for each in reversed(_DONE)}
+    if rules := ", ".join(f"{' and '.join(found)} {_DONE[each]}" for each, found in types.items() if found):
+        yield f"By rule: {rules}."
     yield f"If more than {spec.safety.max_delete_percent} % of all sessions would go, none does."

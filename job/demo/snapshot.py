@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+
+from job.rules.facts import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,9 @@ class Row:
     created_at: datetime
     last_accessed_at: datetime
     expires_at: datetime | None
+    client: str
+    address: str
+    revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class Snapshot:
         ttls: session keys in Redis by session id, with their TTL in seconds; None if they have none.
         used: when Redis says that a session was last used, for those that look idle in the table.
         index: entries of user indexes, as user and session id.
-        logs: ids of sessions with an access log.
+        logs: access logs, the newest entry first, by session id.
     """
 
     taken_at: datetime
@@ -35,7 +41,7 @@ class Snapshot:
     ttls: dict[str, float | None]
     used: dict[str, datetime]
     index: frozenset[tuple[str, str]]
-    logs: frozenset[str]
+    logs: Mapping[str, tuple[Access, ...]]
 
     @property
     def stale_entries(self) -> set[tuple[str, str]]:
@@ -53,7 +59,7 @@ class Snapshot:
             len(session_ids & self.rows.keys())
             + len(session_ids & self.ttls.keys())
             + sum(session_id in session_ids for _, session_id in self.index)
-            + len(session_ids & self.logs)
+            + len(session_ids & self.logs.keys())
         )
 
     def holds_the_same_as(self, other: Snapshot) -> bool:

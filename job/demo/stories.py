@@ -7,12 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from job.demo.kinds import Kind, live_by_user
+from job.demo.kinds import Kind, action, journey, live_by_user, replaced_by
 from job.demo.snapshot import Row, Snapshot
 from job.demo.span import spoken, spoken_exactly
+from policy.rules import RuleAction
 from policy.spec import SessionPolicySpec
 
 _ID_SHOWN = 6
+_BITS_OF_DIGIT = 4  # the demo's ids are written in hexadecimal digits
+_REMARKS = {
+    Kind.NO_TTL: ", but its key has no TTL",
+    Kind.NOT_IN_REDIS: ", but has no key in Redis",
+    Kind.NEW_ADDRESS: ", from a new IP address",
+    Kind.LOGGED_OUT: ", by the same user",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +57,29 @@ class Storyteller:
         self._owners = {session_id: user for user, session_id in before.index}
         self._owners.update({i: row.user_id for i, row in before.rows.items()})
         self._over = live_by_user(before, spec)
+        self._replaced = replaced_by(before, spec)
         self._ranks = {
             row.session_id: (rank, len(rows)) for rows in self._over.values() for rank, row in enumerate(rows, 1)
         }
 
     def stories(self) -> Iterator[Story]:
-        """Two sessions of each kind: of a user with a name, where there is one, and no user twice, if that can be."""
+        """A session of each kind: of a user with a name, where there is one, and no user twice, if that can be.
+
+        But of a user who is logged out everywhere, it is both the session that was the cause and another one.
+        """
         of_kind: defaultdict[Kind, list[str]] = defaultdict(list)
         for session_id, kind in self._kinds.items():
             of_kind[kind].append(session_id)
         told: set[str] = set()
         for kind in Kind:
-            for takes_names in (True, False):
-                fresh = (i for i in of_kind[kind] if self._user(i) not in told)
-                order = sorted(fresh, key=lambda i: (self._user(i).isalpha() is not takes_names, self._user(i), i))
-                for session_id in order[:1]:
-                    told.add(self._user(session_id))
-                    yield self._story(session_id, kind)
+            wanted = kind is Kind.LOGGED_OUT
+            order = sorted(
+                of_kind[kind],
+                key=lambda i: ((self._user(i) in told) is not wanted, not self._user(i).isalpha(), self._user(i), i),
+            )
+            for session_id in order[:1]:
+                told.add(self._user(session_id))
+                yield self._story(session_id, kind)
 
     def over_limit(self) -> str | None:
         """All live sessions of one user over the limit, in a sentence; None if nobody was."""
@@ -84,6 +98,8 @@ class Storyteller:
 
     def _story(self, session_id: str, kind: Kind) -> Story:
         fate, is_there = self._fate(session_id)
+        if is_there and action(kind, self._spec) is RuleAction.REPORT:
+            fate += ", reported"
         return Story(
             self._user(session_id), session_id[:_ID_SHOWN] + "…", self._found(session_id, kind), fate, is_there
         )
@@ -99,12 +115,17 @@ class Storyteller:
         if row is None:
             return "in Redis, but no row in PostgreSQL"
         used = spoken(self._since(row.last_accessed_at))
-        found = f"used {used} ago"
+        found = f"used {used} ago{_REMARKS.get(kind, '')}"
         match kind:
-            case Kind.NO_TTL:
-                found += ", but its key has no TTL"
-            case Kind.NOT_IN_REDIS:
-                found += ", but has no key in Redis"
+            case Kind.WEAK_ID:
+                found += f"; its id has {len(session_id) * _BITS_OF_DIGIT} bits"
+            case Kind.DUPLICATE:
+                newer = spoken(self._since(self._replaced[session_id].created_at))
+                found = f"{spoken(self._since(row.created_at))} old; newer on its client: {newer}"
+            case Kind.REVOKED if row.revoked_at:
+                found = f"revoked {spoken(self._since(row.revoked_at))} ago"
+            case Kind.TRAVELLED if way := journey(self._before.logs.get(session_id, ())):
+                found = f"used {way[0]:,.0f} km apart within {spoken(way[1])}"
             case Kind.USED_SINCE:
                 redis = spoken(self._since(self._before.used[session_id]))
                 found = f"used {redis} ago (PostgreSQL: {used} ago)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -40,15 +40,17 @@ def contents(
             table.add_column("", justify="right", min_width=7, style="dim")
     if not earlier:
         table.add_column("")
-    was = _numbers(*earlier) if earlier else {}
-    for name, numbers in _numbers(stores, kinds).items():
+    # Afterwards, all that had to go are one line: what each kind was is told before.
+    apart = [kind for kind in Kind if earlier is None or stays(kind, spec)]
+    was = _numbers(*earlier, apart) if earlier else {}
+    for name, numbers in _numbers(stores, kinds, apart).items():
         cells: list[RenderableType] = []
         for number, old in zip(numbers, was.get(name, (None, None)), strict=True):
             cells.append("" if number is None else f"{number:,}" if number else "\N{EN DASH}")
             if earlier:
                 cells.append(_change(number, old))
         kind = _BY_NAME.get(name)
-        colour = "" if kind is None else _STAYS if stays(kind, spec) else _GOES
+        colour = (_GOES if name == _GONE else "") if kind is None else _STAYS if stays(kind, spec) else _GOES
         if not earlier:
             cells.append("" if kind is None else Text("stays" if stays(kind, spec) else "goes", style=colour))
         table.add_row(Text(name, style="bold" if name == _ALL else colour), *cells)
@@ -67,6 +69,7 @@ def fates(stories: Iterable[Story]) -> RenderableType:
 
 
 _ALL = "all sessions"
+_GONE = "all that had to go"
 _BY_NAME = {kind.value: kind for kind in Kind}
 
 
@@ -74,11 +77,14 @@ def _table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
 
 
-def _numbers(stores: Snapshot, kinds: Mapping[str, Kind]) -> _Numbers:
+def _numbers(stores: Snapshot, kinds: Mapping[str, Kind], apart: Sequence[Kind]) -> _Numbers:
+    """Sessions by kind, those that are not told apart in one number, and what else is in the stores."""
     rows = Counter(kinds[i] for i in stores.rows)
     keys = Counter(kinds[i] for i in stores.ttls)
+    others = [kind for kind in Kind if kind not in apart]
     return {
-        **{kind.value: (rows[kind], keys[kind]) for kind in Kind},
+        **{kind.value: (rows[kind], keys[kind]) for kind in apart},
+        **({_GONE: (sum(rows[k] for k in others), sum(keys[k] for k in others))} if others else {}),
         _ALL: (rows.total(), keys.total()),
         "access logs": (None, len(stores.logs)),
         "user index entries": (None, len(stores.index)),

@@ -15,14 +15,14 @@ from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavaila
 from tests.support.session_stores import SessionStores
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """URL of an empty database: every test that asks for it runs once with each kind."""
     if request.param == "sqlite":
         url: str = request.getfixturevalue("sqlite_url")
         return url
     try:
-        url = request.getfixturevalue("postgres_url")
+        url = request.getfixturevalue("mariadb_url" if request.param == "mariadb" else "postgres_url")
     except EmbeddedServerUnavailable as missing:
         pytest.skip(str(missing))
     return url
@@ -30,7 +30,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[SessionStores]:
-    """The default tables, without Redis; on PostgreSQL and on SQLite."""
+    """The default tables, without Redis; in each kind of database."""
     made = SessionStores(database_url)
     yield made
     made.close()
@@ -38,7 +38,7 @@ def database(database_url: str) -> Iterator[SessionStores]:
 
 @pytest.fixture
 def stores(database_url: str, redis_url: str) -> Iterator[SessionStores]:
-    """The default tables and an empty Redis; on PostgreSQL and on SQLite."""
+    """The default tables and an empty Redis; in each kind of database."""
     made = SessionStores(database_url, redis_url)
     yield made
     made.close()

@@ -131,9 +131,13 @@ def test_r2_2_each_batch_is_a_transaction_of_its_own(
 
 
 def refer_to(database: SessionStores, session_id: str) -> None:
+    """A row that is part of a session, and another one that is part of that: so far a run does not go."""
     database.sql(
-        "CREATE TABLE orders (id int PRIMARY KEY, session_id varchar(128) REFERENCES sessions)",
-        f"INSERT INTO orders VALUES (1, '{session_id}')",
+        "CREATE TABLE carts (id int PRIMARY KEY, session_id varchar(128) NOT NULL,"
+        " FOREIGN KEY (session_id) REFERENCES sessions (session_id))",
+        "CREATE TABLE items (cart_id int NOT NULL, FOREIGN KEY (cart_id) REFERENCES carts (id))",
+        f"INSERT INTO carts VALUES (1, '{session_id}')",
+        "INSERT INTO items VALUES (1)",
     )
 
 
@@ -143,8 +147,10 @@ def test_r2_2_a_row_that_cannot_be_deleted_does_not_stop_the_rest(database: Sess
     result = run(policy(cleanupBatchSize=10), database.database_url)
     assert database.ids() == {"s07"}
     report = result.report
-    assert (report.outcome, report.reason, result.exit_code) == (Outcome.DEGRADED, "DeletionsFailed", 0)
+    # One of 25 is less than the 5 % from which on a run is Degraded.
+    assert (report.outcome, report.reason, result.exit_code) == (Outcome.SUCCEEDED, "Completed", 0)
     assert (report.sessions.deleted, report.sessions.failed, report.sessions.remaining) == (24, 1, 0)
+    assert "1 failed" in report.message
     assert database.history() == {("u", "Expired"): (24, 0)}
 
 
@@ -172,7 +178,8 @@ def test_a_trigger_that_refuses_a_row_does_not_stop_the_rest(postgres: SessionSt
 def test_what_hangs_on_a_session_goes_with_it_where_the_application_says_so(database: SessionStores) -> None:
     database.add("s", used=HOUR)
     database.sql(
-        "CREATE TABLE carts (session_id varchar(128) REFERENCES sessions ON DELETE CASCADE)",
+        "CREATE TABLE carts (session_id varchar(128),"
+        " FOREIGN KEY (session_id) REFERENCES sessions (session_id) ON DELETE CASCADE)",
         "INSERT INTO carts VALUES ('s')",
     )
     run(policy(), database.database_url)

@@ -70,8 +70,12 @@ def test_a_dry_run(stores: SessionStores) -> None:
 def test_a_foreign_key_whose_violation_quotes_the_row(database: SessionStores) -> None:
     fill(database)
     database.sql(
-        "CREATE TABLE orders (session_id varchar(128) REFERENCES sessions)",
+        "CREATE TABLE orders (session_id varchar(128) NOT NULL PRIMARY KEY,"
+        " FOREIGN KEY (session_id) REFERENCES sessions (session_id))",
+        # The order would go with its session, but for what refers to it in turn: so far a run does not go.
+        "CREATE TABLE items (order_id varchar(128) NOT NULL, FOREIGN KEY (order_id) REFERENCES orders (session_id))",
         f"INSERT INTO orders VALUES ('{SESSION}-expired1')",
+        f"INSERT INTO items VALUES ('{SESSION}-expired1')",
     )
     result = run(policy(), database.database_url)
     assert result.report.sessions.failed == 1

@@ -99,7 +99,8 @@ def test_sqlite_orders_moments_and_not_their_spelling(sqlite_url: str) -> None:
     stores.add("x", used=1)
     stores.sql(
         "UPDATE sessions SET last_accessed_at = strftime('%Y-%m-%dT%H:%M:%SZ', 'now')",  # the newest, but T sorts high
-        "INSERT INTO sessions SELECT 'older', user_id, created_at, strftime('%Y-%m-%dT%H:%M:%S', 'now', '+9 hours',"
+        "INSERT INTO sessions (session_id, user_id, created_at, last_accessed_at, expires_at)"
+        " SELECT 'older', user_id, created_at, strftime('%Y-%m-%dT%H:%M:%S', 'now', '+9 hours',"
         " '-10 minutes') || '+09:00', NULL FROM sessions",
     )
     run(policy(maxConcurrentSessions=1), stores.database_url)

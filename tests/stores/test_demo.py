@@ -32,6 +32,8 @@ from job.embedded.postgres import bin_dir
 from job.embedded.redis import server_program
 from policy.profiles import resolve_lifetime
 from policy.report import Outcome, RedisCounts, RunReport, SessionCounts
+from policy.rules import RuleAction, RuleType, SessionRule
+from policy.spec import Duplicates
 
 ROOT = Path(__file__).parents[2]
 SPEC = example_policy().spec
@@ -49,7 +51,7 @@ def as_stored(population: Population, now: datetime) -> Snapshot:
         ttls={i: key.ttl_seconds for i, key in keys.items()},
         used={r.session_id: keys[r.session_id].last_accessed_at for r in population.rows if r.session_id in keys},
         index=frozenset(population.index),
-        logs=frozenset(key.session_id for key in population.keys if key.has_log),
+        logs={key.session_id: key.log for key in population.keys if key.log},
     )
 
 
@@ -60,7 +62,7 @@ def without(stores: Snapshot, ids: set[str]) -> Snapshot:
         rows={i: row for i, row in stores.rows.items() if i not in ids},
         ttls={i: ttl or 3600.0 for i, ttl in stores.ttls.items() if i not in ids},
         index=frozenset(e for e in stores.index if e[1] not in ids and e not in stale),
-        logs=frozenset(stores.logs - ids),
+        logs={i: log for i, log in stores.logs.items() if i not in ids},
     )
 
 
@@ -101,6 +103,22 @@ def test_no_kind_changes_while_the_demo_lasts() -> None:
     assert classify(later, SPEC) == classify(stores, SPEC)
 
 
+def test_what_goes_follows_the_rules_of_an_edited_policy() -> None:
+    logs_out = SessionRule(type=RuleType.REVOKED, action=RuleAction.LOGOUT_EVERYWHERE)
+    spec = SPEC.model_copy(update={"rules_": [logs_out]})
+    stores = as_stored(populate(NOW), NOW)
+    kinds = classify(stores, spec)
+    revoked = {row.user_id for row in stores.rows.values() if row.revoked_at}
+    assert not [i for i, row in stores.rows.items() if row.user_id in revoked and stays(kinds[i], spec)]
+    assert [row for i, row in stores.rows.items() if row.user_id in revoked and kinds[i] is Kind.LOGGED_OUT]
+    # Without a rule about them, these are sessions like others.
+    assert stays(Kind.TRAVELLED, spec)
+    assert stays(Kind.WEAK_ID, SPEC)
+    deletes = SessionRule(type=RuleType.WEAK_ID, action=RuleAction.DELETE)
+    assert not stays(Kind.WEAK_ID, SPEC.model_copy(update={"rules_": [deletes]}))
+    assert stays(Kind.DUPLICATE, SPEC.model_copy(update={"duplicates": Duplicates()}))
+
+
 def test_the_packaged_policy_is_the_example() -> None:
     assert (ROOT / "job/demo/policy.yaml").read_bytes() == (ROOT / "examples/policy.yaml").read_bytes()
 
@@ -108,7 +126,15 @@ def test_the_packaged_policy_is_the_example() -> None:
 # --- the checks ------------------------------------------------------------------------------------------------------
 
 
-def report(outcome: Outcome = Outcome.SUCCEEDED, deleted: int = 0) -> RunReport:
+ABNORMAL = sum(NUMBERS[kind] for kind in (Kind.REVOKED, Kind.TRAVELLED, Kind.NEW_ADDRESS, Kind.WEAK_ID))
+
+
+def report(
+    outcome: Outcome = Outcome.SUCCEEDED,
+    deleted: int = 0,
+    abnormal: int = ABNORMAL,
+    duplicate: int = NUMBERS[Kind.DUPLICATE],
+) -> RunReport:
     return RunReport(
         outcome=outcome,
         reason="Completed",
@@ -116,7 +142,7 @@ def report(outcome: Outcome = Outcome.SUCCEEDED, deleted: int = 0) -> RunReport:
         start_time=NOW,
         completion_time=NOW,
         duration_seconds=0,
-        sessions=SessionCounts(deleted=deleted),
+        sessions=SessionCounts(deleted=deleted, abnormal=abnormal, duplicate=duplicate),
         redis=RedisCounts(),
     )
 
@@ -127,8 +153,8 @@ class RightRun:
     kinds: Mapping[str, Kind]
     after: Snapshot
 
-    def held(self, after: Snapshot, outcome: Outcome = Outcome.SUCCEEDED) -> bool:
-        return all(check.holds for check in check_run(self.before, self.kinds, after, report(outcome), SPEC))
+    def held(self, after: Snapshot, said: RunReport | None = None) -> bool:
+        return all(check.holds for check in check_run(self.before, self.kinds, after, said or report(), SPEC))
 
     def one(self, kind: Kind) -> str:
         return next(i for i, k in self.kinds.items() if k is kind)
@@ -167,12 +193,14 @@ def test_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind
         assert not right_run.held(replace(after, rows={**after.rows, left: before.rows[left]}))
     assert not right_run.held(replace(after, ttls={**after.ttls, left: 60.0}))
     assert not right_run.held(replace(after, index=after.index | {("ada", left)}))
-    assert not right_run.held(replace(after, logs=after.logs | {left}))
+    assert not right_run.held(replace(after, logs={**after.logs, left: ()}))
 
 
 def test_the_checks_notice_what_else_is_wrong(right_run: RightRun) -> None:
     after = right_run.after
-    assert not right_run.held(after, Outcome.DEGRADED)
+    assert not right_run.held(after, report(Outcome.DEGRADED))
+    assert not right_run.held(after, report(abnormal=ABNORMAL - 1))
+    assert not right_run.held(after, report(duplicate=0))
     assert not right_run.held(replace(after, ttls={**after.ttls, right_run.one(Kind.NO_TTL): None}))
     assert not right_run.held(replace(after, index=after.index | {("ada", "nowhere")}))
     assert not check_second_run(after, after, report(deleted=1)).holds
@@ -221,6 +249,16 @@ def count(output: str, name: str) -> list[int]:
     return [int(number.replace(",", "")) for number in lines]
 
 
+def check_page(page: Path) -> None:
+    """Whether it shows what the runs have done."""
+    html = page.read_text(encoding="utf-8")
+    for cause in ("Expired", "Evicted", "Duplicate", "Abnormal"):
+        assert cause in html
+    assert "<dt>Runs</dt><dd>2</dd>" in html
+    assert f"<dt>Active sessions</dt><dd>{LIVE:,}</dd>" in html
+    assert html.count("<svg") >= 4
+
+
 @pytest.mark.usefixtures("servers")
 def test_it_ends_well_and_cleans_up_after_itself(place: Path) -> None:
     temporary = place / "temporary"
@@ -235,12 +273,16 @@ def test_it_ends_well_and_cleans_up_after_itself(place: Path) -> None:
     assert f"✓ All {LIVE:,} live sessions are still there" in ended.stdout
     assert "✓ A second run ended with Succeeded and deleted 0; the stores hold the same." in ended.stdout
     assert "✗" not in ended.stdout
+    for reason, kind in (("Revoked", Kind.REVOKED), ("ImpossibleTravel", Kind.TRAVELLED), ("WeakId", Kind.WEAK_ID)):
+        assert f"{reason} ({NUMBERS[kind]})" in " ".join(ended.stdout.split())
     # For logs: no control sequences, and no line longer than asked for; commands to copy are never wrapped.
     assert "\x1b" not in ended.stdout
     assert [line for line in ended.stdout.splitlines() if len(line) > 80] == []
     # Whoever has a whole session id can take the session over.
     assert not re.search(r"[0-9a-f]{16}", ended.stdout)
-    assert list(temporary.iterdir()) == []
+    (page,) = temporary.iterdir()
+    assert f"    {page}\n" in ended.stdout
+    check_page(page)
 
 
 # One test, because each demo takes its time and the second one needs the first one's stores.
@@ -257,6 +299,8 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
     assert first.returncode == 0, first.stdout + first.stderr
     assert "3 h old" in first.stdout
     assert count(first.stdout, "all sessions") == [20_000 - NUMBERS[Kind.ORPHANED], LIVE]
+    page = directory.path / "session-report.html"
+    check_page(page)
 
     second = demo("--directory", str(directory.path))
     assert second.returncode == 0, second.stdout + second.stderr
@@ -264,6 +308,7 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
     assert count(second.stdout, "all sessions") == [LIVE, LIVE]
     assert f"✓ All {LIVE:,} live sessions are still there" in second.stdout
     assert "✓ Of the 0 others nothing is left" in second.stdout
+    assert "<dt>Runs</dt><dd>4</dd>" in page.read_text(encoding="utf-8")
 
     # What is made up is known from its moment alone: so is what must have survived.
     filled_at = directory.filled_at
@@ -276,7 +321,7 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
     assert stores.ttls.keys() == made_up.ttls.keys() & live
     assert all(ttl is not None for ttl in stores.ttls.values())
     assert stores.index == {entry for entry in made_up.index if entry[1] in live}
-    assert stores.logs == made_up.logs & live
+    assert stores.logs == {i: log for i, log in made_up.logs.items() if i in live}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

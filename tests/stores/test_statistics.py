@@ -21,11 +21,12 @@ def fill(stores: SessionStores) -> None:
 
 def test_r2_7_statistics_and_history_are_exact(database: SessionStores) -> None:
     fill(database)
-    report = run(policy(maxConcurrentSessions=2), database.database_url, run_id="job-1").report
+    report = run(policy(maxConcurrentSessions=2, rules=[]), database.database_url, run_id="job-1").report
     (row,) = database.statistics()
     assert row["run_id"] == "job-1"
     assert (row["policy"], row["outcome"]) == ("web/shop", "Succeeded")
     expected = {"active": 3, "expired": 4, "over_limit": 2, "evicted": 2, "deleted": 6, "failed": 0, "remaining": 0}
+    expected |= {"duplicate": 0, "abnormal": 0}
     assert {k: row[k] for k in expected} == expected == report.sessions.model_dump()
     assert row["active_users"] == 2
     assert row["started_at"] <= row["completed_at"]

@@ -472,7 +472,7 @@ GIVEN = st.builds(
     delete=st.booleans(),
     dry_run_first=st.booleans(),
 )
-def test_r3_5_any_two_stores_agree_after_one_run(
+def test_r2_8_r3_5_any_two_stores_agree_after_one_run(
     world: SyncWorld, stores: dict[str, Given], foreign: set[bytes], delete: bool, dry_run_first: bool
 ) -> None:
     world.clear()

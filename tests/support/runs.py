@@ -140,12 +140,13 @@ class Command:
         redis_url: str | None = None,
         *arguments: str,
         output: str | None = "json",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._message = directory / "termination-log"
         self._message.write_text("")
         urls = {DATABASE_URL_ENV: database_url, REDIS_URL_ENV: redis_url}
-        environment = {k: v for k, v in os.environ.items() if k not in urls} | {k: v for k, v in urls.items() if v}
+        given = {k: v for k, v in os.environ.items() if k not in urls} | {k: v for k, v in urls.items() if v}
         command = [sys.executable, "-c", _WITH_TERMINATION_MESSAGE, str(self._message), "run"]
         if document is not None:
             path = directory / "policy.yaml"
@@ -155,7 +156,7 @@ class Command:
             command += ["--output", output]
         self.process = subprocess.Popen(
             [*command, *arguments],
-            env=environment,
+            env=given | dict(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -180,9 +181,12 @@ def command(
     redis_url: str | None = None,
     *arguments: str,
     output: str | None = "json",
+    environment: Mapping[str, str] | None = None,
 ) -> Finished:
     """Runs the command line to its end."""
-    return Command(directory, document, database_url, redis_url, *arguments, output=output).wait()
+    return Command(
+        directory, document, database_url, redis_url, *arguments, output=output, environment=environment
+    ).wait()
 
 
 class InThread:

@@ -40,6 +40,10 @@ class SessionStores:
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
 
+    @property
+    def is_mysql(self) -> bool:
+        return self.engine.dialect.name in ("mysql", "mariadb")
+
     def close(self) -> None:
         if self._redis is not None:
             self._redis.close()

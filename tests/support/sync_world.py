@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +26,16 @@ from policy.stores import Preset
 KEYS = {"session": "sess:{id}", "userIndex": "user_sess:{user}", "accessLog": "access_log:{id}"}
 SECRET = {"secretKeyRef": {"name": "s", "key": "url"}}
 GRACE = 5
+# Only what a synchronisation looks at.
+TABLE = {
+    "name": "sessions",
+    "columns": {
+        "id": {"name": "session_id"},
+        "userId": {"name": "user_id"},
+        "createdAt": {"name": "created_at"},
+        "lastAccessedAt": {"name": "last_accessed_at"},
+    },
+}
 
 
 class InstantClock(RunClock):
@@ -65,12 +75,16 @@ class Log:
 class SyncWorld:
     """Stores to fill, to synchronise and to look into. Times are given in seconds before now."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
+    def __init__(
+        self, database_url: str, redis_url: str, client: Any = None, arrangement: Mapping[str, Any] | None = None
+    ) -> None:
+        """The client and the fields of stores.redis are for Redis that is not stand-alone."""
+        self.arrangement = dict(arrangement or {})
         self.urls = Urls(database_url, redis_url)
         self.engine = sa.create_engine(database_url)
         self.table = session_table(PRESETS[Preset.DEFAULT])
         self.table.metadata.create_all(self.engine)
-        self.client = redis.Redis.from_url(redis_url)
+        self.client = client or redis.Redis.from_url(redis_url)
         self.log = Log()
 
     def close(self) -> None:
@@ -156,7 +170,7 @@ class SyncWorld:
             return set(connection.scalars(sa.select(self.table.c.session_id)))
 
     def members(self, user: str) -> set[bytes]:
-        return set(self.client.smembers(f"user_sess:{user}"))  # type: ignore[arg-type]
+        return set(self.client.smembers(f"user_sess:{user}"))
 
     def ttl(self, session_id: str) -> int:
         return int(self.client.ttl(f"sess:{session_id}"))
@@ -168,15 +182,15 @@ class SyncWorld:
     # --- running ---
 
     def policy(self, **spec: Any) -> SessionPolicy:
-        keys, table = spec.pop("keys", KEYS), spec.pop("table", None)
-        database = {"urlFrom": SECRET, **({"table": table} if table else {})}
+        keys, table = spec.pop("keys", KEYS), spec.pop("table", TABLE)
+        database = {"urlFrom": SECRET, "table": table}
         return parse_policy(
             {
                 "apiVersion": "sessionpolicy.dev/v1alpha1",
                 "kind": "SessionPolicy",
                 "metadata": {"name": "shop"},
                 "spec": {
-                    "stores": {"database": database, "redis": {"urlFrom": SECRET, "keys": keys}},
+                    "stores": {"database": database, "redis": {"urlFrom": SECRET, "keys": keys, **self.arrangement}},
                     "sync": {"graceSeconds": GRACE, **spec.pop("sync", {})},
                     "retries": {"redis": {"attempts": 0, "delaySeconds": 0}, **spec.pop("retries", {})},
                     "statistics": {"enabled": False},

@@ -96,6 +96,38 @@ def test_urls_come_from_secrets_and_redis_only_where_there_is_one() -> None:
     assert with_redis["REDIS_URL"] == {"secretKeyRef": {"name": "shop-redis", "key": "url"}}
 
 
+def test_r2_alert_urls_and_the_hash_key_come_from_the_policy_s_secrets() -> None:
+    plain = variables(built())
+    assert not {"ALERT_OPERATIONS_URLS", "ALERT_SECURITY_URLS", "LOG_HASH_KEY"} & plain.keys()
+    told = variables(
+        built(
+            alerts={
+                "operations": {"urlsFrom": _source("ops", "urls")},
+                "security": {"urlsFrom": _source("sec", "urls")},
+            },
+            logs={"hashKeyFrom": _source("hash", "key")},
+        )
+    )
+    assert told["ALERT_OPERATIONS_URLS"] == _source("ops", "urls")
+    assert told["ALERT_SECURITY_URLS"] == _source("sec", "urls")
+    assert told["LOG_HASH_KEY"] == _source("hash", "key")
+
+
+def test_r2_the_log_volume_is_mounted_where_the_run_is_told_to_write() -> None:
+    without, with_claim = built(), built(logs={"volumeClaim": "session-logs"})
+    assert (pod_spec(without)["volumes"], container(without)["volumeMounts"]) == ([], [])
+    assert "LOG_DIRECTORY" not in variables(without)
+    (volume,) = pod_spec(with_claim)["volumes"]
+    (mount,) = container(with_claim)["volumeMounts"]
+    assert volume == {"name": mount["name"], "persistentVolumeClaim": {"claimName": "session-logs"}}
+    assert variables(with_claim)["LOG_DIRECTORY"] == mount["mountPath"]
+
+
+def test_a_redis_only_policy_has_no_database_url() -> None:
+    redis_only = built(stores={"redis": {"urlFrom": _source("shop-redis", "url")}})
+    assert "DATABASE_URL" not in variables(redis_only)
+
+
 def test_a_policy_too_large_for_an_environment_variable_is_refused_before_a_pod_fails_on_it() -> None:
     users = [f"{n:0>256}" for n in range(500)]
     with pytest.raises(InvalidPolicyError, match=r"shorten concurrency\.exemptUsers"):
@@ -152,6 +184,10 @@ def test_a_long_name_is_cut_and_its_label_leads_back_to_it_on_every_child() -> N
     for metadata in (cron_job["metadata"], template["metadata"], template["spec"]["template"]["metadata"]):
         assert metadata["labels"]["sessionpolicy.dev/policy"] == name
     assert cron_job["metadata"]["ownerReferences"][0]["name"] == "a" * 200
+
+
+def _source(name: str, key: str) -> dict[str, Any]:
+    return {"secretKeyRef": {"name": name, "key": key}}
 
 
 def _stores(*, redis: bool) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""A Redis with no database behind it: sessions to fill in, runs of all steps, and what is left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+
+from job.clock import RunClock
+from job.context import RunContext
+from job.progress import Silent
+from job.redisstore.opening import OpenedRedis, open_redis
+from job.safety import Budget
+from job.steps.assess import assess
+from job.steps.concurrency import enforce_limit
+from job.steps.expired import delete_expired
+from job.steps.statistics import count_active
+from job.steps.sync import tidy
+from job.tally import Tally
+from policy.manifest import SessionPolicy, parse_policy
+from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
+
+HOUR = 3600
+
+
+class RedisOnly:
+    """Times are given in seconds before now."""
+
+    def __init__(self, url: str, client: Any = None, **arrangement: Any) -> None:
+        self.url = url
+        self.client = client or redis.Redis.from_url(url)
+        self.arrangement = arrangement
+        self.log = Log()
+        self.active_users = 0
+
+    def close(self) -> None:
+        self.client.close()
+
+    def add(
+        self,
+        session_id: str,
+        user: str | None = "u",
+        *,
+        began: float | None = 600,
+        used: float | None = 60,
+        ends: float | None = None,
+        ttl: int | None = HOUR,
+        kind: str = "json",
+        residue: bool = True,
+    ) -> None:
+        """A session; `ends` is how many seconds ahead its own expiry lies. With residue: access log and index entry."""
+        now = time.time()
+        fields: dict[Any, Any] = {"cart": "x"}
+        if user is not None:
+            fields["userId"] = user
+        if began is not None:
+            fields["createdAt"] = now - began
+        if used is not None:
+            fields["lastAccessedAt"] = now - used
+        if ends is not None:
+            fields["expiresAt"] = now + ends
+        name = f"sess:{session_id}"
+        if kind == "json":
+            self.client.set(name, json.dumps(fields), ex=ttl)
+        else:
+            self.client.hset(name, mapping=fields)
+            if ttl is not None:
+                self.client.expire(name, ttl)
+        if residue:
+            self.client.rpush(f"access_log:{session_id}", "entry")
+            if user is not None:
+                self.client.sadd(f"user_sess:{user}", session_id)
+
+    def ids(self) -> set[str]:
+        return {key.decode().removeprefix("sess:") for key in self.client.scan_iter("sess:*", count=1000)}
+
+    def names(self) -> set[str]:
+        return {key.decode() for key in self.client.scan_iter(count=1000)}
+
+    def members(self, user: str) -> set[str]:
+        members: Any = self.client.smembers(f"user_sess:{user}")
+        return {member.decode() for member in members}
+
+    def policy(self, *, keys: Mapping[str, str] = KEYS, **spec: Any) -> SessionPolicy:
+        store = {
+            "urlFrom": SECRET,
+            "keys": dict(keys),
+            "fields": {"expiresAt": {"name": "expiresAt"}},
+            **self.arrangement,
+        }
+        return parse_policy(
+            {
+                "apiVersion": "sessionpolicy.dev/v1alpha1",
+                "kind": "SessionPolicy",
+                "metadata": {"name": "shop"},
+                "spec": {
+                    "stores": {"redis": store},
+                    "sync": {"graceSeconds": 0},
+                    "safety": {"maxDeletePercent": 100},
+                    "retries": {"redis": {"attempts": 0, "delaySeconds": 0}, **spec.pop("retries", {})},
+                    **spec,
+                },
+            }
+        )
+
+    def open(self, policy: SessionPolicy | None = None, clock: RunClock | None = None) -> OpenedRedis:
+        return open_redis((policy or self.policy()).spec, self.url, clock or InstantClock(), self.log)
+
+    def run(self, *, clock: RunClock | None = None, dry_run: bool = False, **spec: Any) -> Tally:
+        """All steps, in the order of a run."""
+        policy, clock = self.policy(**spec), clock or InstantClock()
+        opened = self.open(policy, clock)
+        try:
+            return self.steps(policy, opened, clock, dry_run)
+        finally:
+            opened.close()
+
+    def steps(self, policy: SessionPolicy, opened: OpenedRedis, clock: RunClock, dry_run: bool = False) -> Tally:
+        tally = Tally()
+        context = RunContext(
+            policy=policy,
+            dry_run=dry_run,
+            database=opened.sessions,
+            redis=None,
+            clock=clock,
+            tally=tally,
+            progress=Silent(),
+            log=self.log,
+            budget=Budget(policy.spec.safety.max_deletions),
+        )
+        found = assess(context, policy.spec.max_concurrent_sessions)
+        delete_expired(context, found.census.expired)
+        tally.active = found.census.active
+        enforce_limit(context, policy.spec.max_concurrent_sessions)
+        self.active_users = count_active(context, 0)
+        tidy(context, opened.store)
+        return tally

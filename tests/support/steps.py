@@ -1,0 +1,70 @@
+"""A run's steps by themselves, on stores that a test has filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from job.clock import RunClock
+from job.context import RunContext
+from job.database.queries import RuleQueries
+from job.progress import Silent
+from job.redisstore.access_log import AccessLogs
+from job.safety import Budget
+from job.steps import abnormal, duplicates
+from job.steps.assess import assess
+from job.steps.concurrency import enforce_limit
+from job.steps.expired import delete_expired
+from job.steps.initialise import Opened, Urls, initialise
+from job.tally import Tally
+from policy.manifest import SessionPolicy
+from tests.support.runs import Log
+from tests.support.session_stores import SessionStores
+
+
+@dataclass
+class Steps:
+    """An opened run."""
+
+    context: RunContext
+    opened: Opened
+    log: Log
+    budget: Budget
+    queries: RuleQueries
+    logs: AccessLogs | None
+    found: abnormal.Abnormal = field(default_factory=abnormal.Abnormal)
+
+    @property
+    def tally(self) -> Tally:
+        return self.context.tally
+
+    def clean(self) -> Tally:
+        """The steps that delete, in their order."""
+        self.found = abnormal.assess(self.context, self.queries, self.logs)
+        same = duplicates.assess(self.context, self.queries)
+        found = assess(self.context, self.opened.max_sessions, also_due=self.found.due + same)
+        kept = delete_expired(self.context, found.census.expired)
+        self.tally.active = found.census.active + kept
+        abnormal.step(self.context, self.queries, self.logs, self.found, self.budget)
+        duplicates.step(self.context, self.queries, same, self.budget)
+        enforce_limit(self.context, self.opened.max_sessions)
+        return self.tally
+
+
+@contextmanager
+def steps(obeyed: SessionPolicy, stores: SessionStores, *, dry_run: bool = False) -> Iterator[Steps]:
+    """Opens the stores as a run does."""
+    clock, log = RunClock(600), Log()
+    opened = initialise(obeyed.spec, Urls(stores.database_url, stores.redis_url), clock, log)
+    try:
+        logs = AccessLogs(opened.redis.server, opened.redis.names) if opened.redis else None
+        budget = Budget(obeyed.spec.safety.max_deletions)
+        context = RunContext(
+            obeyed, dry_run, opened.database, opened.redis, clock, Tally(), Silent(), log, budget=budget
+        )
+        yield Steps(context, opened, log, budget, RuleQueries(opened.database), logs)
+    finally:
+        opened.link.close()
+        if opened.redis:
+            opened.redis.close()
