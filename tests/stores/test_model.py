@@ -44,15 +44,31 @@ class Row:
         return bool(self.user)
 
 
+# Name -> latitude, longitude and an address. The first two are neighbours, the third is a day's flight away.
+PLACES = {
+    "Berlin": (52.52, 13.40, "192.0.2.1"),
+    "Potsdam": (52.39, 13.06, "192.0.2.2"),
+    "Tokyo": (35.68, 139.69, "198.51.100.3"),
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """An entry of an access log, so many seconds ago."""
+
+    ago: int
+    place: str
+
+
 @dataclass(frozen=True)
 class Key:
-    """A session in Redis."""
+    """A session in Redis, with its access log, the newest visit first."""
 
     id: str
     user: str | None
     used: int | None
     has_ttl: bool
-    log: bool
+    log: tuple[Visit, ...]
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,10 @@ rows = st.lists(
     max_size=20,
     unique_by=(lambda r: r.id, lambda r: (r.used, r.user), lambda r: (r.began, r.user)),  # no ties
 )
+visits = st.lists(st.builds(Visit, ages, st.sampled_from(list(PLACES))), max_size=4, unique_by=lambda v: v.ago)
+logs = visits.map(lambda found: tuple(sorted(found, key=lambda visit: visit.ago)))
 keys = st.lists(
-    st.builds(Key, ids, users, st.one_of(st.none(), ages), st.booleans(), st.booleans()),
+    st.builds(Key, ids, users, st.one_of(st.none(), ages), st.booleans(), logs),
     max_size=20,
     unique_by=lambda k: k.id,
 )
@@ -118,9 +136,15 @@ worlds = st.builds(
 
 @st.composite
 def rules(draw: st.DrawFn) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["Revoked", "LongRunning", "Ownerless", "FutureTime"]))
+    kind = draw(
+        st.sampled_from(["Revoked", "LongRunning", "Ownerless", "FutureTime", "ImpossibleTravel", "AddressChange"])
+    )
     rule: dict[str, Any] = {"type": kind, "action": draw(st.sampled_from(list(RuleAction))).value}
-    return {**rule, "afterSeconds": draw(timeouts)} if kind == "LongRunning" else rule
+    if kind == "LongRunning":
+        rule["afterSeconds"] = draw(timeouts)
+    if kind == "ImpossibleTravel":
+        rule["withinSeconds"] = 3570  # visits are whole pairs of minutes apart
+    return rule
 
 
 @st.composite
@@ -181,8 +205,21 @@ class Bounds:
         )
 
 
-def breaks(rule: SessionRule, row: Row) -> bool:
+def travels(log: tuple[Visit, ...], within: int) -> bool:
+    return any(
+        abs(one.ago - other.ago) <= within and "Tokyo" in (one.place, other.place) and one.place != other.place
+        for one in log
+        for other in log
+    )
+
+
+def breaks(rule: SessionRule, row: Row, log: tuple[Visit, ...]) -> bool:
     match rule.type:
+        case RuleType.IMPOSSIBLE_TRAVEL:
+            assert rule.within_seconds
+            return travels(log, rule.within_seconds)
+        case RuleType.ADDRESS_CHANGE:
+            return bool(log) and log[0].place != log[-1].place
         case RuleType.REVOKED:
             return row.revoked
         case RuleType.LONG_RUNNING:
@@ -211,7 +248,10 @@ def expected(world: World, obeyed: SessionPolicy, with_redis: bool) -> Expected:
     judged = [row for row in live if not is_idle(row, row.used)]
     left = {row.id: row for row in live}
 
-    suspects = {row.id: [rule for rule in spec.session_rules if breaks(rule, row)] for row in judged}
+    visited = {k.id: k.log for k in world.keys} if with_redis else {}
+    suspects = {
+        row.id: [rule for rule in spec.session_rules if breaks(rule, row, visited.get(row.id, ()))] for row in judged
+    }
     suspects = {session_id: broken for session_id, broken in suspects.items() if broken}
 
     def duplicates() -> list[Row]:
@@ -300,8 +340,11 @@ def fill(stores: SessionStores, world: World) -> None:
             if key.used is not None:
                 content["lastAccessedAt"] = now.timestamp() - key.used
             pipeline.set(f"sess:{key.id}", json.dumps(content), ex=86400 if key.has_ttl else None)
-            if key.log:
-                pipeline.lpush(f"access_log:{key.id}", "entry")
+            for visit in key.log:
+                latitude, longitude, address = PLACES[visit.place]
+                where = {"lat": latitude, "lon": longitude}
+                entry = {"time": now.timestamp() - visit.ago, "ip": address, "location": where}
+                pipeline.rpush(f"access_log:{key.id}", json.dumps(entry))
         for user, session_id in world.index:
             pipeline.sadd(f"user_sess:{user}", session_id)
         pipeline.set("cart:1", "somebody else's")
