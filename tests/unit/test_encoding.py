@@ -129,7 +129,8 @@ def test_what_was_written_is_read_again(encoding: TimeEncoding, moment: datetime
     for stored in stored_forms(moment, encoding, ZoneInfo("UTC")):
         read = decode_time(stored, encoding)
         assert read is not None
-        assert abs(read - moment) <= timedelta(seconds=1)
+        # Whole seconds may be all that is stored; and a day number tells a second to some 40 microseconds.
+        assert abs(read - moment) <= timedelta(seconds=1, milliseconds=1)
 
 
 @pytest.mark.parametrize("encoding", list(TimeEncoding), ids=lambda e: e.value)
