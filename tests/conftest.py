@@ -20,8 +20,14 @@ from tests.support.databases import fresh_mariadb_database, fresh_postgres_datab
 
 TESTS = Path(__file__).parent
 
-# How fast examples are made says something about the machine, nothing about the code.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast examples are made says something about the machine, nothing about the code. In CI they are the same each
+# time, so that a change is judged by what it changes. New ones are tried wherever people work.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
 settings.load_profile("any machine")
 
 
