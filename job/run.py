@@ -182,8 +182,8 @@ class Run:
         context.tally.active = found.census.active + kept
         active.step(context, queries, statistics)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
-        abnormal.step(context, queries, logs, suspected, context.budget)
-        duplicates.step(context, queries, same, context.budget)
+        abnormal.step(context, queries, logs, suspected)
+        duplicates.step(context, queries, same)
         enforce_limit(context, opened.max_sessions)
         seen.active_users = count_active(context, kept)
         if context.redis:

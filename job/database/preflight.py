@@ -48,15 +48,6 @@ class Preflight:
         return self.mapped
 
 
-def check_table(inspector: sa.Inspector, table: SessionTable) -> MappedTable:
-    """The table ready for use.
-
-    Raises:
-        ConfigurationError: as :meth:`Preflight.require`.
-    """
-    return examine(inspector, table).require()
-
-
 def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
     """Looks at the table, its columns, its indexes and what refers to it. Changes nothing.
 

@@ -22,8 +22,8 @@ from job.rules.login_burst import Bursts
 from job.rules.ownerless import has_owner
 from job.rules.table import KINDS, MOST_ENTRIES, Need, entries_wanted, gravest, matching, missing_needs
 from job.rules.weak_id import judge_ids
-from job.safety import Budget
-from job.sessions import Deletion, Session
+from job.sessions import Session
+from job.steps.removal import Removal
 from policy.rules import RuleAction, RuleType, SessionRule
 
 _SAMPLE = 1000
@@ -137,9 +137,7 @@ def _tell(context: RunContext, suspects: Sequence[Suspect]) -> None:
         context.audit.abnormal(sessions, rule.type.value, rule.action.value)
 
 
-def step(
-    context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abnormal: Abnormal, budget: Budget
-) -> None:
+def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abnormal: Abnormal) -> None:
     """Deletes the sessions that a rule says should go. Each is judged anew, and again in the statement that deletes it.
 
     Args:
@@ -147,7 +145,6 @@ def step(
         queries: of the session table.
         logs: the access logs; None without Redis.
         abnormal: what :func:`assess` has found; its ``due`` is part of ``tally.remaining``.
-        budget: how many sessions the run may still delete.
 
     Raises:
         StopRequestedError: the run has to stop; what was not reached stays in ``tally.remaining``.
@@ -156,7 +153,7 @@ def step(
     if context.dry_run or not abnormal.due or not deleting:
         return
     context.progress.start("Abnormal sessions", abnormal.due)
-    removal = _Removal(context, queries, budget, abnormal)
+    removal = _Removal(context, queries, abnormal)
     for suspects in _scan(context, queries, logs, abnormal, deleting):
         context.clock.checkpoint()
         by_rule: dict[SessionRule, list[Session]] = {}
@@ -319,46 +316,24 @@ def _with_accesses(page: Sequence[Facts], logs: AccessLogs, entries: int) -> Ite
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
-class _Removal:
-    """Deletes, and keeps the tally right whatever stops it."""
+class _Removal(Removal):
+    """Deletes what rules apply to."""
 
-    def __init__(self, context: RunContext, queries: RuleQueries, budget: Budget, abnormal: Abnormal) -> None:
-        self._context = context
+    def __init__(self, context: RunContext, queries: RuleQueries, abnormal: Abnormal) -> None:
+        super().__init__(context, abnormal.due)
         self._queries = queries
-        self._budget = budget
         self._abnormal = abnormal
-        self._behind = context.tally.remaining - abnormal.due
-        self._unseen = abnormal.due
-        self.deleted = 0
 
     def of_sessions(self, rule: SessionRule, sessions: Sequence[Session]) -> None:
         """Deletes sessions that a rule applies to."""
-        reached = sessions[: self._budget.take(len(sessions))]
+        reached = self.reached(sessions)
         now = self._abnormal.now()
-        self._count(sessions, reached, self._queries.delete_matching(reached, rule, self._abnormal.survey, now))
+        self.count(sessions, reached, self._queries.delete_matching(reached, rule, self._abnormal.survey, now))
 
     def of_users(self, users: Sequence[Any]) -> None:
         """Deletes all sessions of users. One that a user begins from now on is a new login, and stays."""
         now = self._abnormal.now()
         for page in self._queries.pages_of_users(users, now):
             self._context.clock.checkpoint()
-            reached = page[: self._budget.take(len(page))]
-            self._count(page, reached, self._queries.delete_of_users(reached, users, now))
-
-    def finish(self) -> None:
-        """Everything was looked at: what has not been found again is not due any more."""
-        self._context.tally.remaining = self._behind
-
-    def _count(self, found: Sequence[Session], reached: Sequence[Session], result: Deletion) -> None:
-        tally = self._context.tally
-        self.deleted += len(result.deleted)
-        tally.deleted += len(result.deleted)
-        tally.active -= len(result.deleted)
-        tally.failed += result.failed
-        self._budget.spend(len(result.deleted))
-        if self._context.redis:
-            tally.redis.deleted += self._context.redis.delete(result.deleted)
-        self._unseen -= len(found)
-        self._behind += len(found) - len(reached)
-        tally.remaining = self._behind + max(0, self._unseen)
-        self._context.progress.advance(len(found))
+            reached = self.reached(page)
+            self.count(page, reached, self._queries.delete_of_users(reached, users, now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from job.context import RunContext
+from job.steps.removal import Removal
 from policy.spec import OnExceed
 
 
@@ -28,20 +29,11 @@ def enforce_limit(context: RunContext, limit: int) -> None:
 
 def _evict(context: RunContext, limit: int) -> None:
     tally, policy = context.tally, context.spec.concurrency
-    behind, unseen = tally.remaining - tally.over_limit, tally.over_limit
+    removal = Removal(context, tally.over_limit)
     for page in context.database.over_limit_pages(limit, policy.on_exceed, policy.exempt_users):
         context.clock.checkpoint()
-        reached = page[: context.budget.take(len(page))]
+        reached = removal.reached(page)
         result = context.database.delete_over_limit(reached, limit, policy.on_exceed)
         tally.evicted += len(result.deleted)
-        tally.deleted += len(result.deleted)
-        tally.active -= len(result.deleted)
-        tally.failed += result.failed
-        context.budget.spend(len(result.deleted))
-        if context.redis:
-            tally.redis.deleted += context.redis.delete(result.deleted)
-        unseen -= len(page)
-        behind += len(page) - len(reached)
-        tally.remaining = behind + max(0, unseen)
-        context.progress.advance(len(page))
-    tally.remaining = behind
+        removal.count(page, reached, result)
+    removal.finish()

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from job.context import RunContext
 from job.sessions import Session
+from job.steps.removal import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,7 @@ def delete_expired(context: RunContext, found: int) -> int:
 def _delete(context: RunContext, due: Sequence[Session]) -> int:
     """Deletes a batch. Returns how many of it were reached before the run's limit of deletions."""
     reached = context.budget.take(len(due))
-    result = context.database.delete_expired(due[:reached])
-    context.tally.deleted += len(result.deleted)
-    context.tally.failed += result.failed
-    context.budget.spend(len(result.deleted))
-    if context.redis:
-        context.tally.redis.deleted += context.redis.delete(result.deleted)
+    settle(context, context.database.delete_expired(due[:reached]))
     return reached
 
 

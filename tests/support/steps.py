@@ -46,8 +46,8 @@ class Steps:
         found = assess(self.context, self.opened.max_sessions, also_due=self.found.due + same)
         kept = delete_expired(self.context, found.census.expired)
         self.tally.active = found.census.active + kept
-        abnormal.step(self.context, self.queries, self.logs, self.found, self.budget)
-        duplicates.step(self.context, self.queries, same, self.budget)
+        abnormal.step(self.context, self.queries, self.logs, self.found)
+        duplicates.step(self.context, self.queries, same)
         enforce_limit(self.context, self.opened.max_sessions)
         return self.tally
 
