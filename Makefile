@@ -20,7 +20,7 @@ BUILD_ARGS  := $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE))
 PYTEST      := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds images e2e-images e2e clean
+.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,10 +68,16 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix-only .
 
 crds: $(STAMP) ## Write what is generated from the models: CRD, the chart's copy of it, field reference
-	@mkdir -p crds $(CHART)/files
+	@mkdir -p crds $(CHART)/files/crds
 	$(BIN)/session-policy crd > crds/.new && mv crds/.new crds/sessionpolicies.yaml
-	cp crds/sessionpolicies.yaml $(CHART)/files/sessionpolicies.yaml
+	cp crds/sessionpolicies.yaml $(CHART)/files/crds/sessionpolicies.yaml
 	$(BIN)/python -m policy.reference > docs/reference/sessionpolicy.md
+
+chart-docs: $(STAMP) ## Write the chart's values.yaml and README table from its values schema
+	$(BIN)/python -m tests.support.chart_docs $(CHART)
+
+manifests: $(STAMP) ## Write the manifests for `kubectl apply -k` from the chart
+	$(BIN)/python -m tests.support.manifests .
 
 images: ## Build the controller's and the job's image with $(IMAGE_BUILD)
 	$(IMAGE_BUILD) -t session-policy-controller:$(VERSION) --target controller $(BUILD_ARGS) .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Self
@@ -144,6 +145,17 @@ class Kube:
     async def get_policy(self, namespace: str, name: str) -> Resource | None:
         """The policy, or None."""
         return await self._get(_path(_POLICIES, namespace, PLURAL, name))
+
+    async def create_policy(self, manifest: Resource) -> Resource:
+        """Create a policy."""
+        return await self._request(
+            "POST", _path(_POLICIES, manifest["metadata"]["namespace"], PLURAL), _MANAGED, manifest
+        )
+
+    async def delete_policy(self, namespace: str, name: str) -> None:
+        """Delete a policy; nothing happens if there is none."""
+        with suppress(NotFoundError):
+            await self._request("DELETE", _path(_POLICIES, namespace, PLURAL, name))
 
     async def replace_policy_status(self, policy: Resource, status: Mapping[str, Any]) -> Resource:
         """Write the status and return the policy as stored.

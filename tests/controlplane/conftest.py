@@ -18,6 +18,7 @@ from policy.crd import crd
 from policy.names import GROUP, PLURAL
 from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.policies import Policies
+from tests.support.chart import is_hook
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl, eventually
@@ -44,16 +45,22 @@ def _is_established(kubectl: Kubectl) -> bool:
 
 @pytest.fixture(scope="session")
 def operator_kubeconfig(cluster: Kubectl, control_plane: ControlPlane) -> Path:
-    """A kubeconfig with the rights of the chart's ClusterRole and no others."""
+    """A kubeconfig with the rights that the chart gives the controller and no others."""
     objects = helm().render(CHART, {}, name="test", namespace="default")
-    rbac = [o for o in objects if o["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")]
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    rbac = [o for o in objects if o["kind"] in kinds and not is_hook(o)]
     (account,) = [o for o in rbac if o["kind"] == "ServiceAccount"]
     for manifest in rbac:
         cluster.apply(manifest, "default")
-    token = cluster.run("create", "token", account["metadata"]["name"], "-n", "default", "--duration=2h").strip()
+    return account_kubeconfig(cluster, control_plane, account["metadata"]["name"], "default")
+
+
+def account_kubeconfig(cluster: Kubectl, control_plane: ControlPlane, account: str, namespace: str) -> Path:
+    """A kubeconfig with the rights of a service account."""
+    token = cluster.run("create", "token", account, "-n", namespace, "--duration=2h").strip()
     config = yaml.safe_load(control_plane.kubeconfig.read_text())
     config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    path = control_plane.directory / "operator.kubeconfig"
+    path = control_plane.directory / f"{namespace}-{account}.kubeconfig"
     path.write_text(yaml.safe_dump(config))
     return path
 

@@ -29,8 +29,19 @@ class Helm(Protocol):
     def render(self, chart: Path, values: Values, *, name: str, namespace: str) -> list[dict[str, Any]]:
         """All objects of the chart, without a cluster."""
 
-    def install(self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int) -> None:
-        """Install or upgrade a release and wait until it is ready; makes the namespace."""
+    def notes(self, chart: Path, values: Values, *, name: str, namespace: str) -> str:
+        """What an installation would tell its user, without a cluster."""
+
+    def install(
+        self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int, wait: bool = True
+    ) -> None:
+        """Install or upgrade a release, and by default wait until it is ready; makes the namespace."""
+
+    def rollback(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        """Go back to the release's revision before, without waiting until it is ready."""
+
+    def test(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        """Run the release's own tests."""
 
     def uninstall(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
         """Remove a release and wait until it is gone."""
@@ -62,12 +73,26 @@ class HelmProgram:
             text = self._run("template", name, str(chart), "--namespace", namespace, "--values", file)
         return _objects([text])
 
-    def install(self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int) -> None:
+    def notes(self, chart: Path, values: Values, *, name: str, namespace: str) -> str:
+        options = ("--namespace", namespace, "--dry-run=client", "--output=json")
+        with _values_file(values) as file:
+            release = json.loads(self._run("install", name, str(chart), *options, "--values", file))
+        return str(release["info"]["notes"])
+
+    def install(
+        self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int, wait: bool = True
+    ) -> None:
         with _values_file(values) as file:
             self._run(
                 *("upgrade", "--install", name, str(chart), "--namespace", namespace, "--create-namespace"),
-                *("--values", file, "--wait", f"--timeout={timeout_seconds}s"),
+                *("--values", file, f"--timeout={timeout_seconds}s", *(["--wait"] if wait else [])),
             )
+
+    def rollback(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        self._run("rollback", name, "--namespace", namespace, f"--timeout={timeout_seconds}s")
+
+    def test(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        self._run("test", name, "--namespace", namespace, f"--timeout={timeout_seconds}s")
 
     def uninstall(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
         self._run("uninstall", name, "--namespace", namespace, "--wait", f"--timeout={timeout_seconds}s")
@@ -102,10 +127,21 @@ class HelmLibrary:
             files = loaded.render(dict(values), name=name, namespace=namespace)
         return _objects(text for path, text in files.items() if path.endswith(".yaml"))
 
-    def install(self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int) -> None:
+    def notes(self, chart: Path, values: Values, *, name: str, namespace: str) -> str:
         import helm_python
 
-        options: dict[str, Any] = {"namespace": namespace, "timeout": timeout_seconds, "wait": "watcher"}
+        with self._failing(), helm_python.Chart.load(chart) as loaded:
+            loaded.validate_schema(dict(values))
+            files = loaded.render(dict(values), name=name, namespace=namespace)
+        return next(text for path, text in files.items() if path.endswith("NOTES.txt"))
+
+    def install(
+        self, chart: Path, values: Values, *, name: str, namespace: str, timeout_seconds: int, wait: bool = True
+    ) -> None:
+        import helm_python
+
+        strategy = "watcher" if wait else "hookOnly"
+        options: dict[str, Any] = {"namespace": namespace, "timeout": timeout_seconds, "wait": strategy}
         with (
             self._failing(),
             helm_python.Config(kubeconfig_path=self._kubeconfig, namespace=namespace) as config,
@@ -125,6 +161,24 @@ class HelmLibrary:
             helm_python.Config(kubeconfig_path=self._kubeconfig, namespace=namespace) as config,
         ):
             config.uninstall(name, timeout=timeout_seconds, wait="watcher")
+
+    def rollback(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        import helm_python
+
+        with (
+            self._failing(),
+            helm_python.Config(kubeconfig_path=self._kubeconfig, namespace=namespace) as config,
+        ):
+            config.rollback(name, timeout=timeout_seconds, wait="hookOnly")
+
+    def test(self, *, name: str, namespace: str, timeout_seconds: int) -> None:
+        import helm_python
+
+        with (
+            self._failing(),
+            helm_python.Config(kubeconfig_path=self._kubeconfig, namespace=namespace) as config,
+        ):
+            config.test(name, timeout=timeout_seconds)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -166,7 +166,7 @@ def test_status_and_the_servers_metadata_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["crds/sessionpolicies.yaml", "charts/session-policy-operator/files/sessionpolicies.yaml"]
+    "path", ["crds/sessionpolicies.yaml", "charts/session-policy-operator/files/crds/sessionpolicies.yaml"]
 )
 def test_the_committed_crd_is_the_generated_one(path: str) -> None:
     assert yaml.safe_load((ROOT / path).read_text()) == crd(), "run `make crds`"

@@ -17,16 +17,39 @@
 {{- end }}
 
 {{- define "operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: controller
 {{- end }}
 
+{{- define "operator.electionRole" -}}
+{{- printf "%s-election" (include "operator.fullname" .) }}
+{{- end }}
+
+{{/* Labels of every object and pod, commonLabels included. None of those may replace one that selects pods. */}}
 {{- define "operator.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- $own := include "operator.selectorLabels" . | fromYaml }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
+{{- toYaml (merge $own .Values.commonLabels) }}
+{{- end }}
+
+{{/*
+The metadata of an object. Arguments: context, name; namespace unless it is the cluster's; labels and annotations of its
+own, where it has some.
+*/}}
+{{- define "operator.metadata" -}}
+name: {{ .name | quote }}
+{{- with .namespace }}
+namespace: {{ . | quote }}
+{{- end }}
+labels:
+  {{- toYaml (merge (dict) (default (dict) .labels) (include "operator.labels" .context | fromYaml)) | nindent 2 }}
+{{- with merge (dict) (default (dict) .annotations) .context.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "operator.serviceAccountName" -}}
@@ -49,6 +72,82 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else }}
 {{- printf "%s:%s" $name (default .defaultTag $image.tag) }}
 {{- end }}
+{{- end }}
+
+{{/* Pod Security "restricted", for pods and for containers. */}}
+{{- define "operator.podSecurityContext" -}}
+runAsNonRoot: true
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "operator.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "operator.imagePullSecrets" -}}
+{{- range . }}
+- name: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+Whether an object is rendered, as "true" or nothing. Arguments: context, enabled (auto, true or false) and apiVersion,
+which "auto" looks for in the cluster.
+*/}}
+{{- define "operator.rendered" -}}
+{{- if or (eq (toString .enabled) "true") (and (eq (toString .enabled) "auto") (.context.Capabilities.APIVersions.Has .apiVersion)) }}
+{{- "true" }}
+{{- end }}
+{{- end }}
+
+{{/* Which monitor is rendered: ServiceMonitor, PodMonitor or nothing. Both would count everything twice. */}}
+{{- define "operator.monitor" -}}
+{{- $monitoring := .Values.monitoring }}
+{{- $api := "monitoring.coreos.com/v1" }}
+{{- $pod := include "operator.rendered" (dict "context" . "enabled" $monitoring.podMonitor.enabled "apiVersion" (printf "%s/PodMonitor" $api)) }}
+{{- $service := include "operator.rendered" (dict "context" . "enabled" $monitoring.serviceMonitor.enabled "apiVersion" (printf "%s/ServiceMonitor" $api)) }}
+{{- if and $service (eq (toString $monitoring.podMonitor.enabled) "true") }}
+{{- fail "monitoring.podMonitor.enabled and monitoring.serviceMonitor.enabled: switch one off, or every metric is counted twice" }}
+{{- end }}
+{{- if $service }}
+{{- "ServiceMonitor" }}
+{{- else if $pod }}
+{{- "PodMonitor" }}
+{{- end }}
+{{- end }}
+
+{{/* What a PodMonitor and a ServiceMonitor say of the controller's endpoint; argument: the monitor's values. */}}
+{{- define "operator.endpoint" -}}
+port: http
+path: /metrics
+# The label "namespace" of a policy's metrics is the policy's, not the controller's.
+honorLabels: true
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Egress to addresses, or anywhere if there are none; arguments: to, ports, protocols. */}}
+{{- define "operator.egress" -}}
+- ports:
+    {{- $protocols := .protocols }}
+    {{- range $port := .ports }}
+    {{- range $protocols }}
+    - port: {{ $port }}
+      protocol: {{ . }}
+    {{- end }}
+    {{- end }}
+  {{- with .to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
 
 {{/* What the controller may do with policies and what it makes of them, in the namespaces it serves. No Secrets. */}}

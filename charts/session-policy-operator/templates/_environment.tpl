@@ -1,0 +1,76 @@
+{{/* The controller's configuration, as its environment variables. What is empty is left to the controller's default. */}}
+{{- define "operator.environment" -}}
+- name: SESSION_POLICY_WATCH_NAMESPACES
+  value: {{ join "," .Values.watchNamespaces | quote }}
+- name: SESSION_POLICY_LOG_LEVEL
+  value: {{ .Values.controller.logLevel | upper | quote }}
+- name: SESSION_POLICY_RESYNC_SECONDS
+  value: {{ .Values.controller.resyncSeconds | int64 | quote }}
+- name: SESSION_POLICY_HTTP_PORT
+  value: "8080"
+- name: SESSION_POLICY_LEADER_ELECTION
+  value: "true"
+- name: SESSION_POLICY_LEASE_NAME
+  value: {{ include "operator.fullname" . | quote }}
+- name: SESSION_POLICY_LEASE_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: SESSION_POLICY_POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- with .Values.job }}
+- name: SESSION_POLICY_JOB_IMAGE
+  value: {{ include "operator.image" (dict "image" .image "defaultTag" $.Chart.AppVersion) | quote }}
+- name: SESSION_POLICY_JOB_IMAGE_PULL_POLICY
+  value: {{ .image.pullPolicy | quote }}
+{{- with .imagePullSecrets }}
+- name: SESSION_POLICY_JOB_IMAGE_PULL_SECRETS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .priorityClassName }}
+- name: SESSION_POLICY_JOB_PRIORITY_CLASS
+  value: {{ . | quote }}
+{{- end }}
+{{- with .serviceAccountName }}
+- name: SESSION_POLICY_JOB_SERVICE_ACCOUNT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .podLabels }}
+- name: SESSION_POLICY_JOB_POD_LABELS
+  value: {{ toJson . | quote }}
+{{- end }}
+{{- with .podAnnotations }}
+- name: SESSION_POLICY_JOB_POD_ANNOTATIONS
+  value: {{ toJson . | quote }}
+{{- end }}
+{{- with .extraEnv }}
+- name: SESSION_POLICY_JOB_ENV
+  value: {{ toJson . | quote }}
+{{- end }}
+{{- with .limits.maxCpu }}
+- name: SESSION_POLICY_JOB_MAX_CPU
+  value: {{ . | quote }}
+{{- end }}
+{{- with .limits.maxMemory }}
+- name: SESSION_POLICY_JOB_MAX_MEMORY
+  value: {{ . | quote }}
+{{- end }}
+{{- /* Zero is a limit: compared as text, not as a truth. */}}
+{{- if ne (toString .limits.maxTimeoutSeconds) "" }}
+- name: SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS
+  value: {{ .limits.maxTimeoutSeconds | int64 | quote }}
+{{- end }}
+{{- if ne (toString .limits.maxRetries) "" }}
+- name: SESSION_POLICY_JOB_MAX_RETRIES
+  value: {{ .limits.maxRetries | int64 | quote }}
+{{- end }}
+- name: SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR
+  value: {{ .allow.nodeSelector | quote }}
+- name: SESSION_POLICY_JOB_ALLOW_TOLERATIONS
+  value: {{ .allow.tolerations | quote }}
+- name: SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES
+  value: {{ .allow.logVolumes | quote }}
+{{- end }}
+{{- end }}
