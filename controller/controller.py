@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 import structlog
 
+from controller.election import Leadership
 from controller.facts import policy_facts, policy_label
 from controller.kube import ConflictError, Kube, KubeError, UnavailableError
+from controller.metrics import Metrics, Result
 from controller.reconcile import Reconciler
 from controller.settings import Settings
 from controller.workqueue import WorkQueue
@@ -25,40 +28,51 @@ Body = Mapping[str, Any]
 _WORKERS: Final = 16
 # A Job, its Pod and its CronJob change within moments of each other: one look is enough for all.
 _SETTLE_SECONDS: Final = 0.1
-_STOP_SECONDS: Final = 5.0
+# Several requests, but far less than a Pod's usual grace of 30 seconds.
+_FINISH_SECONDS: Final = 5.0
 _CRD_POLL_SECONDS: Final = 2.0
 
 
 class Controller:
     """Owns the queue and its workers. Handlers only report what they were told."""
 
-    def __init__(self, kube: Kube, settings: Settings) -> None:
+    def __init__(self, kube: Kube, settings: Settings, metrics: Metrics, leadership: Leadership) -> None:
         self._kube = kube
         self._settings = settings
         self._reconciler = Reconciler(kube, settings)
-        self._queue: WorkQueue[PolicyKey] = WorkQueue()
+        self._metrics = metrics
+        self._leadership = leadership
+        self._queue: WorkQueue[PolicyKey] = WorkQueue(metrics.queue_wait.observe)
+        metrics.watch_queue(self._queue.__len__)
         self._facts: dict[str, Hashable] = {}
         self._names: dict[tuple[str, str], str] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._workers: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Wait for the CustomResourceDefinition, then begin to work."""
         await self._await_crd()
-        self._tasks = [
+        self._workers = [
             asyncio.create_task(self._queue.work(self._process), name=f"reconcile worker {n}") for n in range(_WORKERS)
         ]
-        self._tasks.append(asyncio.create_task(self._resync(), name="resync"))
+        self._background = [asyncio.create_task(self._resync(), name="resync")]
 
     async def stop(self) -> None:
-        """Stop working. A reconciliation that is cut short is repeated by the next controller."""
-        for task in self._tasks:
+        """Stop working. What is in hand is finished, if that takes no longer than a few seconds.
+
+        A reconciliation that is cut short is repeated by the next controller.
+        """
+        self._queue.close()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=_FINISH_SECONDS)
+        tasks = [*self._workers, *self._background]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def is_healthy(self) -> bool:
         """Whether all workers are alive."""
-        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+        return bool(self._workers) and not any(task.done() for task in [*self._workers, *self._background])
 
     def policy_seen(self, body: Body, *, deleted: bool) -> None:
         """A policy was listed, added, changed or deleted."""
@@ -66,8 +80,10 @@ class Controller:
         label = (key[0], cron_job_name(key[1]))
         if deleted:
             self._names.pop(label, None)
+            self._metrics.policies.gone(key)
         else:
             self._names[label] = key[1]
+            self._metrics.policies.seen(body)
         if self._is_news(body, policy_facts, deleted=deleted):
             self._queue.add(key)
 
@@ -91,17 +107,23 @@ class Controller:
 
     async def _process(self, key: PolicyKey) -> None:
         namespace, name = key
+        await self._leadership.confirmed()
+        began, result = time.monotonic(), Result.SUCCESS
         try:
             recheck_seconds = await self._reconciler.reconcile(namespace, name)
         except ConflictError:
+            result = Result.CONFLICT
             self._queue.retry(key)  # somebody wrote at the same time: look again
         except UnavailableError as error:
+            result = Result.UNAVAILABLE
             delay = self._queue.retry(key, error.retry_after_seconds)
             log.warning("will retry", policy=name, namespace=namespace, error=str(error), delay_seconds=delay)
         except KubeError as error:
+            result = Result.ERROR
             delay = self._queue.retry(key)
             log.error("will retry", policy=name, namespace=namespace, error=str(error), delay_seconds=delay)
         except Exception:
+            result = Result.ERROR
             # A defect that one policy brings out must not keep the others from being served.
             self._queue.retry(key)
             log.exception("reconciliation failed", policy=name, namespace=namespace)
@@ -109,6 +131,7 @@ class Controller:
             self._queue.forget(key)
             if recheck_seconds is not None:
                 self._queue.add_after(key, recheck_seconds)
+        self._metrics.reconciled(result, time.monotonic() - began)
 
     async def _resync(self) -> None:
         """Look at every policy from time to time, evenly spread over the period."""
@@ -124,6 +147,7 @@ class Controller:
             except KubeError as error:
                 log.warning("resync failed", error=str(error))
                 continue
+            self._metrics.policies.retain(keys)
             for number, key in enumerate(keys):
                 self._queue.add_after(key, period * number / len(keys))
 

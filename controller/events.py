@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,11 +26,19 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyEvent:
-    """Something that happened to a policy."""
+    """Something that happened to a policy.
+
+    Attributes:
+        severity: Normal or Warning.
+        reason: what, in one CamelCase word.
+        message: what, for people.
+        job_uid: of the Job whose end this tells; empty for anything else. It is told once.
+    """
 
     severity: Severity
     reason: str
     message: str
+    job_uid: str = ""
 
 
 def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
@@ -53,7 +62,7 @@ def build_event(policy: Mapping[str, Any], event: PolicyEvent, now: datetime) ->
         "kind": "Event",
         "metadata": {
             # Below the 253 characters of an object's name, however long the policy's is.
-            "name": f"{metadata['name'][:220].rstrip('-.')}.{secrets.token_hex(8)}",
+            "name": f"{metadata['name'][:220].rstrip('-.')}.{_suffix(metadata['uid'], event)}",
             "namespace": metadata["namespace"],
         },
         "involvedObject": {
@@ -73,6 +82,13 @@ def build_event(policy: Mapping[str, Any], event: PolicyEvent, now: datetime) ->
     }
 
 
+def _suffix(policy_uid: str, event: PolicyEvent) -> str:
+    """Of what is told once, the same from whichever controller tells it: the second attempt finds it there."""
+    if not event.job_uid:
+        return secrets.token_hex(8)
+    return hashlib.sha256(f"{policy_uid}/{event.job_uid}/{event.reason}".encode()).hexdigest()[:16]
+
+
 def _run_event(record: RunRecord) -> PolicyEvent:
     well = record.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
     told = f"Job {record.job_name}: {record.message}" if record.message else f"Job {record.job_name}"
@@ -80,6 +96,7 @@ def _run_event(record: RunRecord) -> PolicyEvent:
         Severity.NORMAL if well else Severity.WARNING,
         f"Run{record.outcome.value}",
         told if record.reason == record.outcome.value else f"{told} ({record.reason})",
+        record.job_uid,
     )
 
 

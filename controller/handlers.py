@@ -30,13 +30,6 @@ def operator_registry(controller: Controller) -> kopf.OperatorRegistry:
     async def cleanup(**_: Any) -> None:
         await controller.stop()
 
-    @kopf.on.probe(registry=registry, id="workers")
-    async def workers(**_: Any) -> str:
-        if not controller.is_healthy():
-            # Any other exception would be retried, and the probe would hang instead of failing.
-            raise kopf.PermanentError("a worker has ended")
-        return "alive"
-
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def policy(event: kopf.RawEvent, **_: Any) -> None:
         controller.policy_seen(event["object"], deleted=event["type"] == "DELETED")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,13 +22,17 @@ from policy.report import printable
 
 Resource = dict[str, Any]
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=15, sock_connect=5)
+_TIMEOUT_SECONDS: Final = 15.0
+# A Lease is renewed every few seconds: a second attempt is worth more than a long wait for the first.
+_LEASE_TIMEOUT_SECONDS: Final = 3.0
+_CONNECT_SECONDS: Final = 5.0
 _PAGE_SIZE: Final = 500
 _MAX_WORDS: Final = 400
 
 _POLICIES: Final = f"/apis/{GROUP}/{VERSION}"
 _BATCH: Final = "/apis/batch/v1"
 _CORE: Final = "/api/v1"
+_COORDINATION: Final = "/apis/coordination.k8s.io/v1"
 
 _JSON: Final = "application/json"
 _JSON_PATCH: Final = "application/json-patch+json"
@@ -91,15 +96,33 @@ class UnavailableError(KubeError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class NotLeaderError(UnavailableError):
+    """Not sent: it would have changed something, and another controller may be the one that works now."""
+
+
+RequestObserver = Callable[[str, str, str], None]
+"""Told of every request: its verb, its resource, and the HTTP status or ``error`` for no answer."""
+
+
+def _unobserved(_verb: str, _resource: str, _code: str) -> None:
+    pass
+
+
 class Kube:
     """A connection to the API server; objects are plain dictionaries."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, observe: RequestObserver = _unobserved) -> None:
         self._api = api
+        self._observe = observe
+        self._seconds_left: Callable[[], float] = lambda: math.inf
+        self._has_answered = False
 
     @classmethod
-    async def connect(cls) -> Self:
+    async def connect(cls, observe: RequestObserver = _unobserved) -> Self:
         """Use the Pod's service account, or the kubeconfig outside a cluster.
+
+        Args:
+            observe: is told of every request.
 
         Raises:
             NoClusterError: there is neither.
@@ -116,7 +139,16 @@ class Kube:
         configuration.retries = None  # the work queue retries, with its own back-off
         api = client.ApiClient(configuration)
         api.user_agent = FIELD_MANAGER
-        return cls(api)
+        return cls(api, observe)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the API server has ever answered."""
+        return self._has_answered
+
+    def guard_writes(self, seconds_left: Callable[[], float]) -> None:
+        """Ask this before every request that changes something, Leases excepted; see `Leadership.seconds_left`."""
+        self._seconds_left = seconds_left
 
     async def close(self) -> None:
         """Close the connections."""
@@ -228,6 +260,37 @@ class Kube:
         """Create an Event."""
         await self._request("POST", _path(_CORE, manifest["metadata"]["namespace"], "events"), _MANAGED, manifest)
 
+    async def get_lease(self, namespace: str, name: str) -> Resource | None:
+        """The Lease, or None."""
+        try:
+            return await self._lease_request("GET", _path(_COORDINATION, namespace, "leases", name))
+        except NotFoundError:
+            return None
+
+    async def create_lease(self, lease: Resource) -> Resource:
+        """Create a Lease.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+        """
+        return await self._lease_request("POST", _path(_COORDINATION, lease["metadata"]["namespace"], "leases"), lease)
+
+    async def replace_lease(self, lease: Resource) -> Resource:
+        """Replace the Lease of this resourceVersion.
+
+        Raises:
+            ConflictError: it has changed since it was read.
+            NotFoundError: it is gone.
+        """
+        metadata = lease["metadata"]
+        path = _path(_COORDINATION, metadata["namespace"], "leases", metadata["name"])
+        return await self._lease_request("PUT", path, lease)
+
+    async def _lease_request(self, method: str, path: str, body: Resource | None = None) -> Resource:
+        query = None if method == "GET" else _MANAGED
+        # Who works is decided by these: they cannot ask it.
+        return await self._request(method, path, query, body, timeout_seconds=_LEASE_TIMEOUT_SECONDS, guarded=False)
+
     async def _get(self, path: str) -> Resource | None:
         try:
             return await self._request("GET", path)
@@ -249,26 +312,62 @@ class Kube:
         *,
         content_type: str = _JSON,
         accept: str = _JSON,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+        guarded: bool = True,
     ) -> Resource:
         headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
+        code = ""
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-            response = await self._api.call_api(method, url, headers, body, _request_timeout=_TIMEOUT)
+            left = self._seconds_left() if guarded and method != "GET" else math.inf
+            if left <= 0:
+                raise NotLeaderError("not sent: this controller does not hold the lease for certain")
+            timeout = aiohttp.ClientTimeout(
+                total=timeout_seconds,
+                # Once connected, a request is sent at once. One that cannot be before the time is up is given up.
+                connect=min(left, timeout_seconds),
+                sock_connect=min(left, _CONNECT_SECONDS),
+            )
+            code = "error"
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
             content = await response.read()
+            code = str(response.status)
+            self._has_answered = True
         except TimeoutError as error:
-            raise UnavailableError(f"no answer from the API server within {_TIMEOUT.total:g} s") from error
+            raise UnavailableError(f"no answer from the API server within {timeout_seconds:g} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
             raise UnavailableError(f"cannot reach the API server ({type(error).__name__})") from error
+        finally:
+            if code:
+                self._observe(*_verb_and_resource(method, path), code)
         return _decode(response.status, response.headers, content)
 
 
 _MANAGED: Final = {"fieldManager": FIELD_MANAGER}
+_VERBS: Final = {"POST": "create", "PUT": "update"}
+_NAMESPACE_PARTS: Final = 2
 
 
 def _path(api: str, namespace: str | None, plural: str, name: str = "") -> str:
     scope = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
     return f"{api}{scope}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+def _verb_and_resource(method: str, path: str) -> tuple[str, str]:
+    """Kubernetes' word for what is done, and to which resource; ``discovery`` for a group's list of resources.
+
+    Names and namespaces are left out: the number of different results is small.
+    """
+    _, api, *parts = path.split("/")
+    parts = parts[1:] if api == "api" else parts[2:]
+    if parts[:1] == ["namespaces"] and len(parts) > _NAMESPACE_PARTS:
+        parts = parts[_NAMESPACE_PARTS:]
+    if not parts:
+        return "get", "discovery"
+    plural, *name = parts
+    verb = _VERBS.get(method, method.lower()) if method != "GET" or name else "list"
+    return verb, "/".join([plural, *name[1:]])
 
 
 def _decode(status: int, headers: Mapping[str, str], content: bytes) -> Resource:

@@ -38,7 +38,6 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Kopf logs each handler's success for each event and each probe: nothing that anybody will look for.
-    for name in ("kopf.objects", "kopf.activities.probe"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Kopf logs each handler's success for each event: nothing that anybody will look for.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

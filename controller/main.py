@@ -4,88 +4,172 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import signal
 import socket
 import sys
-from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import kopf
+import prometheus_client
+import structlog
 
 from controller.controller import Controller
+from controller.election import Elector, Leadership, Unopposed
 from controller.handlers import operator_registry
+from controller.http_server import HttpServer
+from controller.kopf_settings import kopf_settings
 from controller.kube import Kube, NoClusterError
 from controller.logs import configure_logs
-from controller.settings import InvalidSettingsError, Settings
-from policy.names import POLICY_LABEL
+from controller.metrics import Metrics
+from controller.settings import Election, InvalidSettingsError, Settings
 
-_EXIT_BAD_CONFIGURATION: Final = 2
+log = structlog.get_logger("controller.main")
 
+EXIT_FAILED: Final = 1
+EXIT_BAD_CONFIGURATION: Final = 2
 
-class Backoffs:
-    """Delays between attempts of a request, in seconds: growing, then steady, never ending.
-
-    Kopf ends the process when its delays are used up. An API server that is away for an hour is no reason for that.
-    """
-
-    def __iter__(self) -> Iterator[float]:
-        """Begin anew for each request."""
-        delay = 0.5
-        while True:
-            yield delay
-            delay = min(delay * 2, 15.0)
+# Whatever hangs, the process ends before the 30 seconds are over that Kubernetes gives it.
+_STOP_SECONDS: Final = 25
 
 
-def kopf_settings() -> kopf.OperatorSettings:
-    """Kopf's settings, where its defaults do not suit."""
-    settings = kopf.OperatorSettings()
-    # Events are posted by this controller itself, through the same client and its time-outs.
-    settings.posting.enabled = False
-    # Without watching CRDs and namespaces, the operator needs no rights on them. It waits for its CRD before it starts.
-    settings.scanning.disabled = True
-    # One replica; another operator on the cluster is none of its business.
-    settings.peering.standalone = True
-    # The default of five minutes would hide an API server that hangs.
-    settings.networking.request_timeout = 30
-    settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = Backoffs()
-    # A watch that hears nothing for this long, not even a bookmark, is dead; it is stated because outcomes rely on it.
-    settings.watching.inactivity_timeout = 70
-    # Filtered by the server: foreign Jobs and Pods never reach this process.
-    for resource in (("batch", "cronjobs"), ("batch", "jobs"), ("", "pods")):
-        settings.watching.label_selectors[resource] = POLICY_LABEL
-    settings.watching.chunk_size = 500
-    # Within a Pod's usual grace of 30 seconds.
-    settings.process.ultimate_exiting_timeout = 20
-    return settings
+class Operator:
+    """One process: stands by until it holds the lease, works until it is told to stop or has lost it."""
 
+    def __init__(self, kube: Kube, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._elector = _elector(kube, settings.election)
+        leadership: Leadership = self._elector or Unopposed()
+        kube.guard_writes(leadership.seconds_left)
+        metrics.watch_leadership(leadership.seconds_left)
+        self._controller = Controller(kube, settings, metrics, leadership)
+        self._working = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._server = HttpServer(metrics.registry, self._is_alive, lambda: kube.has_answered)
 
-async def run_operator(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT."""
-    kube = await Kube.connect()
-    try:
-        await kopf.operator(
-            registry=operator_registry(Controller(kube, settings)),
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT, or until another controller has the lease; return the exit code."""
+        self._handle_signals()
+        port = self._settings.http_port
+        try:
+            await self._server.start(port)
+        except OSError as error:
+            log.error("cannot listen", port=port, error=str(error))
+            return EXIT_FAILED
+        closing = asyncio.create_task(self._close_server_when_stopping(), name="end of the HTTP server")
+        try:
+            return await self._stand_and_work()
+        finally:
+            self._stop()
+            await closing
+
+    async def _stand_and_work(self) -> int:
+        if self._elector is None:
+            await self._work()
+            return 0
+        if not await self._is_elected(self._elector):
+            return 0
+        holding = asyncio.create_task(self._elector.hold(), name="lease")
+        holding.add_done_callback(lambda _: self._stop())
+        try:
+            await self._work()
+        finally:
+            # Held until the last write is done, and given back before anything else.
+            lost = holding.done()
+            holding.cancel()
+            await asyncio.wait([holding])
+            await self._elector.release()
+        if lost:
+            holding.result()
+        return EXIT_FAILED if lost else 0
+
+    async def _is_elected(self, elector: Elector) -> bool:
+        """Wait for the lease; False if told to stop meanwhile."""
+        acquiring = asyncio.create_task(elector.acquire(), name="election")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        await asyncio.wait([acquiring, stopping], return_when=asyncio.FIRST_COMPLETED)
+        elected = acquiring.done()
+        for task in (acquiring, stopping):
+            task.cancel()
+        await asyncio.wait([acquiring, stopping])
+        if elected:
+            acquiring.result()
+        return elected
+
+    async def _work(self) -> None:
+        """Watch and reconcile until it is time to stop."""
+        # Kopf ends every task that is not in here; those of HTTP requests end with the server.
+        existing = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=operator_registry(self._controller),
             settings=kopf_settings(),
             # Kopf would ask for the user's name, and a container's numeric user has none. Its own type is not public.
             identity=cast("Any", socket.gethostname()),
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
+            clusterwide=not self._settings.watch_namespaces,
+            namespaces=self._settings.watch_namespaces,
+            ready_flag=self._working,
+            stop_flag=self._stopping,
         )
+        self._handle_signals()  # Kopf has put its own in their place
+        await kopf.run_tasks(tasks, ignored=existing)
+
+    async def _close_server_when_stopping(self) -> None:
+        await self._stopping.wait()
+        await self._server.close()
+
+    def _is_alive(self) -> bool:
+        return not self._working.is_set() or self._controller.is_healthy()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        if not self._stopping.is_set():
+            # The system's, because what hangs may be the event loop or a thread that the interpreter waits for.
+            signal.alarm(_STOP_SECONDS)
+            self._stopping.set()
+
+
+def _elector(kube: Kube, election: Election | None) -> Elector | None:
+    if election is None:
+        return None
+    # The container may be restarted within its Pod: the Pod's name alone is that of two processes.
+    identity = f"{election.pod_name}_{secrets.token_hex(4)}"
+    return Elector(kube, election.lease_namespace, election.lease_name, identity)
+
+
+async def run_operator(settings: Settings) -> int:
+    """Connect and run; return the exit code.
+
+    Raises:
+        NoClusterError: it is not known where the API server is.
+    """
+    # A second series for each counter, with the time of the process's start: nobody reads it.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    metrics = Metrics()
+    kube = await Kube.connect(metrics.api_request)
+    try:
+        return await Operator(kube, settings, metrics).run()
     finally:
         await kube.close()
 
 
 def main() -> None:
-    """Entry point. Exit code 2 for a bad configuration."""
+    """Entry point.
+
+    Exit code 0 after SIGTERM or SIGINT, 2 for a bad configuration, 1 for all else: the lease was lost, the port is
+    taken, something unforeseen. Starting anew may help then.
+    """
     try:
         settings = Settings.from_environment(os.environ)
     except InvalidSettingsError as error:
         print(error, file=sys.stderr)
-        sys.exit(_EXIT_BAD_CONFIGURATION)
+        sys.exit(EXIT_BAD_CONFIGURATION)
     configure_logs(settings.log_level)
     try:
-        asyncio.run(run_operator(settings))
+        sys.exit(asyncio.run(run_operator(settings)))
     except NoClusterError as error:
         print(error, file=sys.stderr)
-        sys.exit(_EXIT_BAD_CONFIGURATION)
+        sys.exit(EXIT_BAD_CONFIGURATION)

@@ -226,6 +226,8 @@ class Reconciler:
             log.info(event.message, reason=event.reason, policy=metadata["name"], namespace=metadata["namespace"])
             try:
                 await self._kube.create_event(build_event(resource, event, self._clock()))
+            except AlreadyExistsError:
+                pass  # told by the controller that worked before
             except KubeError as error:
                 log.warning("event not created", reason=event.reason, error=str(error))
 

@@ -19,6 +19,21 @@ class InvalidSettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Election:
+    """Where the controllers agree which one of them works.
+
+    Attributes:
+        lease_namespace: namespace of the Lease, usually the controllers' own.
+        pod_name: name of this controller's Pod, for people who look at the Lease.
+        lease_name: name of the Lease.
+    """
+
+    lease_namespace: str
+    pod_name: str
+    lease_name: str = "session-policy-operator"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator's administrator decides, and the policies' authors cannot.
 
@@ -30,7 +45,8 @@ class Settings:
         watch_namespaces: namespaces that are served; empty for all.
         log_level: DEBUG, INFO, WARNING or ERROR.
         resync_seconds: every policy is looked at again after this time, whatever events say.
-        health_port: TCP port that answers ``/healthz``.
+        http_port: TCP port of ``/healthz``, ``/readyz`` and ``/metrics``.
+        election: where the controllers agree which one works; None for a controller that is alone.
     """
 
     job_image: str
@@ -40,7 +56,8 @@ class Settings:
     watch_namespaces: tuple[str, ...] = ()
     log_level: str = "INFO"
     resync_seconds: int = 600
-    health_port: int = 8080
+    http_port: int = 8080
+    election: Election | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -70,6 +87,22 @@ class Settings:
                 return default
             return int(value)
 
+        def flag(name: str, *, default: bool) -> bool:
+            return choice(name, ("true", "false"), str(default).lower()) == "true"
+
+        def required(name: str) -> str:
+            value = text(name)
+            if not value:
+                problems.append(f"{name} must be set where SESSION_POLICY_LEADER_ELECTION is true")
+            return value
+
+        def election() -> Election:
+            return Election(
+                lease_namespace=required("SESSION_POLICY_LEASE_NAMESPACE"),
+                pod_name=required("SESSION_POLICY_POD_NAME"),
+                lease_name=text("SESSION_POLICY_LEASE_NAME", "session-policy-operator"),
+            )
+
         settings = cls(
             job_image=text("SESSION_POLICY_JOB_IMAGE"),
             job_image_pull_policy=choice("SESSION_POLICY_JOB_IMAGE_PULL_POLICY", _PULL_POLICIES, "IfNotPresent"),
@@ -78,7 +111,8 @@ class Settings:
             watch_namespaces=names("SESSION_POLICY_WATCH_NAMESPACES"),
             log_level=choice("SESSION_POLICY_LOG_LEVEL", _LOG_LEVELS, "INFO"),
             resync_seconds=number("SESSION_POLICY_RESYNC_SECONDS", 600, 1, 86_400),
-            health_port=number("SESSION_POLICY_HEALTH_PORT", 8080, 1, 65_535),
+            http_port=number("SESSION_POLICY_HTTP_PORT", 8080, 1, 65_535),
+            election=election() if flag("SESSION_POLICY_LEADER_ELECTION", default=False) else None,
         )
         if not settings.job_image:
             problems.append("SESSION_POLICY_JOB_IMAGE must name the image of the cleanup container")

@@ -7,6 +7,7 @@ is retried with exponential back-off.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
@@ -16,16 +17,31 @@ _FIRST_RETRY_SECONDS: Final = 0.5
 _LONGEST_RETRY_SECONDS: Final = 60.0
 
 
+def _unobserved(_seconds: float) -> None:
+    pass
+
+
 class WorkQueue(Generic[Key]):
     """Keys that wait for a worker. For use within one event loop."""
 
-    def __init__(self) -> None:
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()  # in the queue
+    def __init__(self, observe_wait: Callable[[float], None] = _unobserved) -> None:
+        """Make an empty queue.
+
+        Args:
+            observe_wait: told, for each key that a worker takes, how many seconds it waited for one.
+        """
+        self._observe_wait = observe_wait
+        self._ready: asyncio.Queue[Key | None] = asyncio.Queue()  # None wakes a worker when the queue is closed
+        self._closed = False
+        self._waiting: dict[Key, float] = {}  # in the queue, since when
         self._active: set[Key] = set()  # with a worker
         self._again: set[Key] = set()  # with a worker, and added since
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._waiting)
 
     def add(self, key: Key) -> None:
         """Have the key worked on as soon as a worker is free."""
@@ -33,7 +49,7 @@ class WorkQueue(Generic[Key]):
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting.add(key)
+            self._waiting[key] = time.monotonic()
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, delay_seconds: float) -> None:
@@ -59,11 +75,19 @@ class WorkQueue(Generic[Key]):
         """Reset the key's back-off: it went well."""
         self._failures.pop(key, None)
 
+    def close(self) -> None:
+        """Hand out no more keys: workers end, each when it is done with the key in hand."""
+        self._closed = True
+        self._ready.put_nowait(None)
+
     async def work(self, process: Callable[[Key], Awaitable[None]]) -> None:
-        """Process keys, one after the other, until cancelled. Run several of these for several workers."""
+        """Process keys, one after the other, until the queue is closed. Run several of these for several workers."""
         while True:
             key = await self._ready.get()
-            self._waiting.discard(key)
+            if self._closed or key is None:
+                self._ready.put_nowait(None)  # for the next worker
+                return
+            self._observe_wait(time.monotonic() - self._waiting.pop(key))
             self._active.add(key)
             try:
                 await process(key)

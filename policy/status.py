@@ -68,6 +68,23 @@ class RunRecord(RunReport):
     """Schedule, Request or Manual."""
 
 
+class RunTotals(Model):
+    """Sums over all runs since the policy was made. They only ever grow; a Job is counted once."""
+
+    runs_succeeded: Count = 0
+    """Runs that ended well, dry runs among them."""
+    runs_degraded: Count = 0
+    """Runs that left something undone."""
+    runs_failed: Count = 0
+    """Runs that failed."""
+    runs_skipped: Count = 0
+    """Runs that found another one at work and did nothing."""
+    deleted_sessions: Count = 0
+    """Sessions deleted; what a dry run says does not count."""
+    missed_schedules: Count = 0
+    """Times at which a run was due and none was started."""
+
+
 class SessionPolicyStatus(Model):
     """What is known of the policy and its runs."""
 
@@ -85,6 +102,8 @@ class SessionPolicyStatus(Model):
     """When a run last ended well."""
     consecutive_failures: Count = 0
     """Runs since then that did not end well; skipped ones do not count."""
+    totals: RunTotals = RunTotals()
+    """Sums over all runs since the policy was made."""
     last_handled_run_request: Annotated[str, Field(max_length=256)] | None = None
     """The value of the run-requested-at annotation that was last acted on."""
     last_run: RunRecord | None = None

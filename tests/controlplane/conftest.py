@@ -6,63 +6,81 @@ else is real: schema and CEL, server-side apply, the Job controller, the CronJob
 
 from __future__ import annotations
 
-import json
+import itertools
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from policy.crd import crd
-from policy.names import GROUP, PLURAL
 from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.policies import Policies
-from tests.support.chart import is_hook
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl, eventually
+from tests.support.operator_access import grant_operator_access, serve_policies
 
 CHART = Path(__file__).parents[2] / "charts" / "session-policy-operator"
 
+RELEASE_NAMESPACE = "default"
+
 StartController = Callable[..., ControllerProcess]
+
+
+@dataclass
+class Candidates:
+    """Controllers that compete for one Lease, the chart's own, and serve one namespace."""
+
+    kubectl: Kubectl
+    lease_name: str
+    start: StartController
+    namespace: str
+
+    def add(self, **environment: str) -> ControllerProcess:
+        """Start one more and wait until its endpoint answers."""
+        election = {
+            "SESSION_POLICY_LEADER_ELECTION": "true",
+            "SESSION_POLICY_LEASE_NAME": self.lease_name,
+            "SESSION_POLICY_LEASE_NAMESPACE": RELEASE_NAMESPACE,
+            "SESSION_POLICY_POD_NAME": f"pod-{secrets.token_hex(2)}",
+        }
+        return self.start(self.namespace, **election, **environment)
+
+    def lease(self) -> dict[str, Any]:
+        """The Lease's spec."""
+        spec: dict[str, Any] = self.kubectl.get("lease", self.lease_name, RELEASE_NAMESPACE)["spec"]
+        return spec
+
+    def await_leader(self, *among: ControllerProcess) -> ControllerProcess:
+        """The one of these that leads, once there is one."""
+        return eventually(
+            lambda: next((process for process in among if process.is_leader()), None),
+            what="one of the controllers leads",
+            timeout_seconds=40,
+        )
 
 
 @pytest.fixture(scope="session")
 def cluster(control_plane: ControlPlane) -> Kubectl:
     """kubectl with all rights, on an API server that serves SessionPolicies."""
     kubectl = Kubectl(control_plane.kubeconfig)
-    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd()))
-    # `kubectl wait` fails on a definition so new that it has no conditions at all.
-    eventually(lambda: _is_established(kubectl), what="the CustomResourceDefinition is served")
+    serve_policies(kubectl)
     return kubectl
 
 
-def _is_established(kubectl: Kubectl) -> bool:
-    conditions = kubectl.get("crd", f"{PLURAL}.{GROUP}").get("status", {}).get("conditions") or []
-    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+@pytest.fixture(scope="session")
+def installation() -> list[dict[str, Any]]:
+    """What the chart installs by default, as release ``test``."""
+    return helm().render(CHART, {}, name="test", namespace=RELEASE_NAMESPACE)
 
 
 @pytest.fixture(scope="session")
-def operator_kubeconfig(cluster: Kubectl, control_plane: ControlPlane) -> Path:
+def operator_kubeconfig(cluster: Kubectl, control_plane: ControlPlane, installation: list[dict[str, Any]]) -> Path:
     """A kubeconfig with the rights that the chart gives the controller and no others."""
-    objects = helm().render(CHART, {}, name="test", namespace="default")
-    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-    rbac = [o for o in objects if o["kind"] in kinds and not is_hook(o)]
-    (account,) = [o for o in rbac if o["kind"] == "ServiceAccount"]
-    for manifest in rbac:
-        cluster.apply(manifest, "default")
-    return account_kubeconfig(cluster, control_plane, account["metadata"]["name"], "default")
-
-
-def account_kubeconfig(cluster: Kubectl, control_plane: ControlPlane, account: str, namespace: str) -> Path:
-    """A kubeconfig with the rights of a service account."""
-    token = cluster.run("create", "token", account, "-n", namespace, "--duration=2h").strip()
-    config = yaml.safe_load(control_plane.kubeconfig.read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    path = control_plane.directory / f"{namespace}-{account}.kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return grant_operator_access(cluster, control_plane, installation, RELEASE_NAMESPACE)
 
 
 @pytest.fixture
@@ -75,10 +93,13 @@ def namespace(cluster: Kubectl) -> Iterator[str]:
 @pytest.fixture
 def start_controller(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[StartController]:
     """Starts controllers that serve given namespaces; those left over end with the test."""
+    numbers = itertools.count()
     with ExitStack() as stack:
 
         def start(*namespaces: str, **environment: str) -> ControllerProcess:
-            process = ControllerProcess(operator_kubeconfig, tmp_path / "controller.log", namespaces, environment)
+            process = ControllerProcess(
+                operator_kubeconfig, tmp_path / f"controller-{next(numbers)}.log", namespaces, environment
+            )
             stack.callback(process.kill)
             process.start()
             return process
@@ -110,3 +131,15 @@ def policies(cluster: Kubectl, shared_namespace: str, controller: ControllerProc
     """Policies in the namespace of the running controller."""
     assert controller.is_running()
     return Policies(cluster, shared_namespace)
+
+
+@pytest.fixture
+def candidates(
+    cluster: Kubectl, namespace: str, installation: list[dict[str, Any]], start_controller: StartController
+) -> Iterator[Candidates]:
+    """No controllers yet, and no Lease."""
+    (deployment,) = [o for o in installation if o["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    lease_name = {e["name"]: e.get("value") for e in container["env"]}["SESSION_POLICY_LEASE_NAME"]
+    yield Candidates(cluster, lease_name, start_controller, namespace)
+    cluster.run("delete", "lease", lease_name, "-n", RELEASE_NAMESPACE, "--ignore-not-found")

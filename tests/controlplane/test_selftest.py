@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from controller import selftest
-from tests.controlplane.conftest import StartController, account_kubeconfig
+from tests.controlplane.conftest import StartController
 from tests.support.chart import CHART, ROOT, is_hook
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl
+from tests.support.operator_access import account_kubeconfig
 
 # Gives up sooner than the 90 seconds that a pod is given.
 _IMPATIENT = "import sys; from controller.selftest import main; sys.exit(main(sys.argv[1], timeout_seconds=3))"

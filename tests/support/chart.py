@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def of_kind(objects: list[Manifest], kind: str, *, tests: bool = False) -> list[
     return [manifest for manifest in objects if manifest["kind"] == kind and is_hook(manifest) == tests]
 
 
-def is_hook(manifest: Manifest) -> bool:
+def is_hook(manifest: Mapping[str, Any]) -> bool:
     """Whether Helm makes the object at an event instead of installing it."""
     return "helm.sh/hook" in manifest["metadata"].get("annotations", {})
 

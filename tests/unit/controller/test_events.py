@@ -9,7 +9,7 @@ from controller.events import PolicyEvent, Severity, build_event, changes
 from controller.pods import Problem
 from controller.status import Observation, Readiness, observe
 from policy.report import Outcome
-from policy.status import ConditionStatus, SessionPolicyStatus
+from policy.status import ConditionStatus, RunRecord, SessionPolicyStatus
 from tests.unit.controller.builders import POLICY_UID, START, policy_resource, run
 
 READY = Readiness(ConditionStatus.TRUE, "CronJobApplied", "the CronJob matches the policy")
@@ -75,3 +75,22 @@ def test_the_event_points_at_the_policy_and_its_name_is_valid_for_the_longest_on
     assert event["involvedObject"]["name"] == "p" * 253
     assert len(event["metadata"]["name"]) <= 253
     assert event["lastTimestamp"] == "2026-03-01T11:50:00Z"
+
+
+def test_the_end_of_a_job_has_the_same_name_from_every_controller_and_another_than_any_else() -> None:
+    def names(policy: dict[str, Any], *finished: RunRecord) -> list[str]:
+        found = changes(after(EMPTY), after(EMPTY, finished=finished))
+        return [build_event(policy, event, START)["metadata"]["name"] for event in found]
+
+    both = names(policy_resource(), run(1), run(2))
+    assert len(set(both)) == 2
+    assert names(policy_resource(), run(2)) == both[1:]
+    other = policy_resource()
+    other["metadata"] = other["metadata"] | {"uid": "made-anew"}
+    assert names(other, run(2)) != both[1:]
+
+
+def test_what_may_be_told_again_has_a_name_of_its_own_each_time() -> None:
+    event = PolicyEvent(Severity.NORMAL, "CronJobUpdated", "again")
+    names = {build_event(policy_resource(), event, START)["metadata"]["name"] for _ in range(5)}
+    assert len(names) == 5

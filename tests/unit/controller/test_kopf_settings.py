@@ -7,7 +7,7 @@ import itertools
 import kopf
 from kopf._cogs.structs.references import Resource
 
-from controller.main import Backoffs, kopf_settings
+from controller.kopf_settings import Backoffs, kopf_settings
 
 
 def test_requests_to_an_api_server_that_is_away_are_repeated_for_ever() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.settings import InvalidSettingsError, Settings
+from controller.settings import Election, InvalidSettingsError, Settings
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
 
@@ -32,9 +32,23 @@ def test_every_problem_is_told_at_once_with_the_variable_s_name() -> None:
         "SESSION_POLICY_JOB_IMAGE_PULL_POLICY": "Sometimes",
         "SESSION_POLICY_LOG_LEVEL": "LOUD",
         "SESSION_POLICY_RESYNC_SECONDS": "-1",
-        "SESSION_POLICY_HEALTH_PORT": "http",
+        "SESSION_POLICY_HTTP_PORT": "http",
     }
     with pytest.raises(InvalidSettingsError) as raised:
         Settings.from_environment(wrong)
     named = {problem.split()[0] for problem in raised.value.problems}
     assert named == {*wrong, "SESSION_POLICY_JOB_IMAGE"}
+
+
+def test_the_election_is_off_outside_a_cluster_and_needs_to_know_where_it_is_otherwise() -> None:
+    on = IMAGE | {"SESSION_POLICY_LEADER_ELECTION": "true"}
+    where = {"SESSION_POLICY_LEASE_NAMESPACE": "ops", "SESSION_POLICY_POD_NAME": "controller-x"}
+    assert Settings.from_environment(IMAGE | where).election is None
+    expected = Election(lease_namespace="ops", pod_name="controller-x", lease_name="session-policy-operator")
+    assert Settings.from_environment(on | where).election == expected
+    named = Settings.from_environment(on | where | {"SESSION_POLICY_LEASE_NAME": "mine"})
+    assert named.election is not None
+    assert named.election.lease_name == "mine"
+    with pytest.raises(InvalidSettingsError) as raised:
+        Settings.from_environment(on)
+    assert {problem.split()[0] for problem in raised.value.problems} == set(where)

@@ -110,3 +110,50 @@ def test_an_earlier_delay_takes_the_place_of_a_later_one() -> None:
         await drained(queue, process, done)
 
     asyncio.run(scenario())
+
+
+def test_after_closing_the_key_in_hand_is_finished_and_no_other_is_begun() -> None:
+    async def scenario() -> list[str]:
+        queue: WorkQueue[str] = WorkQueue()
+        finished: list[str] = []
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def process(key: str) -> None:
+            begun.set()
+            await go_on.wait()
+            finished.append(key)
+
+        # One worker has a key in hand, others wait for one, and the next key comes too late.
+        queue.add("in hand")
+        workers = [asyncio.create_task(queue.work(process)) for _ in range(4)]
+        await begun.wait()
+        queue.close()
+        queue.add("too late")
+        go_on.set()
+        await asyncio.wait_for(asyncio.gather(*workers), timeout=10)
+        return finished
+
+    assert asyncio.run(scenario()) == ["in hand"]
+
+
+def test_it_tells_how_many_wait_and_for_how_long() -> None:
+    async def scenario() -> list[float]:
+        waits: list[float] = []
+        queue: WorkQueue[str] = WorkQueue(waits.append)
+        done = asyncio.Event()
+
+        async def process(key: str) -> None:
+            if key == "b":
+                done.set()
+
+        for key in ("a", "a", "b"):
+            queue.add(key)
+        queue.add_after("later", 3600)
+        assert len(queue) == 2
+        await drained(queue, process, done)
+        assert len(queue) == 0
+        return waits
+
+    waits = asyncio.run(scenario())
+    assert len(waits) == 2
+    assert all(wait >= 0 for wait in waits)

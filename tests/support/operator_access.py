@@ -1,0 +1,58 @@
+"""Rights on a control plane: what a service account may do, and no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from policy.crd import crd
+from policy.names import GROUP, PLURAL
+from tests.support.chart import is_hook
+from tests.support.controlplane import ControlPlane
+from tests.support.kube import Kubectl, eventually
+
+_RBAC_KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+
+
+def serve_policies(kubectl: Kubectl) -> None:
+    """Have the API server serve SessionPolicies."""
+    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd()))
+    # `kubectl wait` fails on a definition so new that it has no conditions at all.
+    eventually(lambda: _is_established(kubectl), what="the CustomResourceDefinition is served")
+
+
+def grant_operator_access(
+    kubectl: Kubectl, plane: ControlPlane, installation: Iterable[Mapping[str, Any]], namespace: str
+) -> Path:
+    """A kubeconfig with the rights that an installation of the chart gives the controller.
+
+    Args:
+        kubectl: with all rights.
+        plane: the control plane.
+        installation: all objects of the chart.
+        namespace: the release's namespace.
+    """
+    rbac = [o for o in installation if o["kind"] in _RBAC_KINDS and not is_hook(o)]
+    (account,) = [o for o in rbac if o["kind"] == "ServiceAccount"]
+    for manifest in rbac:
+        kubectl.apply(manifest, manifest["metadata"].get("namespace", namespace))
+    return account_kubeconfig(kubectl, plane, account["metadata"]["name"], namespace)
+
+
+def account_kubeconfig(kubectl: Kubectl, plane: ControlPlane, account: str, namespace: str) -> Path:
+    """A kubeconfig with the rights of a service account."""
+    token = kubectl.run("create", "token", account, "-n", namespace, "--duration=2h").strip()
+    config = yaml.safe_load(plane.kubeconfig.read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    path = plane.directory / f"{namespace}-{account}.kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _is_established(kubectl: Kubectl) -> bool:
+    conditions = kubectl.get("crd", f"{PLURAL}.{GROUP}").get("status", {}).get("conditions") or []
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
