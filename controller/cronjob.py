@@ -35,7 +35,7 @@ EXIT_BAD_CONFIGURATION: Final = 2
 
 # A run that is a few minutes late (controller manager restarted, previous run still going) is still wanted; one that
 # is later than this is left to the next tick, so that resuming a policy does not start the run of some hours ago.
-_STARTING_DEADLINE_SECONDS: Final = 300
+STARTING_DEADLINE_SECONDS: Final = 300
 
 # Finished Jobs hold the evidence that a controller which was down still has to read.
 _KEPT_JOBS: Final = 3
@@ -96,7 +96,7 @@ def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -
             "timeZone": spec.time_zone,
             "suspend": spec.suspend,
             "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": _STARTING_DEADLINE_SECONDS,
+            "startingDeadlineSeconds": STARTING_DEADLINE_SECONDS,
             "successfulJobsHistoryLimit": _KEPT_JOBS,
             "failedJobsHistoryLimit": _KEPT_JOBS,
             "jobTemplate": {

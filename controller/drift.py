@@ -72,12 +72,15 @@ def take_over(observed: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             kept += [{**entry, "fieldsV1": rest}] if rest else []
         else:
             kept.append(entry)
+    times = [entry["time"] for entry in entries if entry.get("time")]
     ours = {
         "manager": FIELD_MANAGER,
         "operation": "Apply",
         "apiVersion": observed["apiVersion"],
         "fieldsType": "FieldsV1",
         "fieldsV1": applied,
+        # When the spec last changed must stay known: what was due before that is not missed.
+        **({"time": max(times)} if times else {}),
     }
     return [
         {"op": "replace", "path": "/metadata/resourceVersion", "value": observed["metadata"]["resourceVersion"]},

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from controller.drift import FIELD_MANAGER
+from controller.missed import MISSED, OVERRUN, count_text, overlap, overlap_text
 from controller.status import APPLIED, condition, is_recorded
 from policy.names import API_VERSION, KIND
 from policy.report import Outcome
@@ -49,6 +50,7 @@ def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[Pol
             PolicyEvent(Severity.NORMAL, "RunRequested", f"run {after.last_handled_run_request} was started")
         )
     happened += [_run_event(r) for r in reversed(after.history) if not is_recorded(before, r.job_uid)]
+    happened += _missed_events(before, after)
     happened += _condition_events(before, after)
     return happened
 
@@ -100,6 +102,25 @@ def _run_event(record: RunRecord) -> PolicyEvent:
     )
 
 
+def _missed_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
+    """The first missed run is told, and again when there are ten, and a hundred."""
+    missed, last = after.missed_schedules, after.last_missed_schedule_time
+    was = before.missed_schedules if missed >= before.missed_schedules else 0
+    if last is None or not missed or (was and len(str(missed)) == len(str(was))):
+        return []
+    running = condition(after, ConditionType.RUNNING)
+    if running is not None and running.reason == OVERRUN:
+        return [PolicyEvent(Severity.WARNING, MISSED, running.message)]
+    job = overlap(last, after.history, None)
+    told = (
+        overlap_text(missed, last, job)
+        if job
+        else f"no run was started when one was due at {last:%Y-%m-%dT%H:%M:%SZ} ({count_text(missed)}); see kubectl "
+        f"describe cronjob {after.cron_job_name}, and whether kube-controller-manager works"
+    )
+    return [PolicyEvent(Severity.WARNING, MISSED, told)]
+
+
 def _condition_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
     happened = []
     ready = condition(after, ConditionType.READY)
@@ -113,11 +134,12 @@ def _condition_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -
         severity = Severity.NORMAL if ready.status is ConditionStatus.TRUE else Severity.WARNING
         happened.append(PolicyEvent(severity, ready.reason, ready.message))
     stalled = condition(after, ConditionType.STALLED)
-    # A spec that cannot be used is told by Ready already.
+    # A spec that cannot be used is told by Ready already, and a missed run by its number.
     if (
         stalled
         and _differs(stalled, condition(before, stalled.type))
         and (ready is None or stalled.reason != ready.reason)
+        and stalled.reason != MISSED
     ):
         happened.append(PolicyEvent(Severity.WARNING, stalled.reason, stalled.message))
     return happened

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from controller.outcome import is_finished
-from controller.pods import start_problem, termination
+from controller.pods import lost_node, start_problem, termination
 from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION
 
 Body = Mapping[str, Any]
@@ -40,14 +40,20 @@ def cron_job_facts(cron_job: Body) -> Hashable:
 
 
 def job_facts(job: Body) -> Hashable:
-    """Identity, and whether it is finished."""
-    return (job["metadata"]["uid"], is_finished(job))
+    """Identity, whether it is finished, and whether somebody suspended it."""
+    return (job["metadata"]["uid"], is_finished(job), job.get("spec", {}).get("suspend", False))
 
 
 def pod_facts(pod: Body) -> Hashable:
-    """Identity, why it cannot start, and whether its container ended."""
+    """Identity, why it cannot start, whether its container ended, and what else may keep it from ending."""
     problem = start_problem(pod)
-    return (pod["metadata"]["uid"], problem.reason if problem else None, termination(pod) is not None)
+    return (
+        pod["metadata"]["uid"],
+        problem.reason if problem else None,
+        termination(pod) is not None,
+        "deletionTimestamp" in pod["metadata"],
+        lost_node(pod) is not None,
+    )
 
 
 def policy_label(child: Body) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
@@ -15,6 +16,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from controller.clock import ServerClock
 from controller.drift import FIELD_MANAGER
 from controller.login import is_in_cluster
 from policy.names import GROUP, PLURAL, POLICY_LABEL, VERSION
@@ -28,6 +30,7 @@ _LEASE_TIMEOUT_SECONDS: Final = 3.0
 _CONNECT_SECONDS: Final = 5.0
 _PAGE_SIZE: Final = 500
 _MAX_WORDS: Final = 400
+_MAX_EVENTS: Final = 50
 
 _POLICIES: Final = f"/apis/{GROUP}/{VERSION}"
 _BATCH: Final = "/apis/batch/v1"
@@ -116,6 +119,7 @@ class Kube:
         self._observe = observe
         self._seconds_left: Callable[[], float] = lambda: math.inf
         self._has_answered = False
+        self._clock = ServerClock()
 
     @classmethod
     async def connect(cls, observe: RequestObserver = _unobserved) -> Self:
@@ -153,6 +157,10 @@ class Kube:
     async def close(self) -> None:
         """Close the connections."""
         await self._api.close()
+
+    def now(self) -> datetime:
+        """The time by the API server's clock, as its last answer told it."""
+        return self._clock.now()
 
     async def serves_policies(self) -> bool:
         """Whether the CustomResourceDefinition is installed and served."""
@@ -256,6 +264,13 @@ class Kube:
         """
         return await self._request("POST", _path(_BATCH, manifest["metadata"]["namespace"], "jobs"), _MANAGED, manifest)
 
+    async def list_warnings(self, namespace: str, uid: str) -> list[Resource]:
+        """The Events of type Warning on the object of this UID."""
+        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": str(_MAX_EVENTS)}
+        found = await self._request("GET", _path(_CORE, namespace, "events"), query)
+        items: list[Resource] = found["items"]
+        return items
+
     async def create_event(self, manifest: Resource) -> None:
         """Create an Event."""
         await self._request("POST", _path(_CORE, manifest["metadata"]["namespace"], "events"), _MANAGED, manifest)
@@ -334,6 +349,7 @@ class Kube:
             content = await response.read()
             code = str(response.status)
             self._has_answered = True
+            self._clock.read(response.headers.get("Date", ""))
         except TimeoutError as error:
             raise UnavailableError(f"no answer from the API server within {timeout_seconds:g} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:

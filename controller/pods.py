@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from controller.cronjob import CONTAINER_NAME, EXIT_BAD_CONFIGURATION
@@ -12,10 +13,27 @@ from policy.report import printable
 Pod = Mapping[str, Any]
 
 _IMAGE_REASONS: Final = frozenset(
-    {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
+    {
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
 )
 _START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"})
+_NOT_YET: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SIGKILL_EXIT_CODE: Final = 137
+
+_DISRUPTED: Final = "the Pod was removed from its node: drained, preempted or lost"
+_DISRUPTIONS: Final = {
+    "PreemptionByScheduler": "the Pod had to make room for one of higher priority; "
+    "give the operator's jobs a priority class of their own",
+    "DeletionByTaintManager": "the Pod was removed because its node was tainted, for instance because it was lost",
+    "EvictionByEvictionAPI": "the Pod was removed because its node was drained",
+    "DeletionByPodGC": "the Pod was removed because its node is gone",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,19 @@ class Problem:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostNode:
+    """A running Pod of whose node nothing is heard.
+
+    Attributes:
+        problem: what to say about it.
+        since: when the Pod was marked.
+    """
+
+    problem: Problem
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +107,53 @@ def start_problem(pod: Pod) -> Problem | None:
             "CreateContainerError", f"the container of Pod {name} cannot be started; see kubectl describe pod {name}"
         )
     scheduled = _condition(pod, "PodScheduled")
-    if pod.get("status", {}).get("phase") == "Pending" and scheduled.get("reason") == "Unschedulable":
+    if is_pending(pod) and scheduled.get("reason") == "Unschedulable":
         said = printable(scheduled.get("message", ""), 250).rstrip(".")
         return Problem(
             "Unschedulable",
-            f"no node takes Pod {name}: {said}; check spec.job.resources, nodeSelector and tolerations",
+            f"no node takes Pod {name}: {said}; "
+            + (
+                "create the claim that spec.logs.volumeClaim names"
+                if "persistentvolumeclaim" in said
+                else "check spec.job.resources, nodeSelector and tolerations"
+            ),
         )
     return None
+
+
+def is_pending(pod: Pod) -> bool:
+    """Whether the Pod waits for a node, or for its container."""
+    return bool(pod.get("status", {}).get("phase") == "Pending")
+
+
+def is_over(pod: Pod) -> bool:
+    """Whether the Pod has ended, well or not."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def ended_at(pod: Pod) -> datetime | None:
+    """When the Pod's container ended, if that is known."""
+    return _time((_container_state(pod).get("terminated") or {}).get("finishedAt"))
+
+
+def taken_at(pod: Pod) -> datetime | None:
+    """When a node took the Pod; None if none has, or if its container has been created since."""
+    waiting = (_container_state(pod).get("waiting") or {}).get("reason", "")
+    scheduled = _condition(pod, "PodScheduled")
+    if not is_pending(pod) or scheduled.get("status") != "True":
+        return None
+    return _time(scheduled.get("lastTransitionTime")) if waiting in _NOT_YET else None
+
+
+def lost_node(pod: Pod) -> LostNode | None:
+    """Whether the Pod's node has gone silent: its Pods are marked not ready, although their containers run."""
+    ready = _condition(pod, "Ready")
+    since = _time(ready.get("lastTransitionTime"))
+    if "running" not in _container_state(pod) or ready.get("status") != "False" or since is None:
+        return None
+    name, node = pod["metadata"]["name"], pod.get("spec", {}).get("nodeName", "")
+    advice = f"node {node}, where Pod {name} runs, does not answer; see kubectl describe node {node}"
+    return LostNode(Problem("NodeLost", advice), since)
 
 
 def end_problem(pod: Pod) -> Problem | None:
@@ -95,7 +166,7 @@ def end_problem(pod: Pod) -> Problem | None:
         return Problem("Evicted", "the node evicted the Pod because it ran short of resources")
     disruption = _condition(pod, "DisruptionTarget")
     if disruption.get("status") == "True":
-        return Problem("Disrupted", "the Pod was removed from its node: drained, preempted or lost")
+        return Problem("Disrupted", _DISRUPTIONS.get(disruption.get("reason", ""), _DISRUPTED))
     if status.get("reason") == "DeadlineExceeded":
         return Problem(
             "DeadlineExceeded",
@@ -140,3 +211,7 @@ def _image(pod: Pod) -> str:
         c.get("image", "") for c in pod.get("spec", {}).get("containers") or [] if c.get("name") == CONTAINER_NAME
     ]
     return printable(images[0] if images else "", 200)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

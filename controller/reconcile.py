@@ -6,9 +6,9 @@ after being killed half-way, it comes to the same end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -17,17 +17,18 @@ from controller.cronjob import build_cron_job
 from controller.drift import foreign_managers, is_owned_by, matches, take_over
 from controller.events import PolicyEvent, Severity, build_event, changes
 from controller.kube import AlreadyExistsError, ForbiddenError, InvalidError, Kube, KubeError, Resource
-from controller.outcome import is_finished, run_record
-from controller.pods import Problem
-from controller.progress import progress, stall_of_job
+from controller.missed import Punctuality, UnfinishedRun, last_schedule_time, punctuality
+from controller.outcome import Job, is_finished, run_record, trigger
+from controller.pods import Pod, Problem
+from controller.progress import Progress, progress, stall_of_job
 from controller.run_request import build_job, requested_run
 from controller.schedule import next_run
 from controller.settings import Settings
-from controller.status import APPLIED, Observation, Readiness, condition, is_recorded, observe, stored_status
+from controller.status import APPLIED, SUSPENDED, Observation, Readiness, condition, is_recorded, observe, stored_status
 from policy.manifest import InvalidPolicyError, SessionPolicy, parse_policy
 from policy.names import cron_job_name
 from policy.report import Message, printable
-from policy.status import ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus
+from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus, Trigger
 
 log = structlog.get_logger("controller.reconcile")
 
@@ -63,6 +64,8 @@ class Runs:
 
     finished: tuple[RunRecord, ...] = ()
     running: str | None = None
+    running_since: datetime | None = None
+    scheduled: UnfinishedRun | None = None
     stalled: Problem | None = None
     recheck_seconds: float | None = None
 
@@ -70,12 +73,10 @@ class Runs:
 class Reconciler:
     """Reconciles policies, one call at a time for each."""
 
-    def __init__(
-        self, kube: Kube, settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, kube: Kube, settings: Settings, clock: Callable[[], datetime] | None = None) -> None:
         self._kube = kube
         self._settings = settings
-        self._clock = clock
+        self._clock = clock or kube.now
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """Bring one policy up to date.
@@ -97,8 +98,9 @@ class Reconciler:
         if converged.event:
             await self._tell(resource, [converged.event])
         runs = await self._observe_runs(converged.cron_job, before)
+        due = await self._punctuality(policy, converged, before)
         now = self._clock()
-        stalled = runs.stalled
+        stalled = runs.stalled or due.problem
         if converged.spec_refused:
             stalled = Problem(converged.readiness.reason, converged.readiness.message)
         seen = Observation(
@@ -106,10 +108,13 @@ class Reconciler:
             generation=resource["metadata"]["generation"],
             readiness=converged.readiness,
             cron_job_name=converged.cron_job["metadata"]["name"] if converged.cron_job else None,
-            last_schedule_time=_last_schedule_time(converged.cron_job),
+            last_schedule_time=last_schedule_time(converged.cron_job),
             next_schedule_time=next_run(policy.spec, now) if policy and _is_ready(converged) else None,
+            newly_missed=due.newly_missed,
             finished=runs.finished,
             running=runs.running,
+            running_since=runs.running_since,
+            scheduled_run=runs.scheduled,
             stalled=stalled,
             handled_run_request=await self._start_requested_run(resource, before, converged),
         )
@@ -118,7 +123,7 @@ class Reconciler:
             await self._kube.replace_policy_status(resource, after.to_json_object())
             await self._tell(resource, changes(before, after))
         waits = [_RECHECK_SECONDS] if converged.recheck else []
-        waits += [runs.recheck_seconds] if runs.recheck_seconds is not None else []
+        waits += [seconds for seconds in (runs.recheck_seconds, due.look_again_seconds) if seconds is not None]
         return min(waits, default=None)
 
     async def _first_sight(
@@ -196,13 +201,46 @@ class Reconciler:
         active = sorted(
             (job for job in jobs if not is_finished(job)), key=lambda job: job["metadata"]["creationTimestamp"]
         )
-        standing = [progress(job, pods, was, self._clock()) for job in active]
+        standing = [await self._progress(job, pods, was) for job in active]
+        unfinished = [(trigger(job), _unfinished(job)) for job in active]
         return Runs(
             finished=tuple(r for job in jobs if (r := run_record(job, pods, stall_of_job(was, job)))),
             running=active[-1]["metadata"]["name"] if active else None,
+            running_since=unfinished[0][1].since if unfinished else None,
+            scheduled=next((run for started_by, run in unfinished if started_by is Trigger.SCHEDULE), None),
             stalled=next((p.stalled for p in reversed(standing) if p.stalled), None),
             recheck_seconds=min((p.recheck_seconds for p in standing if p.recheck_seconds is not None), default=None),
         )
+
+    async def _progress(self, job: Job, pods: Sequence[Pod], was: Condition | None) -> Progress:
+        """How an unfinished Job stands; where it and its Pods do not tell, Kubernetes' Events on them are asked."""
+        found = progress(job, pods, was, self._clock())
+        if found.unexplained_uid is None:
+            return found
+        try:
+            warnings = await self._kube.list_warnings(job["metadata"]["namespace"], found.unexplained_uid)
+        except ForbiddenError as error:
+            log.warning("events may not be read", job=job["metadata"]["name"], error=str(error))
+            warnings = []
+        return progress(job, pods, was, self._clock(), warnings)
+
+    async def _punctuality(
+        self, policy: SessionPolicy | None, converged: Convergence, before: SessionPolicyStatus
+    ) -> Punctuality:
+        """Whether runs were started when they were due.
+
+        That one was not is said only after a second look: it takes the latest answer and the server's present clock.
+        """
+        if policy is None or not _is_ready(converged) or converged.cron_job is None:
+            return Punctuality()
+        seen = punctuality(policy.spec, converged.cron_job, before, self._clock())
+        if not seen.newly_missed and seen.problem is None:
+            return seen
+        metadata = converged.cron_job["metadata"]
+        latest = await self._kube.get_cron_job(metadata["namespace"], metadata["name"])
+        if latest is None or latest["metadata"]["uid"] != metadata["uid"]:
+            return Punctuality(look_again_seconds=seen.look_again_seconds)
+        return punctuality(policy.spec, latest, before, self._clock())
 
     async def _start_requested_run(
         self, resource: Resource, status: SessionPolicyStatus, converged: Convergence
@@ -238,7 +276,7 @@ def _is_ready(converged: Convergence) -> bool:
 
 def _ready(policy: SessionPolicy) -> Readiness:
     if policy.spec.suspend:
-        return Readiness(ConditionStatus.TRUE, "Suspended", "no runs are scheduled until spec.suspend is false")
+        return Readiness(ConditionStatus.TRUE, SUSPENDED, "no runs are scheduled until spec.suspend is false")
     return Readiness(ConditionStatus.TRUE, APPLIED, "the CronJob matches the policy")
 
 
@@ -259,9 +297,9 @@ def _refusal(error: InvalidError) -> Readiness:
     return Readiness(ConditionStatus.FALSE, reason, _message(words))
 
 
-def _last_schedule_time(cron_job: Resource | None) -> datetime | None:
-    text = (cron_job or {}).get("status", {}).get("lastScheduleTime")
-    return datetime.fromisoformat(text) if text else None
+def _unfinished(job: Job) -> UnfinishedRun:
+    metadata = job["metadata"]
+    return UnfinishedRun(metadata["name"], datetime.fromisoformat(metadata["creationTimestamp"]))
 
 
 def _message(words: str) -> Message:

@@ -40,7 +40,10 @@ def printable(text: str, limit: int = MAX_MESSAGE_LENGTH) -> str:
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH), AfterValidator(printable)]
 Reason = Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9]{0,62}[A-Za-z0-9])?$")]
-Count = Annotated[int, Field(ge=0, le=2**53)]
+MAX_COUNT = 2**53
+"""What every reader of JSON can hold without rounding."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class Outcome(StrEnum):

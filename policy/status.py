@@ -98,10 +98,14 @@ class SessionPolicyStatus(Model):
     """When the next run is due."""
     last_schedule_time: Timestamp | None = None
     """When a run was last started by schedule."""
+    missed_schedules: Count = 0
+    """Times since then at which a run was due and none was started within five minutes; 100 stands for 100 or more."""
+    last_missed_schedule_time: Timestamp | None = None
+    """The last of those times."""
     last_success_time: Timestamp | None = None
-    """When a run last ended well."""
+    """When a run that was no dry run last ended well."""
     consecutive_failures: Count = 0
-    """Runs since then that did not end well; skipped ones do not count."""
+    """Runs that did not end well since one last did; skipped ones do not count."""
     totals: RunTotals = RunTotals()
     """Sums over all runs since the policy was made."""
     last_handled_run_request: Annotated[str, Field(max_length=256)] | None = None

@@ -169,5 +169,5 @@ scrapeTimeout: {{ . }}
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [list, create]
 {{- end }}

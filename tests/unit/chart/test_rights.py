@@ -10,7 +10,7 @@ ALLOWED = {
     ("batch", "cronjobs"): {"get", "list", "watch", "create", "patch"},
     ("batch", "jobs"): {"list", "watch", "create"},
     ("", "pods"): {"list", "watch"},
-    ("", "events"): {"create"},
+    ("", "events"): {"list", "create"},
 }
 ELECTION = {("coordination.k8s.io", "leases"): {"create", "get", "update"}}
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from controller.events import PolicyEvent, Severity, build_event, changes
+from controller.missed import UnfinishedRun
 from controller.pods import Problem
 from controller.status import Observation, Readiness, observe
 from policy.report import Outcome
@@ -61,6 +62,35 @@ def test_a_stalled_run_is_told_when_it_begins_or_changes_its_reason() -> None:
     assert told(good, stalled) == [("Warning", "ImagePullBackOff")]
     assert told(stalled, after(stalled, stalled=Problem("ImagePullBackOff", "another Pod"))) == []
     assert told(stalled, after(stalled, stalled=Problem("Unschedulable", "no node"))) == [("Warning", "Unschedulable")]
+
+
+def missed(before: SessionPolicyStatus, count: int = 1, **seen: Any) -> SessionPolicyStatus:
+    times = tuple(START - timedelta(minutes=number) for number in range(count))
+    return after(before, newly_missed=times, cron_job_name="shop", **seen)
+
+
+def test_missed_runs_are_told_at_first_then_at_ten_then_at_a_hundred() -> None:
+    status, heard = after(EMPTY), 0
+    for _ in range(300):
+        now = missed(status)
+        heard += told(status, now) == [("Warning", "MissedSchedule")]
+        status = now
+    assert heard == 3
+    started = after(status, last_schedule_time=START + timedelta(hours=1))
+    assert told(status, started) == []
+    assert told(started, missed(started)) == [("Warning", "MissedSchedule")]
+
+
+def test_a_run_that_takes_longer_than_the_interval_is_told_as_such() -> None:
+    good = after(EMPTY, running="shop-1", scheduled_run=UnfinishedRun("shop-1", START - timedelta(hours=2)))
+    (event,) = changes(
+        good, missed(good, running="shop-1", scheduled_run=UnfinishedRun("shop-1", START - timedelta(hours=2)))
+    )
+    assert event.reason == "MissedSchedule"
+    assert "Job shop-1 had not finished" in event.message
+    long = run(5).model_copy(update={"start_time": START - timedelta(hours=2)})
+    (event,) = (e for e in changes(good, missed(good, finished=(long,))) if e.reason == "MissedSchedule")
+    assert "Job shop-5 had not finished" in event.message
 
 
 def test_a_run_request_is_told() -> None:

@@ -20,9 +20,10 @@ def test_a_new_generation_or_run_request_is_news() -> None:
     assert len({policy_facts(p) for p in (policy_resource(), edited, asking)}) == 3
 
 
-def test_of_a_job_only_its_end_is_news() -> None:
+def test_of_a_job_only_its_end_and_that_it_is_suspended_are_news() -> None:
     progress = job() | {"status": {"active": 1}}
     assert job_facts(progress) == job_facts(job())
+    assert job_facts(job() | {"spec": {"suspend": True}}) != job_facts(job())
     assert job_facts(job(ended="Failed")) != job_facts(job())
 
 
@@ -30,6 +31,15 @@ def test_a_pod_that_cannot_start_and_one_that_ended_are_news() -> None:
     states = [waiting("ContainerCreating"), waiting("ErrImagePull"), terminated(0, report())]
     assert len({pod_facts(pod(state=state)) for state in states}) == 3
     assert pod_facts(pod(state=waiting("ErrImagePull"))) == pod_facts(pod(state=waiting("ImagePullBackOff")))
+
+
+def test_a_pod_that_is_to_go_and_one_whose_node_went_silent_are_news() -> None:
+    running: dict[str, Any] = {"running": {}}
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-03-01T10:50:00Z"}
+    going = pod(state=running)
+    going["metadata"]["deletionTimestamp"] = "2026-03-01T10:50:00Z"
+    pods = [pod(state=running), going, pod(state=running, conditions=[unready])]
+    assert len({pod_facts(found) for found in pods}) == 3
 
 
 def test_of_a_cron_job_its_spec_its_owner_and_its_last_run_are_news() -> None:

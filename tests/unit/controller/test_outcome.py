@@ -92,7 +92,19 @@ def test_what_started_the_run(annotations: dict[str, str], expected: Trigger) ->
             terminated(143),
             {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]},
             "Disrupted",
+            "priority class",
+        ),
+        (
+            terminated(143),
+            {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]},
+            "Disrupted",
             "drained",
+        ),
+        (
+            terminated(143),
+            {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "SomethingNew"}]},
+            "Disrupted",
+            "drained, preempted or lost",
         ),
         (terminated(137), {"phase": "Failed", "reason": "DeadlineExceeded"}, "DeadlineExceeded", "timeoutSeconds"),
         (terminated(2), {}, "BadConfiguration", "exit code 2"),
@@ -117,6 +129,25 @@ def test_what_started_the_run(annotations: dict[str, str], expected: Trigger) ->
             "Unschedulable",
             "0/3 nodes",
         ),
+        (
+            None,
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": 'persistentvolumeclaim "logs" not found',
+                    }
+                ],
+            },
+            "Unschedulable",
+            "create the claim that spec.logs.volumeClaim names",
+        ),
+        (waiting("SignatureValidationFailed", "x"), {}, "ImagePullBackOff", "registry"),
+        (waiting("RegistryUnavailable", "x"), {}, "ImagePullBackOff", "registry"),
+        (waiting("ErrImageNeverPull", "x"), {}, "ImagePullBackOff", "registry"),
     ],
 )
 def test_r1_2_causes_outside_the_container_are_told_with_what_to_do(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from controller.progress import Progress, progress, stall_of_job
 from policy.status import Condition, ConditionStatus, ConditionType
-from tests.unit.controller.builders import START, job, pod, waiting
+from tests.unit.controller.builders import JOB_UID, START, job, pod, timestamp, waiting
 
 SECOND = timedelta(seconds=1)
 PULLING = waiting("ErrImagePull")
@@ -74,9 +74,98 @@ def test_another_job_s_stall_is_not_this_one_s() -> None:
     assert stall_of_job(None, job()) is None
 
 
-def test_a_job_that_gets_no_pod_is_looked_at_again_and_then_said_to_be_stalled() -> None:
-    early = progress(job(), [], None, START + 20 * SECOND)
-    assert (early.stalled, early.recheck_seconds) == (None, 40)
-    late = progress(job(), [], None, START + 60 * SECOND)
-    assert reason(late) == "PodNotCreated"
+REFUSED = {
+    "metadata": {"creationTimestamp": "2026-03-01T10:50:05Z"},
+    "reason": "FailedCreate",
+    "message": 'Error creating: pods "shop-29000000-x" is forbidden: exceeded quota: none',
+    "source": {"component": "job-controller"},
+}
+
+
+def after(seconds: int) -> datetime:
+    return START + seconds * SECOND
+
+
+def test_a_job_without_a_pod_is_looked_at_again_asked_about_and_then_said_to_be_stalled() -> None:
+    assert progress(job(), [], None, after(4)) == Progress(recheck_seconds=6)
+    assert progress(job(), [], None, after(10)) == Progress(unexplained_uid=JOB_UID)
+    assert progress(job(), [], None, after(20), []) == Progress(recheck_seconds=40)
+    assert reason(progress(job(), [], None, after(20), [REFUSED])) == "QuotaExceeded"
+    late = progress(job(), [], None, after(60), [])
+    assert (reason(late), late.recheck_seconds) == ("PodNotCreated", 60)
     assert stall_of_job(stalled(late.stalled.message if late.stalled else ""), job()) is not None
+
+
+def test_the_cause_outlives_the_event_that_told_it_but_not_a_new_one() -> None:
+    told = progress(job(), [], None, after(20), [REFUSED]).stalled
+    assert told is not None
+    known = stalled(told.message).model_copy(update={"reason": told.reason})
+    assert progress(job(), [], known, after(4000), []).stalled == told
+    other = REFUSED | {"message": "Error creating: admission webhook x denied the request: no"}
+    assert reason(progress(job(), [], known, after(4000), [other])) == "AdmissionDenied"
+
+
+def test_a_clock_that_is_behind_does_not_put_the_look_off() -> None:
+    found = progress(job(), [], None, after(-7200))
+    assert found.recheck_seconds is not None
+    assert found.recheck_seconds <= 60
+
+
+def over(seconds: int) -> dict[str, Any]:
+    ended = {"exitCode": 1, "reason": "Error", "finishedAt": timestamp(after(seconds))}
+    return pod(state={"terminated": ended}, phase="Failed")
+
+
+def test_a_second_attempt_that_gets_no_pod_is_told_but_not_the_pause_before_it() -> None:
+    assert progress(job(), [over(100)], None, after(101)) == Progress(recheck_seconds=9)
+    assert progress(job(), [over(100)], None, after(120)) == Progress(unexplained_uid=JOB_UID)
+    assert progress(job(), [over(100)], None, after(120), []) == Progress(recheck_seconds=60)
+    assert reason(progress(job(), [over(100)], None, after(120), [REFUSED])) == "QuotaExceeded"
+
+
+def test_a_job_that_somebody_suspended_is_told() -> None:
+    suspended = job()
+    suspended["spec"]["suspend"] = True
+    found = progress(suspended, [], None, after(1))
+    assert reason(found) == "JobSuspended"
+    assert found.stalled is not None
+    known = stalled(found.stalled.message).model_copy(update={"reason": "JobSuspended"})
+    assert progress(job(), [], known, after(4)) == Progress(recheck_seconds=6)
+
+
+def scheduled(state: dict[str, Any] | None = None) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp(START)}
+    return pod(state=state, phase="Pending", conditions=[condition])
+
+
+@pytest.mark.parametrize("state", [None, waiting("ContainerCreating")])
+def test_a_container_that_is_not_created_for_long_is_asked_about(state: dict[str, Any] | None) -> None:
+    found = scheduled(state)
+    assert progress(job(), [found], None, after(20)) == Progress(recheck_seconds=40)
+    assert progress(job(), [found], None, after(60)) == Progress(unexplained_uid=found["metadata"]["uid"])
+    # Pulling a large image is no reason to be called stalled.
+    assert progress(job(), [found], None, after(600), []) == Progress(recheck_seconds=60)
+    mount = REFUSED | {"reason": "FailedMount", "message": "no volume", "source": {"component": "kubelet"}}
+    told = progress(job(), [found], None, after(60), [mount])
+    assert reason(told) == "FailedMount"
+    assert stall_of_job(stalled(told.stalled.message if told.stalled else ""), job()) is not None
+
+
+def test_a_pod_that_waits_for_a_node_is_looked_at_again() -> None:
+    assert progress(job(), [pod(phase="Pending")], None, after(5)) == Progress(recheck_seconds=60)
+
+
+def test_a_pod_that_does_not_end_when_it_should_is_told() -> None:
+    terminating = pod(state={"running": {}}, phase="Running")
+    terminating["metadata"]["deletionTimestamp"] = timestamp(after(30))
+    assert progress(job(), [terminating], None, after(40)) == Progress(recheck_seconds=50)
+    assert reason(progress(job(), [terminating], None, after(90))) == "PodTerminating"
+
+
+def test_a_pod_on_a_node_that_went_silent_is_told() -> None:
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": timestamp(START)}
+    silent = pod(state={"running": {}}, phase="Running", conditions=[unready])
+    assert progress(job(), [silent], None, after(20)) == Progress(recheck_seconds=40)
+    assert reason(progress(job(), [silent], None, after(60))) == "NodeLost"
+    ready = pod(state={"running": {}}, phase="Running", conditions=[unready | {"status": "True"}])
+    assert progress(job(), [ready], None, after(600)) == Progress()

@@ -1,0 +1,46 @@
+"""The API server's clock, read off the answers it gives anyway.
+
+Jobs and CronJobs carry the control plane's times. A node whose clock is wrong must not make the controller see a run
+in the future, nor one that should have started long ago.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+
+class ServerClock:
+    """Tells the time by the last answer; by this machine's clock until there is one.
+
+    Args:
+        local: this machine's clock.
+        monotonic: seconds that pass evenly, whatever is done to the clock.
+    """
+
+    def __init__(
+        self,
+        local: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._local = local
+        self._monotonic = monotonic
+        self._read: tuple[datetime, float] | None = None
+
+    def read(self, date: str) -> None:
+        """Take the time from an answer's ``Date`` header; one that is none is ignored."""
+        try:
+            said = parsedate_to_datetime(date)
+        except ValueError:
+            return
+        if said.tzinfo is not None:
+            self._read = (said.astimezone(UTC), self._monotonic())
+
+    def now(self) -> datetime:
+        """The time there now, correct to about a second."""
+        if self._read is None:
+            return self._local()
+        said, when = self._read
+        return said + timedelta(seconds=self._monotonic() - when)
