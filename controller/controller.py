@@ -1,22 +1,35 @@
-"""The running controller: events come in, workers reconcile, and a resync makes up for whatever events were lost."""
+"""The running controller: events come in, workers reconcile, and a resync makes up for whatever events were lost.
+
+Events and lists feed the cache; what is news there has its policy looked at. A policy is not looked at before
+everything in its namespace has been listed once: one whose CronJob is not known yet would look as if it had none.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 
+from controller.cache import Cache, Key, Owner, parse_version
 from controller.election import Leadership
-from controller.facts import policy_facts, policy_label
-from controller.kube import ConflictError, Kube, KubeError, UnavailableError
+from controller.facts import owner_label
+from controller.kube import (
+    KINDS,
+    POLICIES,
+    ConflictError,
+    Kind,
+    Kube,
+    KubeError,
+    NotFoundError,
+    UnavailableError,
+)
 from controller.metrics import Metrics, Result
 from controller.reconcile import Reconciler
 from controller.settings import Settings
 from controller.workqueue import WorkQueue
-from policy.names import cron_job_name
 
 log = structlog.get_logger("controller")
 
@@ -31,6 +44,10 @@ _SETTLE_SECONDS: Final = 0.1
 # Several requests, but far less than a Pod's usual grace of 30 seconds.
 _FINISH_SECONDS: Final = 5.0
 _CRD_POLL_SECONDS: Final = 2.0
+# What went between the first list and the beginning of the watch is not told by any event.
+_FIRST_RESYNC_SECONDS: Final = 30.0
+_FIRST_LIST_RETRY_SECONDS: Final = 1.0
+_LONGEST_LIST_RETRY_SECONDS: Final = 60.0
 
 
 class Controller:
@@ -39,13 +56,13 @@ class Controller:
     def __init__(self, kube: Kube, settings: Settings, metrics: Metrics, leadership: Leadership) -> None:
         self._kube = kube
         self._settings = settings
-        self._reconciler = Reconciler(kube, settings)
         self._metrics = metrics
         self._leadership = leadership
+        self._cache = Cache()
+        self._reconciler = Reconciler(kube, self._cache, settings)
         self._queue: WorkQueue[PolicyKey] = WorkQueue(metrics.queue_wait.observe)
         metrics.watch_queue(self._queue.__len__)
-        self._facts: dict[str, Hashable] = {}
-        self._names: dict[tuple[str, str], str] = {}
+        self._listed: set[str | None] = set()  # namespaces of which everything has been listed once; None is all
         self._workers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
 
@@ -55,7 +72,10 @@ class Controller:
         self._workers = [
             asyncio.create_task(self._queue.work(self._process), name=f"reconcile worker {n}") for n in range(_WORKERS)
         ]
-        self._background = [asyncio.create_task(self._resync(), name="resync")]
+        self._background = [
+            asyncio.create_task(self._resync(scope), name=f"resync of {scope or 'all namespaces'}")
+            for scope in self._settings.watch_namespaces or (None,)
+        ]
 
     async def stop(self) -> None:
         """Stop working. What is in hand is finished, if that takes no longer than a few seconds.
@@ -74,44 +94,47 @@ class Controller:
         """Whether all workers are alive."""
         return bool(self._workers) and not any(task.done() for task in [*self._workers, *self._background])
 
-    def policy_seen(self, body: Body, *, deleted: bool) -> None:
-        """A policy was listed, added, changed or deleted."""
-        key = (body["metadata"]["namespace"], body["metadata"]["name"])
-        label = (key[0], cron_job_name(key[1]))
-        if deleted:
-            self._names.pop(label, None)
+    def seen(self, kind: Kind, body: Body, *, deleted: bool) -> None:
+        """An object was listed, added, changed or deleted."""
+        try:
+            news = self._cache.see_deleted(kind, body) if deleted else self._cache.see(kind, body)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # One object that somebody wrote nonsense into must not keep the rest of a list from being seen.
+            log.exception("object not understood", resource=kind.plural, name=body["metadata"].get("name"))
+            return
+        if kind is POLICIES:
+            self._keep_figures((body["metadata"]["namespace"], body["metadata"]["name"]))
+        if news:
+            self._wake(kind, (body["metadata"]["namespace"], owner_label(kind, body)))
+
+    def _keep_figures(self, key: PolicyKey) -> None:
+        """Have the metrics show the policy as it was last seen, which an event or a list may lag behind."""
+        policy = self._cache.policy(*key)
+        if policy is None:
             self._metrics.policies.gone(key)
         else:
-            self._names[label] = key[1]
-            self._metrics.policies.seen(body)
-        if self._is_news(body, policy_facts, deleted=deleted):
+            self._metrics.policies.seen(policy)
+
+    def _wake(self, kind: Kind, owner: Owner) -> None:
+        """Have the policy looked at that an object of this kind belongs to, or is."""
+        key = self._cache.policy_of(owner)
+        if not self._is_listed(key):
+            return  # all its policies are looked at once it is
+        if kind is POLICIES:
             self._queue.add(key)
+        else:
+            self._queue.add_after(key, _SETTLE_SECONDS)
 
-    def child_seen(self, body: Body, facts: Callable[[Body], Hashable], *, deleted: bool) -> None:
-        """A CronJob, Job or Pod with a policy's label was listed, added, changed or deleted."""
-        namespace, label = body["metadata"]["namespace"], policy_label(body)
-        if label and self._is_news(body, facts, deleted=deleted):
-            self._queue.add_after((namespace, self._names.get((namespace, label), label)), _SETTLE_SECONDS)
-
-    def _is_news(self, body: Body, facts: Callable[[Body], Hashable], *, deleted: bool) -> bool:
-        uid = body["metadata"]["uid"]
-        if deleted:
-            self._facts.pop(uid, None)
-            return True
-        # Only the hash is kept: there may be tens of thousands of objects.
-        fact = hash(facts(body))
-        if self._facts.get(uid) == fact:
-            return False
-        self._facts[uid] = fact
-        return True
+    def _is_listed(self, key: PolicyKey) -> bool:
+        return bool(self._listed & {None, key[0]})
 
     async def _process(self, key: PolicyKey) -> None:
         namespace, name = key
         await self._leadership.confirmed()
         began, result = time.monotonic(), Result.SUCCESS
         try:
-            recheck_seconds = await self._reconciler.reconcile(namespace, name)
-        except ConflictError:
+            recheck_seconds = await self._reconcile(namespace, name)
+        except (ConflictError, NotFoundError):
             result = Result.CONFLICT
             self._queue.retry(key)  # somebody wrote at the same time: look again
         except UnavailableError as error:
@@ -133,23 +156,48 @@ class Controller:
                 self._queue.add_after(key, recheck_seconds)
         self._metrics.reconciled(result, time.monotonic() - began)
 
-    async def _resync(self) -> None:
-        """Look at every policy from time to time, evenly spread over the period."""
-        period = self._settings.resync_seconds
+    async def _reconcile(self, namespace: str, name: str) -> float | None:
+        try:
+            return await self._reconciler.reconcile(namespace, name)
+        except (ConflictError, NotFoundError):
+            # The watch may be far behind, or cut.
+            await self._reconciler.refresh(namespace, name)
+            raise
+
+    async def _resync(self, scope: str | None) -> None:
+        """List everything at the start and from time to time, in one namespace or in all, and look at every policy."""
+        period = float(self._settings.resync_seconds)
+        retry_seconds = _FIRST_LIST_RETRY_SECONDS
         while True:
-            await asyncio.sleep(period)
+            first = scope not in self._listed
             try:
-                keys = [
-                    key
-                    for scope in self._settings.watch_namespaces or (None,)
-                    async for key in self._kube.policy_names(scope)
-                ]
+                for kind in KINDS:
+                    await self._list(kind, scope)
             except KubeError as error:
-                log.warning("resync failed", error=str(error))
+                log.warning("listing failed", namespace=scope, error=str(error), delay_seconds=retry_seconds)
+                await asyncio.sleep(retry_seconds)
+                retry_seconds = min(2 * retry_seconds, _LONGEST_LIST_RETRY_SECONDS)
                 continue
-            self._metrics.policies.retain(keys)
+            retry_seconds = _FIRST_LIST_RETRY_SECONDS
+            self._listed.add(scope)
+            keys = self._cache.policies(scope)
             for number, key in enumerate(keys):
-                self._queue.add_after(key, period * number / len(keys))
+                self._queue.add_after(key, 0 if first else period * number / len(keys))
+            await asyncio.sleep(min(period, _FIRST_RESYNC_SECONDS) if first else period)
+
+    async def _list(self, kind: Kind, scope: str | None) -> None:
+        """Bring the cache up to date with all objects of a kind. Only a whole list tells what is gone."""
+        listed: set[Key] = set()
+        version = ""
+        async for page in self._kube.list_pages(kind, scope):
+            version = version or page.version
+            for body in page.items:
+                listed.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+                self.seen(kind, body, deleted=False)
+        for owner in self._cache.see_list(kind, scope, listed, parse_version(version)):
+            self._wake(kind, owner)
+        if kind is POLICIES:
+            self._metrics.policies.retain(self._cache.policies(None))
 
     async def _await_crd(self) -> None:
         while True:

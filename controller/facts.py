@@ -1,18 +1,32 @@
-"""The little that has to be remembered of each watched object, to tell events that matter from noise.
+"""What matters of each watched object to a reconciliation, to tell events that matter from noise.
 
 Two observations with equal facts lead to the same reconciliation, so the second needs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
 
+from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES, Kind
 from controller.outcome import is_finished
 from controller.pods import lost_node, start_problem, termination
-from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION
+from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
 
 Body = Mapping[str, Any]
+
+
+def facts(kind: Kind, body: Body) -> Hashable:
+    """What matters of an object of this kind."""
+    return _FACTS[kind](body)
+
+
+def owner_label(kind: Kind, body: Body) -> str:
+    """The label value that leads from an object to its policy; empty if it has none. Of a policy: what leads to it."""
+    if kind is POLICIES:
+        return cron_job_name(body["metadata"]["name"])
+    label: str = (body["metadata"].get("labels") or {}).get(POLICY_LABEL, "")
+    return label
 
 
 def policy_facts(policy: Body) -> Hashable:
@@ -56,7 +70,9 @@ def pod_facts(pod: Body) -> Hashable:
     )
 
 
-def policy_label(child: Body) -> str:
-    """The label that leads from a CronJob, Job or Pod to its policy; empty if it has none."""
-    label: str = (child["metadata"].get("labels") or {}).get(POLICY_LABEL, "")
-    return label
+_FACTS: Final[Mapping[Kind, Callable[[Body], Hashable]]] = {
+    POLICIES: policy_facts,
+    CRON_JOBS: cron_job_facts,
+    JOBS: job_facts,
+    PODS: pod_facts,
+}

@@ -11,7 +11,7 @@ from typing import Any
 import kopf
 
 from controller.controller import Controller
-from controller.facts import cron_job_facts, job_facts, pod_facts
+from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES
 from controller.login import login
 from policy.names import GROUP, PLURAL, VERSION
 
@@ -32,18 +32,18 @@ def operator_registry(controller: Controller) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def policy(event: kopf.RawEvent, **_: Any) -> None:
-        controller.policy_seen(event["object"], deleted=event["type"] == "DELETED")
+        controller.seen(POLICIES, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("batch", "v1", "cronjobs", registry=registry)
     async def cron_job(event: kopf.RawEvent, **_: Any) -> None:
-        controller.child_seen(event["object"], cron_job_facts, deleted=event["type"] == "DELETED")
+        controller.seen(CRON_JOBS, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job(event: kopf.RawEvent, **_: Any) -> None:
-        controller.child_seen(event["object"], job_facts, deleted=event["type"] == "DELETED")
+        controller.seen(JOBS, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: kopf.RawEvent, **_: Any) -> None:
-        controller.child_seen(event["object"], pod_facts, deleted=event["type"] == "DELETED")
+        controller.seen(PODS, event["object"], deleted=event["type"] == "DELETED")
 
     return registry

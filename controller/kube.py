@@ -28,7 +28,8 @@ _TIMEOUT_SECONDS: Final = 15.0
 # A Lease is renewed every few seconds: a second attempt is worth more than a long wait for the first.
 _LEASE_TIMEOUT_SECONDS: Final = 3.0
 _CONNECT_SECONDS: Final = 5.0
-_PAGE_SIZE: Final = 500
+# A page of the largest objects, CronJobs, is some 3 MB of JSON and several times that while it is taken apart.
+_PAGE_SIZE: Final = 250
 _MAX_WORDS: Final = 400
 _MAX_EVENTS: Final = 50
 
@@ -40,7 +41,30 @@ _COORDINATION: Final = "/apis/coordination.k8s.io/v1"
 _JSON: Final = "application/json"
 _JSON_PATCH: Final = "application/json-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
-_NAMES_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of objects that the controller follows.
+
+    Attributes:
+        api: path of its API group and version.
+        plural: its name in paths.
+        selector: which of them the controller follows, by label; empty for all.
+    """
+
+    api: str
+    plural: str
+    selector: str = ""
+
+
+POLICIES: Final = Kind(_POLICIES, PLURAL)
+CRON_JOBS: Final = Kind(_BATCH, "cronjobs", POLICY_LABEL)
+JOBS: Final = Kind(_BATCH, "jobs", POLICY_LABEL)
+PODS: Final = Kind(_CORE, "pods", POLICY_LABEL)
+
+KINDS: Final = (PODS, JOBS, CRON_JOBS, POLICIES)
+"""In the order in which to list them: what a Job's end is judged from is known before the end itself."""
 
 
 class KubeError(Exception):
@@ -65,6 +89,19 @@ class ConflictError(KubeError):
 
 class ForbiddenError(KubeError):
     """Not allowed: by RBAC, a quota, Pod Security or an admission policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a list.
+
+    Attributes:
+        version: resourceVersion of the list; that of its first page holds for all.
+        items: the objects.
+    """
+
+    version: str
+    items: list[Resource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +207,28 @@ class Kube:
             return False
         return any(resource["name"] == PLURAL for resource in served["resources"])
 
-    async def policy_names(self, namespace: str | None = None) -> AsyncIterator[tuple[str, str]]:
-        """Namespace and name of every policy, in one namespace or in all."""
+    async def list_pages(self, kind: Kind, namespace: str | None = None, selector: str = "") -> AsyncIterator[Page]:
+        """All objects of a kind, in one namespace or in all, page by page.
+
+        Not with resourceVersion=0: the server's cache may be older than the event that led here.
+
+        Args:
+            kind: the kind; its own selector applies.
+            namespace: None for all.
+            selector: labels to select by instead of the kind's own.
+        """
+        selector = selector or kind.selector
+        query = {"limit": str(_PAGE_SIZE)} | ({"labelSelector": selector} if selector else {})
         token = ""
         while True:
-            query = {"limit": str(_PAGE_SIZE)} | ({"continue": token} if token else {})
-            page = await self._request("GET", _path(_POLICIES, namespace, PLURAL), query, accept=_NAMES_ONLY)
+            page = await self._request(
+                "GET", _path(kind.api, namespace, kind.plural), query | ({"continue": token} if token else {})
+            )
             for item in page["items"]:
-                yield item["metadata"]["namespace"], item["metadata"]["name"]
+                # In lists of the built-in kinds they are stated only once.
+                item.setdefault("apiVersion", page["apiVersion"])
+                item.setdefault("kind", page["kind"].removesuffix("List"))
+            yield Page(page["metadata"]["resourceVersion"], page["items"])
             token = page["metadata"].get("continue", "")
             if not token:
                 return
@@ -248,13 +299,9 @@ class Kube:
             "PATCH", _path(_BATCH, namespace, "cronjobs", name), _MANAGED, patch, content_type=_JSON_PATCH
         )
 
-    async def list_jobs(self, namespace: str, label: str) -> list[Resource]:
-        """The Jobs that carry a policy's label."""
-        return await self._list(_path(_BATCH, namespace, "jobs"), label)
-
-    async def list_pods(self, namespace: str, label: str) -> list[Resource]:
-        """The Pods that carry a policy's label."""
-        return await self._list(_path(_CORE, namespace, "pods"), label)
+    async def get_job(self, namespace: str, name: str) -> Resource | None:
+        """The Job, or None."""
+        return await self._get(_path(_BATCH, namespace, "jobs", name))
 
     async def create_job(self, manifest: Resource) -> Resource:
         """Create a Job.
@@ -312,12 +359,6 @@ class Kube:
         except NotFoundError:
             return None
 
-    async def _list(self, path: str, label: str) -> list[Resource]:
-        # Not resourceVersion=0: the server's cache may be older than the event that led here.
-        found = await self._request("GET", path, {"labelSelector": f"{POLICY_LABEL}={label}"})
-        items: list[Resource] = found["items"]
-        return items
-
     async def _request(
         self,
         method: str,
@@ -326,11 +367,10 @@ class Kube:
         body: Any = None,
         *,
         content_type: str = _JSON,
-        accept: str = _JSON,
         timeout_seconds: float = _TIMEOUT_SECONDS,
         guarded: bool = True,
     ) -> Resource:
-        headers: dict[str, str] = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._api.user_agent}
+        headers: dict[str, str] = {"Accept": _JSON, "Content-Type": content_type, "User-Agent": self._api.user_agent}
         code = ""
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)

@@ -45,6 +45,12 @@ def is_finished(job: Job) -> bool:
     return _end(job) is not None
 
 
+def ended_at(job: Job) -> datetime | None:
+    """When the Job became Complete or Failed; None if it is neither."""
+    end = _end(job)
+    return end[2] if end else None
+
+
 def is_ending(job: Job) -> bool:
     """Whether it is decided that the Job fails: its Pods are being removed."""
     conditions = job.get("status", {}).get("conditions") or []

@@ -156,6 +156,11 @@ def lost_node(pod: Pod) -> LostNode | None:
     return LostNode(Problem("NodeLost", advice), since)
 
 
+def is_disrupted(pod: Pod) -> bool:
+    """Whether the Pod was removed from its node before it could end."""
+    return _condition(pod, "DisruptionTarget").get("status") == "True"
+
+
 def end_problem(pod: Pod) -> Problem | None:
     """Why the Pod did not end well, where its state tells more than the container's exit code."""
     status = pod.get("status", {})
@@ -164,9 +169,9 @@ def end_problem(pod: Pod) -> Problem | None:
         return Problem("OOMKilled", "the container ran out of memory; raise spec.job.resources.limits.memory")
     if status.get("reason") == "Evicted":
         return Problem("Evicted", "the node evicted the Pod because it ran short of resources")
-    disruption = _condition(pod, "DisruptionTarget")
-    if disruption.get("status") == "True":
-        return Problem("Disrupted", _DISRUPTIONS.get(disruption.get("reason", ""), _DISRUPTED))
+    if is_disrupted(pod):
+        reason = _condition(pod, "DisruptionTarget").get("reason", "")
+        return Problem("Disrupted", _DISRUPTIONS.get(reason, _DISRUPTED))
     if status.get("reason") == "DeadlineExceeded":
         return Problem(
             "DeadlineExceeded",

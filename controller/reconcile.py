@@ -1,11 +1,16 @@
 """One reconciliation: makes a policy's CronJob what the policy says, and its status what the cluster shows.
 
-Level-triggered: it reads everything anew and needs nothing from the event that led to it. Repeated at any point, also
-after being killed half-way, it comes to the same end.
+Level-triggered: it looks at everything anew and needs nothing from the event that led to it. Repeated at any point,
+also after being killed half-way, it comes to the same end.
+
+It looks into the cache, which may lag behind the cluster. So whatever it writes is bound to what it saw: by
+resourceVersion or UID, or because it creates what must not be there. Where the server finds a difference, the live
+object decides.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,22 +18,43 @@ from typing import Any, Final
 
 import structlog
 
+from controller.cache import Cache, Owner
 from controller.cronjob import build_cron_job
 from controller.drift import foreign_managers, is_owned_by, matches, take_over
 from controller.events import PolicyEvent, Severity, build_event, changes
-from controller.kube import AlreadyExistsError, ForbiddenError, InvalidError, Kube, KubeError, Resource
+from controller.evidence import is_complete
+from controller.kube import (
+    CRON_JOBS,
+    JOBS,
+    PODS,
+    POLICIES,
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    Kube,
+    KubeError,
+    Resource,
+)
 from controller.missed import Punctuality, UnfinishedRun, last_schedule_time, punctuality
-from controller.outcome import Job, is_finished, run_record, trigger
+from controller.outcome import Job, run_record, trigger
 from controller.pods import Pod, Problem
 from controller.progress import Progress, progress, stall_of_job
 from controller.run_request import build_job, requested_run
 from controller.schedule import next_run
 from controller.settings import Settings
-from controller.status import APPLIED, SUSPENDED, Observation, Readiness, condition, is_recorded, observe, stored_status
+from controller.status import APPLIED, SUSPENDED, Observation, Readiness, condition, is_settled, observe, stored_status
 from policy.manifest import InvalidPolicyError, SessionPolicy, parse_policy
-from policy.names import cron_job_name
+from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
 from policy.report import Message, printable
-from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus, Trigger
+from policy.status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    RunRecord,
+    SessionPolicyStatus,
+    Trigger,
+)
 
 log = structlog.get_logger("controller.reconcile")
 
@@ -60,7 +86,15 @@ class Convergence:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What the policy's Jobs show."""
+    """What the policy's Jobs show.
+
+    Attributes:
+        finished: records of those that finished and are not in the status.
+        running: name of one that has not.
+        stalled: why it cannot go on.
+        recheck_seconds: when to look again, where no event will tell.
+        settled: UIDs of all that finished; once the status is written, nothing more is needed of them.
+    """
 
     finished: tuple[RunRecord, ...] = ()
     running: str | None = None
@@ -68,13 +102,21 @@ class Runs:
     scheduled: UnfinishedRun | None = None
     stalled: Problem | None = None
     recheck_seconds: float | None = None
+    settled: tuple[str, ...] = ()
 
 
 class Reconciler:
     """Reconciles policies, one call at a time for each."""
 
-    def __init__(self, kube: Kube, settings: Settings, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        settings: Settings,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         self._kube = kube
+        self._cache = cache
         self._settings = settings
         self._clock = clock or kube.now
 
@@ -85,9 +127,14 @@ class Reconciler:
             After how many seconds to look again although nothing happened; None if events will tell.
 
         Raises:
+            ConflictError: the cluster is not what the cache says; refresh, and try again.
+            NotFoundError: likewise.
             KubeError: the API server could not do something just now; try again.
         """
-        resource = await self._kube.get_policy(namespace, name)
+        owner: Owner = (namespace, cron_job_name(name))
+        resource = self._cache.policy(namespace, name)
+        if resource is None:
+            self._cache.abandon(owner)
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             return None  # owner references clean up
         before = stored_status(resource)
@@ -97,7 +144,7 @@ class Reconciler:
         policy, converged = await self._converge(resource)
         if converged.event:
             await self._tell(resource, [converged.event])
-        runs = await self._observe_runs(converged.cron_job, before)
+        runs = await self._observe_runs(owner, resource["metadata"]["uid"], converged.cron_job, before)
         due = await self._punctuality(policy, converged, before)
         now = self._clock()
         stalled = runs.stalled or due.problem
@@ -120,11 +167,31 @@ class Reconciler:
         )
         after = observe(before, seen)
         if after != before:
-            await self._kube.replace_policy_status(resource, after.to_json_object())
+            self._cache.see(POLICIES, await self._kube.replace_policy_status(resource, after.to_json_object()))
             await self._tell(resource, changes(before, after))
+        self._cache.settle(owner, runs.settled)
         waits = [_RECHECK_SECONDS] if converged.recheck else []
         waits += [seconds for seconds in (runs.recheck_seconds, due.look_again_seconds) if seconds is not None]
         return min(waits, default=None)
+
+    async def refresh(self, namespace: str, name: str) -> None:
+        """Have the cache know the policy and its CronJob as they are now.
+
+        Raises:
+            KubeError: the API server could not tell.
+        """
+        cron_job = (namespace, cron_job_name(name))
+        known = self._cache.version(POLICIES, (namespace, name)), self._cache.version(CRON_JOBS, cron_job)
+        policy = await self._kube.get_policy(namespace, name)
+        if policy:
+            self._cache.see(POLICIES, policy)
+        else:
+            self._cache.see_absent(POLICIES, (namespace, name), known[0])
+        found = await self._kube.get_cron_job(*cron_job)
+        if found:
+            self._cache.see(CRON_JOBS, found)
+        else:
+            self._cache.see_absent(CRON_JOBS, cron_job, known[1])
 
     async def _first_sight(
         self, resource: Resource, before: SessionPolicyStatus
@@ -132,12 +199,14 @@ class Reconciler:
         """Say that the policy is being worked on: tools take an object without conditions for a finished one."""
         seen = Observation(now=self._clock(), generation=resource["metadata"]["generation"], readiness=_FIRST_SIGHT)
         status = observe(before, seen)
-        return await self._kube.replace_policy_status(resource, status.to_json_object()), status
+        written = await self._kube.replace_policy_status(resource, status.to_json_object())
+        self._cache.see(POLICIES, written)
+        return written, status
 
     async def _converge(self, resource: Resource) -> tuple[SessionPolicy | None, Convergence]:
         """Make the CronJob what the policy says. What stands in the way becomes the Ready condition."""
         metadata = resource["metadata"]
-        cron_job = await self._kube.get_cron_job(metadata["namespace"], cron_job_name(metadata["name"]))
+        cron_job = self._cache.cron_job(metadata["namespace"], cron_job_name(metadata["name"]))
         own = cron_job if cron_job and is_owned_by(cron_job, metadata["uid"]) else None
         try:
             policy = parse_policy(resource)
@@ -145,13 +214,8 @@ class Reconciler:
         except InvalidPolicyError as error:
             refused = Readiness(ConditionStatus.FALSE, "InvalidSpec", printable("; ".join(error.problems)))
             return None, Convergence(refused, own, spec_refused=True)
-        if cron_job is not None and own is None:
-            return policy, _not_owned(cron_job)
         try:
-            return policy, await self._apply(policy, desired, own)
-        except AlreadyExistsError:
-            # Made by somebody between our look and our attempt; the next look tells by whom.
-            return policy, _not_owned(desired)
+            return policy, await self._make(policy, metadata["uid"], desired, cron_job)
         except InvalidError as error:
             return policy, Convergence(_refusal(error), own, spec_refused=True)
         except ForbiddenError as error:
@@ -160,12 +224,30 @@ class Reconciler:
             )
             return policy, Convergence(forbidden, own, recheck=True)
 
-    async def _apply(self, policy: SessionPolicy, desired: Resource, own: Resource | None) -> Convergence:
+    async def _make(
+        self, policy: SessionPolicy, policy_uid: str, desired: Resource, found: Resource | None
+    ) -> Convergence:
+        """Create the CronJob if none was found, else put right what was found if it is the policy's own."""
         namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
-        if own is None:
-            created = await self._kube.create_cron_job(desired)
-            told = PolicyEvent(Severity.NORMAL, "CronJobCreated", f"CronJob {name} created")
-            return Convergence(_ready(policy), created, told)
+        if found is None:
+            try:
+                created = await self._kube.create_cron_job(desired)
+            except AlreadyExistsError:
+                # Just made, or without the label by which CronJobs are followed. The live one tells whose it is.
+                found = await self._kube.get_cron_job(namespace, name)
+                if found is None:
+                    raise ConflictError("the CronJob was there and is gone") from None
+                self._cache.see(CRON_JOBS, found)
+            else:
+                self._cache.see(CRON_JOBS, created)
+                told = PolicyEvent(Severity.NORMAL, "CronJobCreated", f"CronJob {name} created")
+                return Convergence(_ready(policy), created, told)
+        if not is_owned_by(found, policy_uid):
+            return _not_owned(found)
+        return await self._apply(policy, desired, found)
+
+    async def _apply(self, policy: SessionPolicy, desired: Resource, own: Resource) -> Convergence:
+        namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
         intruders = foreign_managers(own)
         if matches(desired, own) and not intruders:
             return Convergence(_ready(policy), own)
@@ -173,6 +255,7 @@ class Reconciler:
         if patch is not None:
             await self._kube.patch_cron_job(namespace, name, patch)
         applied = await self._kube.apply_cron_job(desired, own["metadata"]["uid"])
+        self._cache.see(CRON_JOBS, applied)
         if intruders:
             who = printable(", ".join(intruders), 200)
             told = PolicyEvent(
@@ -184,32 +267,46 @@ class Reconciler:
             return Convergence(_ready(policy), applied)  # an admission webhook keeps it different
         return Convergence(_ready(policy), applied, told)
 
-    async def _observe_runs(self, cron_job: Resource | None, status: SessionPolicyStatus) -> Runs:
-        """Read the Jobs of the policy's CronJob, and their Pods where they matter."""
-        if cron_job is None:
-            return Runs()
-        namespace, name = cron_job["metadata"]["namespace"], cron_job["metadata"]["name"]
-        jobs = [
-            job
-            for job in await self._kube.list_jobs(namespace, name)
-            if is_owned_by(job, cron_job["metadata"]["uid"]) and not is_recorded(status, job["metadata"]["uid"])
-        ]
-        if not jobs:
-            return Runs()
-        pods = await self._kube.list_pods(namespace, name)
+    async def _observe_runs(
+        self, owner: Owner, policy_uid: str, cron_job: Resource | None, status: SessionPolicyStatus
+    ) -> Runs:
+        """Look at the Jobs of the policy's CronJob, and their Pods where they matter."""
+        cron_jobs = self._cache.former_cron_jobs(owner, policy_uid)
+        cron_jobs |= {cron_job["metadata"]["uid"]} if cron_job else set()
+        known = self._cache.jobs(owner)
+        held = [job for job in known if job.controlled_by in cron_jobs]
         was = condition(status, ConditionType.STALLED)
-        active = sorted(
-            (job for job in jobs if not is_finished(job)), key=lambda job: job["metadata"]["creationTimestamp"]
-        )
-        standing = [await self._progress(job, pods, was) for job in active]
-        unfinished = [(trigger(job), _unfinished(job)) for job in active]
+        finished: list[RunRecord] = []
+        active: list[tuple[Resource, Progress]] = []
+        has_read_pods = False
+        for found in held:
+            if found.ended and is_settled(status, found.uid, found.ended, self._clock()):
+                continue
+            job = found.resource()
+            pods = self._cache.pods(found.uid)
+            if not has_read_pods and not is_complete(job, pods.all):
+                has_read_pods = True
+                await self._read_pods(owner)
+                pods = self._cache.pods(found.uid)
+            record = run_record(job, pods.all, stall_of_job(was, job))
+            if record:
+                finished.append(record)
+            else:
+                active.append((job, await self._progress(job, pods.present, was)))
+            # There may be thousands, and the health endpoint must not wait for all.
+            await asyncio.sleep(0)
+        active.sort(key=lambda entry: entry[0]["metadata"]["creationTimestamp"])
+        standing = [stands for _, stands in active]
+        unfinished = [(trigger(job), _unfinished(job)) for job, _ in active]
         return Runs(
-            finished=tuple(r for job in jobs if (r := run_record(job, pods, stall_of_job(was, job)))),
-            running=active[-1]["metadata"]["name"] if active else None,
+            finished=tuple(finished),
+            running=active[-1][0]["metadata"]["name"] if active else None,
             running_since=unfinished[0][1].since if unfinished else None,
             scheduled=next((run for started_by, run in unfinished if started_by is Trigger.SCHEDULE), None),
             stalled=next((p.stalled for p in reversed(standing) if p.stalled), None),
             recheck_seconds=min((p.recheck_seconds for p in standing if p.recheck_seconds is not None), default=None),
+            # Jobs that only bear the label are nobody's; that can be told where there is a CronJob.
+            settled=tuple(job.uid for job in (known if cron_job else held) if job.ended),
         )
 
     async def _progress(self, job: Job, pods: Sequence[Pod], was: Condition | None) -> Progress:
@@ -242,6 +339,13 @@ class Reconciler:
             return Punctuality(look_again_seconds=seen.look_again_seconds)
         return punctuality(policy.spec, latest, before, self._clock())
 
+    async def _read_pods(self, owner: Owner) -> None:
+        """Read the policy's Pods where a finished Job shows that the watch of Pods is behind that of Jobs."""
+        namespace, label = owner
+        async for page in self._kube.list_pages(PODS, namespace, f"{POLICY_LABEL}={label}"):
+            for pod in page.items:
+                self._cache.see(PODS, pod)
+
     async def _start_requested_run(
         self, resource: Resource, status: SessionPolicyStatus, converged: Convergence
     ) -> str | None:
@@ -250,12 +354,31 @@ class Reconciler:
         if token is None or token == status.last_handled_run_request or not _is_ready(converged):
             return None
         assert converged.cron_job is not None
+        metadata = converged.cron_job["metadata"]
+        live = await self._kube.get_cron_job(metadata["namespace"], metadata["name"])
+        if live is None or live["metadata"]["uid"] != metadata["uid"]:
+            # A Job of an owner that is gone would be collected at once, and the run never be.
+            raise ConflictError("the CronJob is not the one that was seen last")
         job = build_job(converged.cron_job, resource["metadata"]["uid"], token)
         try:
-            await self._kube.create_job(job)
+            self._cache.see(JOBS, await self._kube.create_job(job))
         except AlreadyExistsError:
-            log.info("requested run has its job already", job=job["metadata"]["name"])
+            return await self._existing_run(resource, job, token)
         return token
+
+    async def _existing_run(self, resource: Resource, wanted: Resource, token: str) -> str | None:
+        """The request's token if the Job that has the run's name is that run."""
+        namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
+        found = await self._kube.get_job(namespace, name)
+        if found is None:
+            raise ConflictError("the Job was there and is gone")
+        self._cache.see(JOBS, found)
+        # The CronJob that it was made from may have been replaced since.
+        if (found["metadata"].get("annotations") or {}).get(RUN_REQUEST_ANNOTATION) == token:
+            return token
+        blocked = f"the requested run cannot start: there is a Job {name} that is not this policy's; delete it"
+        await self._tell(resource, [PolicyEvent(Severity.WARNING, "RunBlocked", blocked)])
+        return None
 
     async def _tell(self, resource: Resource, happened: list[PolicyEvent]) -> None:
         """Create Events. They are a courtesy: one that cannot be created is logged and let go."""

@@ -113,6 +113,11 @@ def is_recorded(status: SessionPolicyStatus, job_uid: str) -> bool:
     return any(record.job_uid == job_uid for record in status.history)
 
 
+def is_settled(status: SessionPolicyStatus, job_uid: str, ended: datetime, now: datetime) -> bool:
+    """Whether there is nothing to record of a Job that ended: it is in the history, or too old to enter it."""
+    return is_recorded(status, job_uid) or _place(status.history, (ended, job_uid), now) >= HISTORY_LIMIT
+
+
 def observe(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStatus:
     """The status after an observation."""
     history = _merge(before.history, seen)
@@ -146,9 +151,12 @@ def _merge(recorded: list[RunRecord], seen: Observation) -> list[RunRecord]:
     merged = list(recorded)
     new = {record.job_uid: record for record in seen.finished if record.job_uid not in known}
     for record in sorted(new.values(), key=_end):
-        place = next((i for i, r in enumerate(merged) if _is_ahead(r, seen) or _end(r) < _end(record)), len(merged))
-        merged.insert(place, record)
+        merged.insert(_place(merged, _end(record), seen.now), record)
     return merged[:HISTORY_LIMIT]
+
+
+def _place(history: list[RunRecord], end: tuple[datetime, str], now: datetime) -> int:
+    return next((i for i, record in enumerate(history) if _is_ahead(record, now) or _end(record) < end), len(history))
 
 
 def _end(record: RunRecord) -> tuple[datetime, str]:
@@ -159,8 +167,8 @@ def _not_ahead(time: datetime | None, seen: Observation) -> datetime | None:
     return None if time is not None and time > seen.now + CLOCK_TOLERANCE else time
 
 
-def _is_ahead(record: RunRecord, seen: Observation) -> bool:
-    return record.completion_time > seen.now + CLOCK_TOLERANCE
+def _is_ahead(record: RunRecord, now: datetime) -> bool:
+    return record.completion_time > now + CLOCK_TOLERANCE
 
 
 def _missed(
@@ -199,7 +207,7 @@ def _last_success(before: SessionPolicyStatus, seen: Observation, history: list[
     known = min(before.last_success_time, seen.now) if before.last_success_time else None
     for record in history:
         if record.outcome is Outcome.SUCCEEDED and not record.dry_run:
-            return (known or seen.now) if _is_ahead(record, seen) else record.completion_time
+            return (known or seen.now) if _is_ahead(record, seen.now) else record.completion_time
     return known
 
 
@@ -233,7 +241,7 @@ def _conditions(
         wanted.append((ConditionType.LAST_RUN_SUCCEEDED, last_run))
     stalled = seen.stalled
     if stalled is None and not _is_suspended(seen):
-        ended = [record for record in history if not _is_ahead(record, seen)]
+        ended = [record for record in history if not _is_ahead(record, seen.now)]
         due = missed_problem(missed, last_missed, seen.cron_job_name, ended) if seen.running is None else None
         stalled = due or _lock_problem(history, seen.running_since)
     if stalled is not None:

@@ -77,6 +77,16 @@ class ControllerProcess:
             self._process.kill()
             self._process.wait()
 
+    def pause(self) -> None:
+        """Freeze it, as a node does that has no time for it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill_after(self, seconds: float) -> None:
         """Start it anew, let it work for a while, and end it wherever it is then."""
         self.kill()

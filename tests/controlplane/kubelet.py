@@ -62,6 +62,11 @@ class Kubelet:
         self._write(pod, {"phase": "Succeeded" if exit_code == 0 else "Failed"} | _container(state) | status)
         return pod
 
+    def terminate(self, job: str, message: str, *, exit_code: int) -> None:
+        """The container has ended, and the Pod is not yet said to have."""
+        state = {"terminated": {"exitCode": exit_code, "reason": "Error", "message": message}}
+        self._write(self.pod_of(job), {"phase": "Running"} | _container(state))
+
     def wait(self, job: str, reason: str, message: str) -> str:
         """The container of the Job's Pod cannot start; returns the Pod's name."""
         pod = self.pod_of(job)

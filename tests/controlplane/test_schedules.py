@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
-from controller.kube import Kube
+from controller.cache import Cache
+from controller.kube import KINDS, Kube
 from controller.missed import last_schedule_time
 from controller.reconcile import Reconciler
 from controller.settings import Settings
@@ -40,7 +41,12 @@ class Controller:
         await config.load_kube_config(str(self._kubeconfig), client_configuration=configuration)
         kube = Kube(client.ApiClient(configuration))
         try:
-            reconciler = Reconciler(kube, Settings(job_image="registry.example/job:test"), lambda: self.now)
+            cache = Cache()
+            for kind in KINDS:
+                async for page in kube.list_pages(kind, policy.namespace):
+                    for body in page.items:
+                        cache.see(kind, body)
+            reconciler = Reconciler(kube, cache, Settings(job_image="registry.example/job:test"), lambda: self.now)
             return await reconciler.reconcile(policy.namespace, policy.name)
         finally:
             await kube.close()

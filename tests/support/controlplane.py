@@ -24,6 +24,7 @@ import yaml
 
 from job.embedded.lifeline import Lifeline
 from job.embedded.process import free_port
+from tests.support import audit
 from tests.support.pki import CertificateAuthority, write_signing_key_pair
 
 DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
@@ -83,6 +84,7 @@ class ControlPlane:
         atexit.register(plane.stop)
         try:
             plane._write_credentials()
+            (directory / "audit-policy.yaml").write_text(yaml.safe_dump(audit.POLICY))
             plane._start_etcd()
             plane.start_api_server()
             plane.start_controller_manager()
@@ -101,6 +103,11 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """A kubeconfig with all rights."""
         return self.directory / "admin.kubeconfig"
+
+    @property
+    def audit_log(self) -> audit.AuditLog:
+        """What the API server was asked."""
+        return audit.AuditLog(self.directory / "audit.log")
 
     def stop(self) -> None:
         """End everything and remove it."""
@@ -128,6 +135,8 @@ class ControlPlane:
             f"--service-account-key-file={pki}/sa.pub",
             f"--service-account-signing-key-file={pki}/sa.key",
             "--authorization-mode=RBAC",
+            f"--audit-policy-file={self.directory}/audit-policy.yaml",
+            f"--audit-log-path={self.directory}/audit.log",
         )
         self._await(self.api_server_ready, "kube-apiserver", 60)
 

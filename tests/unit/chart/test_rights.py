@@ -8,7 +8,7 @@ ALLOWED = {
     ("sessionpolicy.dev", "sessionpolicies"): {"get", "list", "watch"},
     ("sessionpolicy.dev", "sessionpolicies/status"): {"patch"},
     ("batch", "cronjobs"): {"get", "list", "watch", "create", "patch"},
-    ("batch", "jobs"): {"list", "watch", "create"},
+    ("batch", "jobs"): {"get", "list", "watch", "create"},
     ("", "pods"): {"list", "watch"},
     ("", "events"): {"list", "create"},
 }

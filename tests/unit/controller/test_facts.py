@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.facts import cron_job_facts, job_facts, pod_facts, policy_facts, policy_label
+from controller.facts import cron_job_facts, job_facts, owner_label, pod_facts, policy_facts
+from controller.kube import CRON_JOBS, POLICIES
 from tests.unit.controller.builders import job, pod, policy_resource, report, terminated, waiting
 
 
@@ -56,5 +57,10 @@ def test_of_a_cron_job_its_spec_its_owner_and_its_last_run_are_news() -> None:
         plain | {"status": {"lastScheduleTime": "2026-03-01T10:50:00Z"}},
     ]
     assert len({cron_job_facts(c) for c in [plain, *changed]}) == 5
-    assert policy_label(plain) == "shop"
-    assert policy_label(cron_job(labels=None)) == ""
+
+
+def test_a_policy_and_what_is_made_for_it_have_one_label_in_common() -> None:
+    child = {"metadata": {"labels": {"sessionpolicy.dev/policy": "shop"}}}
+    assert owner_label(CRON_JOBS, child) == owner_label(POLICIES, policy_resource()) == "shop"
+    assert owner_label(CRON_JOBS, {"metadata": {"labels": None}}) == ""
+    assert len(owner_label(POLICIES, policy_resource("n" * 100))) <= 52

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from controller.kube import Kube, NotFoundError, NotLeaderError, UnavailableError
+from controller.kube import JOBS, PODS, POLICIES, Kube, NotFoundError, NotLeaderError, UnavailableError
 from job.embedded.process import free_port
 
 POLICY = {"metadata": {"namespace": "web", "name": "shop", "resourceVersion": "7"}}
@@ -27,7 +27,13 @@ def play(scenario: Callable[[Kube, Observed], Awaitable[None]]) -> tuple[list[st
 
     async def answer(request: web.Request) -> web.Response:
         arrived.append(f"{request.method} {request.path}")
-        body: dict[str, Any] = {"items": [], "metadata": {}, "resources": []}
+        body: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": [],
+            "metadata": {"resourceVersion": "1"},
+            "resources": [],
+        }
         return web.json_response(body, status=404 if "missing" in request.path else 200)
 
     async def run() -> None:
@@ -65,7 +71,7 @@ def test_without_the_lease_nothing_is_written_and_everything_can_be_read() -> No
             with pytest.raises(NotLeaderError):
                 await write()
         await kube.get_policy("web", "shop")
-        await kube.list_jobs("web", "shop")
+        [page async for page in kube.list_pages(JOBS, "web")]
 
     arrived, _ = play(scenario)
     assert [request.split()[0] for request in arrived] == ["GET", "GET"]
@@ -89,12 +95,12 @@ def test_every_request_is_told_by_verb_resource_and_answer_without_names() -> No
         reached = [kube.has_answered]
         await kube.serves_policies()
         assert [*reached, kube.has_answered] == [False, True]
-        [key async for key in kube.policy_names()]
-        [key async for key in kube.policy_names("web")]
+        [page async for page in kube.list_pages(POLICIES)]
+        [page async for page in kube.list_pages(POLICIES, "web")]
         assert await kube.get_cron_job("web", "missing") is None
         await kube.replace_policy_status(POLICY, {})
         await kube.create_event(EVENT)
-        await kube.list_pods("web", "shop")
+        [page async for page in kube.list_pages(PODS, "web")]
         with pytest.raises(NotFoundError):
             await kube.replace_lease({"metadata": {"namespace": "web", "name": "missing"}})
 

@@ -1,0 +1,39 @@
+"""Whether a finished Job can be judged by the Pods that are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.evidence import is_complete
+from tests.unit.controller.builders import job, pod
+
+DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
+
+
+def ended(**counted: int) -> dict[str, Any]:
+    finished = job(ended="Complete" if "succeeded" in counted else "Failed")
+    finished["status"] |= counted
+    return finished
+
+
+@pytest.mark.parametrize(
+    ("finished", "pods", "complete"),
+    [
+        (job(), [], True),
+        (ended(succeeded=1), [], False),
+        (ended(succeeded=1), [pod(phase="Running")], False),
+        (ended(succeeded=1), [pod(phase="Succeeded")], True),
+        (ended(succeeded=1, failed=1), [pod(phase="Failed")], False),
+        (ended(succeeded=1, failed=1), [pod(phase="Failed"), pod(phase="Succeeded")], True),
+        (ended(failed=1), [pod(phase="Failed", conditions=[DISRUPTED])], False),
+        (ended(failed=1), [pod(phase="Failed", conditions=[DISRUPTED]), pod(phase="Failed")], True),
+        (ended(), [], True),
+    ],
+    ids=["active", "none", "running", "succeeded", "one of two", "both", "disrupted", "disrupted and own", "no pod"],
+)
+def test_r1_2_a_pod_that_is_counted_and_not_known_is_missed(
+    finished: dict[str, Any], pods: list[dict[str, Any]], complete: bool
+) -> None:
+    assert is_complete(finished, pods) is complete
