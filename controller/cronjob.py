@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.limits import Limits, NotAllowedError
 from controller.quantity import Quantity, quantity_value
 from controller.settings import Settings
 from policy.manifest import InvalidPolicyError, SessionPolicy
@@ -25,6 +26,7 @@ from policy.names import (
     TERMINATION_MESSAGE_PATH,
     cron_job_name,
 )
+from policy.report import printable
 from policy.spec import JobOptions, Resources
 from policy.stores import ValueSource
 
@@ -68,18 +70,22 @@ def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -
     Fields that may be empty are stated nevertheless, so that what the policy no longer says is seen as a difference.
 
     Raises:
+        NotAllowedError: the policy asks for more than the operator's configuration allows.
         InvalidPolicyError: the policy is too large to hand to its container, or names a quantity that is none.
     """
     spec = policy.spec
     name = cron_job_name(policy.metadata.name)
     labels = _labels(name)
+    job_spec = _job_spec(policy, labels, settings)
+    if excesses := settings.limits.excesses(job_spec):
+        raise NotAllowedError(excesses)
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
         "metadata": {
             "name": name,
             "namespace": policy.metadata.namespace,
-            "labels": labels,
+            "labels": dict(labels),
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,
@@ -99,15 +105,22 @@ def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -
             "startingDeadlineSeconds": STARTING_DEADLINE_SECONDS,
             "successfulJobsHistoryLimit": _KEPT_JOBS,
             "failedJobsHistoryLimit": _KEPT_JOBS,
-            "jobTemplate": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "backoffLimit": spec.job.retries,
-                    "activeDeadlineSeconds": job_deadline_seconds(spec.job),
-                    "podFailurePolicy": _pod_failure_policy(),
-                    "template": {"metadata": {"labels": labels}, "spec": _pod_spec(policy, settings)},
-                },
+            "jobTemplate": {"metadata": {"labels": dict(labels)}, "spec": job_spec},
+        },
+    }
+
+
+def _job_spec(policy: SessionPolicy, labels: Mapping[str, str], settings: Settings) -> dict[str, Any]:
+    return {
+        "backoffLimit": policy.spec.job.retries,
+        "activeDeadlineSeconds": job_deadline_seconds(policy.spec.job),
+        "podFailurePolicy": _pod_failure_policy(),
+        "template": {
+            "metadata": {
+                "labels": {**settings.pod_extras.labels, **labels},
+                "annotations": dict(settings.pod_extras.annotations),
             },
+            "spec": _pod_spec(policy, settings),
         },
     }
 
@@ -160,6 +173,10 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
         # The run's own deadline is earlier; this one is for a run that does not keep it.
         "activeDeadlineSeconds": job.timeout_seconds,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        # By both names: the server keeps the second, an old one, equal to the first, and would take it for an answer
+        # where the first is empty.
+        "serviceAccountName": settings.pod_extras.service_account,
+        "serviceAccount": settings.pod_extras.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": settings.job_priority_class,
@@ -179,9 +196,9 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
                 "image": settings.job_image,
                 "imagePullPolicy": settings.job_image_pull_policy,
                 "args": ["run"],
-                "env": _environment(policy),
+                "env": _environment(policy) + _variables(settings.pod_extras.env),
                 "volumeMounts": [{"name": _LOG_VOLUME, "mountPath": LOG_DIRECTORY}] if claim else [],
-                "resources": _resources(job.resources),
+                "resources": _resources(job.resources, settings.limits),
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,
                 # The log could hold anything; only what the run writes on purpose is a report.
                 "terminationMessagePolicy": "File",
@@ -197,6 +214,8 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
 
 def _environment(policy: SessionPolicy) -> list[dict[str, Any]]:
     manifest = json.dumps(policy.to_json_object(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # The kubelet replaces $(NAME) in a variable's value, and $$; the policy must arrive as it was written.
+    manifest = manifest.replace("$", "\\u0024")
     size = len(manifest.encode())
     if size > _MAX_SPEC_BYTES:
         raise InvalidPolicyError(
@@ -236,17 +255,27 @@ def _secret_variable(name: str, source: ValueSource) -> dict[str, Any]:
     return {"name": name, "valueFrom": {"secretKeyRef": source.secret_key_ref.to_json_object()}}
 
 
-def _resources(resources: Resources) -> dict[str, dict[str, Quantity]]:
-    """The policy's resources over the defaults; a default gives way where request and limit would contradict."""
-    requests: dict[str, Quantity] = dict(resources.requests.items())
-    limits: dict[str, Quantity] = dict(resources.limits.items())
+def _variables(env: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in sorted(env.items())]
+
+
+def _resources(resources: Resources, most: Limits) -> dict[str, dict[str, Quantity]]:
+    """The policy's resources over the defaults.
+
+    A default gives way where request and limit would contradict, and where it is over the operator's limit.
+    """
+    requests: dict[str, Quantity] = resources.requests.to_json_object()
+    limits: dict[str, Quantity] = resources.limits.to_json_object()
     try:
-        for name, default in _DEFAULT_REQUESTS.items():
-            if name not in requests:
-                requests[name] = min(default, limits.get(name, default), key=quantity_value)
-        for name, default in _DEFAULT_LIMITS.items():
-            if name not in limits:
-                limits[name] = max(default, requests[name], key=quantity_value)
+        for amount in (*requests.values(), *limits.values()):
+            quantity_value(amount)
     except ValueError as error:
-        raise InvalidPolicyError([f"spec.job.resources: {error}"]) from error
+        raise InvalidPolicyError([f"spec.job.resources: {printable(str(error), 100)}"]) from error
+    for name, default in _DEFAULT_REQUESTS.items():
+        if name not in requests:
+            requests[name] = min(default, limits.get(name, default), most.resource(name) or default, key=quantity_value)
+    for name, default in _DEFAULT_LIMITS.items():
+        if name not in limits:
+            enough = max(default, requests[name], key=quantity_value)
+            limits[name] = min(enough, most.resource(name) or enough, key=quantity_value)
     return {"requests": requests, "limits": limits}

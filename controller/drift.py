@@ -16,7 +16,7 @@ from controller.quantity import quantity_value
 FIELD_MANAGER: Final = "session-policy-operator"
 
 # Maps with keys of the user's choice: a key that is not wanted is as wrong as one that is missing.
-_FREE_MAPS: Final = frozenset({"nodeSelector", "requests", "limits"})
+_FREE_MAPS: Final = frozenset({"nodeSelector", "requests", "limits", "labels", "annotations"})
 _QUANTITIES: Final = frozenset({"requests", "limits"})
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 

@@ -11,6 +11,7 @@ object decides.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +37,7 @@ from controller.kube import (
     KubeError,
     Resource,
 )
+from controller.limits import NotAllowedError
 from controller.missed import Punctuality, UnfinishedRun, last_schedule_time, punctuality
 from controller.outcome import Job, run_record, trigger
 from controller.pods import Pod, Problem
@@ -62,6 +64,7 @@ log = structlog.get_logger("controller.reconcile")
 _RECHECK_SECONDS: Final = 60.0
 
 _SCHEDULE_FIELDS: Final = frozenset({"spec.schedule", "spec.timeZone"})
+_SUSPENDED: Final = "no runs are started, because the CronJob asks for more than is allowed by now"
 _FIRST_SIGHT: Final = Readiness(ConditionStatus.UNKNOWN, "Progressing", "the CronJob is being made")
 
 
@@ -90,7 +93,10 @@ class Runs:
 
     Attributes:
         finished: records of those that finished and are not in the status.
-        running: name of one that has not.
+        running: name of the newest that has not.
+        running_since: when the oldest of those was made.
+        scheduled: the one of those that was started by schedule.
+        requested: tokens of those that were asked for by annotation.
         stalled: why it cannot go on.
         recheck_seconds: when to look again, where no event will tell.
         settled: UIDs of all that finished; once the status is written, nothing more is needed of them.
@@ -100,6 +106,7 @@ class Runs:
     running: str | None = None
     running_since: datetime | None = None
     scheduled: UnfinishedRun | None = None
+    requested: frozenset[str] = frozenset()
     stalled: Problem | None = None
     recheck_seconds: float | None = None
     settled: tuple[str, ...] = ()
@@ -142,6 +149,8 @@ class Reconciler:
             resource, before = await self._first_sight(resource, before)
 
         policy, converged = await self._converge(resource)
+        if converged.cron_job and not _is_ready(converged):
+            converged = await self._hold_back(converged.cron_job, converged)
         if converged.event:
             await self._tell(resource, [converged.event])
         runs = await self._observe_runs(owner, resource["metadata"]["uid"], converged.cron_job, before)
@@ -150,6 +159,10 @@ class Reconciler:
         stalled = runs.stalled or due.problem
         if converged.spec_refused:
             stalled = Problem(converged.readiness.reason, converged.readiness.message)
+        request = self._request(resource, before, converged)
+        # One at a time: whoever may annotate a policy must not fill the cluster with Jobs. The next one starts when the
+        # end of this one is seen; of several that were asked for meanwhile, the last.
+        waiting = request if runs.requested and request not in runs.requested else None
         seen = Observation(
             now=now,
             generation=resource["metadata"]["generation"],
@@ -163,7 +176,8 @@ class Reconciler:
             running_since=runs.running_since,
             scheduled_run=runs.scheduled,
             stalled=stalled,
-            handled_run_request=await self._start_requested_run(resource, before, converged),
+            waiting_run_request=waiting,
+            handled_run_request=None if waiting else await self._start(resource, converged, request),
         )
         after = observe(before, seen)
         if after != before:
@@ -212,7 +226,8 @@ class Reconciler:
             policy = parse_policy(resource)
             desired = build_cron_job(policy, metadata["uid"], self._settings)
         except InvalidPolicyError as error:
-            refused = Readiness(ConditionStatus.FALSE, "InvalidSpec", printable("; ".join(error.problems)))
+            reason = "NotAllowed" if isinstance(error, NotAllowedError) else "InvalidSpec"
+            refused = Readiness(ConditionStatus.FALSE, reason, _message("; ".join(error.problems)))
             return None, Convergence(refused, own, spec_refused=True)
         try:
             return policy, await self._make(policy, metadata["uid"], desired, cron_job)
@@ -245,6 +260,29 @@ class Reconciler:
         if not is_owned_by(found, policy_uid):
             return _not_owned(found)
         return await self._apply(policy, desired, found)
+
+    async def _hold_back(self, cron_job: Resource, converged: Convergence) -> Convergence:
+        """Let a CronJob that could not be made what its policy says start no runs that are no longer allowed.
+
+        One that was refused an edit goes on as it was. But it may ask for more than the operator's configuration, which
+        has changed since it was made, allows.
+        """
+        spec = cron_job["spec"]
+        if not self._settings.limits.excesses(spec["jobTemplate"]["spec"]):
+            return converged
+        if not spec.get("suspend"):
+            metadata = cron_job["metadata"]
+            patch = [
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+                {"op": "add", "path": "/spec/suspend", "value": True},
+            ]
+            cron_job = await self._kube.patch_cron_job(metadata["namespace"], metadata["name"], patch)
+            self._cache.see(CRON_JOBS, cron_job)
+        was = converged.readiness
+        words = f"{_SUSPENDED}: {was.message}"
+        return dataclasses.replace(
+            converged, readiness=dataclasses.replace(was, message=_message(words)), cron_job=cron_job
+        )
 
     async def _apply(self, policy: SessionPolicy, desired: Resource, own: Resource) -> Convergence:
         namespace, name = desired["metadata"]["namespace"], desired["metadata"]["name"]
@@ -303,6 +341,11 @@ class Reconciler:
             running=active[-1][0]["metadata"]["name"] if active else None,
             running_since=unfinished[0][1].since if unfinished else None,
             scheduled=next((run for started_by, run in unfinished if started_by is Trigger.SCHEDULE), None),
+            requested=frozenset(
+                job["metadata"]["annotations"][RUN_REQUEST_ANNOTATION]
+                for job, _ in active
+                if trigger(job) is Trigger.REQUEST
+            ),
             stalled=next((p.stalled for p in reversed(standing) if p.stalled), None),
             recheck_seconds=min((p.recheck_seconds for p in standing if p.recheck_seconds is not None), default=None),
             # Jobs that only bear the label are nobody's; that can be told where there is a CronJob.
@@ -346,12 +389,14 @@ class Reconciler:
             for pod in page.items:
                 self._cache.see(PODS, pod)
 
-    async def _start_requested_run(
-        self, resource: Resource, status: SessionPolicyStatus, converged: Convergence
-    ) -> str | None:
-        """Make the Job that the policy's annotation asks for, once, and return the request's token."""
+    def _request(self, resource: Resource, status: SessionPolicyStatus, converged: Convergence) -> str | None:
+        """The token of a run that is asked for, was not made yet, and can be."""
         token = requested_run(resource)
-        if token is None or token == status.last_handled_run_request or not _is_ready(converged):
+        return None if token == status.last_handled_run_request or not _is_ready(converged) else token
+
+    async def _start(self, resource: Resource, converged: Convergence, token: str | None) -> str | None:
+        """Make the Job that the policy's annotation asks for, once, and return the request's token."""
+        if token is None:
             return None
         assert converged.cron_job is not None
         metadata = converged.cron_job["metadata"]

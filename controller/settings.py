@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from controller.limits import Limits
+from controller.pod_extras import PodExtras
 
 _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -47,6 +50,8 @@ class Settings:
         resync_seconds: every policy is looked at again after this time, whatever events say.
         http_port: TCP port of ``/healthz``, ``/readyz`` and ``/metrics``.
         election: where the controllers agree which one works; None for a controller that is alone.
+        limits: the most that a policy may ask for.
+        pod_extras: what every cleanup Pod gets besides.
     """
 
     job_image: str
@@ -58,6 +63,8 @@ class Settings:
     resync_seconds: int = 600
     http_port: int = 8080
     election: Election | None = None
+    limits: Limits = field(default_factory=Limits)
+    pod_extras: PodExtras = field(default_factory=PodExtras)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -113,6 +120,8 @@ class Settings:
             resync_seconds=number("SESSION_POLICY_RESYNC_SECONDS", 600, 1, 86_400),
             http_port=number("SESSION_POLICY_HTTP_PORT", 8080, 1, 65_535),
             election=election() if flag("SESSION_POLICY_LEADER_ELECTION", default=False) else None,
+            limits=Limits.from_environment(environment, problems),
+            pod_extras=PodExtras.from_environment(environment, problems),
         )
         if not settings.job_image:
             problems.append("SESSION_POLICY_JOB_IMAGE must name the image of the cleanup container")

@@ -35,6 +35,8 @@ SUSPENDED: Final = "Suspended"
 
 DRY_RUN: Final = "DryRun"
 """Reason of LastRunSucceeded when the run only looked."""
+# Job names have up to 63 characters; a message, 512.
+_SHOWN_TOKEN: Final = 256
 
 _FAILURES: Final = frozenset({Outcome.FAILED, Outcome.DEGRADED})
 
@@ -69,6 +71,7 @@ class Observation:
         scheduled_run: the one of those that was started by schedule; CronJobs start no other beside it.
         stalled: why it cannot go on, or why the spec cannot be used.
         handled_run_request: token of a run request that has its Job now.
+        waiting_run_request: token of one that waits until the last requested run has finished.
     """
 
     now: datetime
@@ -84,6 +87,7 @@ class Observation:
     scheduled_run: UnfinishedRun | None = None
     stalled: Problem | None = None
     handled_run_request: str | None = None
+    waiting_run_request: str | None = None
 
 
 def stored_status(policy: Mapping[str, Any]) -> SessionPolicyStatus:
@@ -247,11 +251,13 @@ def _conditions(
     if stalled is not None:
         wanted.append((ConditionType.STALLED, Readiness(ConditionStatus.TRUE, stalled.reason, stalled.message)))
     if seen.running is not None:
-        running = Readiness(ConditionStatus.TRUE, "JobActive", f"Job {seen.running} has not finished")
+        reason, words = "JobActive", f"Job {seen.running} has not finished"
         in_the_way = overlap(last_missed, (), seen.scheduled_run)
         if last_missed is not None and in_the_way:
-            running = Readiness(ConditionStatus.TRUE, OVERRUN, overlap_text(missed, last_missed, in_the_way))
-        wanted.append((ConditionType.RUNNING, running))
+            reason, words = OVERRUN, overlap_text(missed, last_missed, in_the_way)
+        if seen.waiting_run_request is not None:
+            words += f"; run {printable(seen.waiting_run_request, _SHOWN_TOKEN)} starts when the requested one has"
+        wanted.append((ConditionType.RUNNING, Readiness(ConditionStatus.TRUE, reason, printable(words))))
     return [_transition(condition(before, kind), kind, state, seen) for kind, state in wanted]
 
 

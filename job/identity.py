@@ -7,6 +7,7 @@ in every log, so that an auditor can follow it; without the key nobody can try i
 from __future__ import annotations
 
 import hmac
+import os
 import secrets
 from collections.abc import Mapping
 from typing import Any, Self
@@ -32,7 +33,8 @@ class Identities:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], log: Any) -> Self:
         """With the key in the environment. One that is too short is used and warned of: a run is worth more."""
-        key = environment.get(LOG_HASH_KEY_ENV, "").strip().encode()
+        # A Secret may hold any bytes.
+        key = os.fsencode(environment.get(LOG_HASH_KEY_ENV, "").strip())
         if 0 < len(key) < _SHORTEST_KEY_BYTES:
             log.warning(
                 "short hash key",

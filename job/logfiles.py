@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,26 @@ def retention_days(logs: Logs) -> dict[LogName, int]:
         LogName.CLEANUP: logs.cleanup_retention_days,
         LogName.ALERT: logs.alert_retention_days,
     }
+
+
+@contextmanager
+def open_folder(directory: Path, name: str) -> Iterator[int]:
+    """The descriptor of a folder on the volume, made if it is missing, for use as ``dir_fd``.
+
+    Others may write to the volume: neither it nor what is opened in it may be a link to somewhere else.
+
+    Raises:
+        OSError: the folder is a link or a file, or the volume cannot be used.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / name
+    with suppress(FileExistsError):
+        path.mkdir()
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _today() -> date:
@@ -109,15 +130,15 @@ class LogFiles:
         self._open.clear()
 
     def _forget(self, log: LogName, oldest: date) -> None:
-        folder = self._directory / FOLDERS[log]
-        if not folder.is_dir():
+        if not (self._directory / FOLDERS[log]).is_dir():
             return
         ours = re.compile(rf"{log}-(\d{{4}}-\d\d-\d\d)\.{re.escape(self._policy)}\.jsonl")
-        with os.scandir(folder) as entries:
+        with open_folder(self._directory, FOLDERS[log]) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 match = ours.fullmatch(entry.name)
                 if match and _day(match[1]) < oldest and entry.is_file(follow_symlinks=False):
-                    Path(entry.path).unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):
+                        os.unlink(entry.name, dir_fd=folder)
 
     def _descriptor(self, log: LogName) -> int:
         today = self._today()
@@ -127,11 +148,9 @@ class LogFiles:
         if day is not None:
             del self._open[log]
             os.close(descriptor)
-        path = self.path(log, today)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Others may write to the volume: never follow a link to somewhere else.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o640)
+        with open_folder(self._directory, FOLDERS[log]) as folder:
+            descriptor = os.open(self.path(log, today).name, flags, 0o640, dir_fd=folder)
         self._open[log] = today, descriptor
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")  # writing to a pipe could wait for ever

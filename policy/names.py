@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 GROUP = "sessionpolicy.dev"
 VERSION = "v1alpha1"
@@ -35,6 +36,8 @@ TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 # A CronJob's name plus "-" and the 10 or 11 characters Kubernetes appends must fit a 63-character Pod host name.
 _MAX_CRON_JOB_NAME = 52
 _DIGEST_LENGTH = 8
+_HEAD_LENGTH = _MAX_CRON_JOB_NAME - _DIGEST_LENGTH - 1
+_SHORTENED = re.compile(rf".{{{_HEAD_LENGTH}}}-[0-9a-f]{{{_DIGEST_LENGTH}}}")
 
 
 def cron_job_name(policy_name: str) -> str:
@@ -44,8 +47,9 @@ def cron_job_name(policy_name: str) -> str:
     of the whole, so that two long names that begin alike stay apart.
     """
     # A label value may hold dots, and so may a CronJob's name; only the length has to be cut.
-    if len(policy_name) <= _MAX_CRON_JOB_NAME:
+    if len(policy_name) <= _MAX_CRON_JOB_NAME and not _SHORTENED.fullmatch(policy_name):
         return policy_name
     digest = hashlib.sha256(policy_name.encode()).hexdigest()[:_DIGEST_LENGTH]
-    head = policy_name[: _MAX_CRON_JOB_NAME - _DIGEST_LENGTH - 1].rstrip("-.")
+    # Filled up again: every shortened name has the same form, by which it is told from a name that is its own.
+    head = policy_name[:_HEAD_LENGTH].rstrip("-.").ljust(_HEAD_LENGTH, "0")
     return f"{head}-{digest}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
@@ -133,12 +133,23 @@ def _quantity_schema() -> dict[str, Any]:
 Quantity = Annotated[int | str, WithJsonSchema(_quantity_schema())]
 
 
+class Amounts(Model):
+    """Amounts of compute resources; there are no others that a policy may ask for."""
+
+    cpu: Quantity | None = None
+    """CPU, e.g. 100m."""
+    memory: Quantity | None = None
+    """Memory, e.g. 128Mi."""
+    ephemeral_storage: Annotated[Quantity | None, Field(alias="ephemeral-storage")] = None
+    """Local disk, e.g. 1Gi."""
+
+
 class Resources(Model):
     """Compute resources of the cleanup container."""
 
-    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] = {}
+    requests: Amounts = Amounts()
     """What is reserved, e.g. {cpu: 100m, memory: 128Mi}. What is left out takes the operator's default."""
-    limits: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] = {}
+    limits: Amounts = Amounts()
     """What may be used at most. What is left out takes the operator's default."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from job.alerts.in_time import Done, in_time
@@ -73,15 +72,15 @@ def deliver(messages: Mapping[Audience, Message], channels: Channels, seconds: f
         seconds: when to stop waiting, counted from now.
     """
     pending = [
-        (audience, f"{number} ({_kind(url)})", partial(_send, url, messages[audience]))
+        (audience, number, _Sending(url, messages[audience]))
         for audience, urls in channels.urls.items()
         if audience in messages
         for number, url in enumerate(urls, start=1)
     ]
-    answers = in_time([send for _, _, send in pending], seconds)
+    answers = in_time([sending for _, _, sending in pending], seconds)
     return [
-        Delivery(audience, channel, why=_why(answer, seconds))
-        for (audience, channel, _), answer in zip(pending, answers, strict=True)
+        Delivery(audience, f"{number} ({sending.kind})", why=_why(answer, seconds))
+        for (audience, number, sending), answer in zip(pending, answers, strict=True)
     ]
 
 
@@ -96,12 +95,6 @@ def _why(answer: Done[str] | Exception | None, seconds: float) -> str:
 def reached(deliveries: Sequence[Delivery]) -> frozenset[Audience]:
     """The audiences whom at least one channel has told."""
     return frozenset(delivery.audience for delivery in deliveries if delivery.sent)
-
-
-def _kind(url: str) -> str:
-    scheme = url.partition("://")[0]
-    # What is no URL may be a bare token.
-    return scheme if "://" in url and scheme.isalnum() else "not a URL"
 
 
 def problem_of(url: str) -> str:
@@ -121,13 +114,26 @@ def _instantiate(url: str) -> Any:
     return Apprise.instantiate(url)
 
 
-def _send(url: str, message: Message) -> str:
-    """Sends one message. Returns why it failed, or nothing."""
-    service = _instantiate(url)
-    if service is None:
-        return _NOT_KNOWN
-    from apprise import NotifyType  # noqa: PLC0415
+class _Sending:
+    """One message on its way to one URL.
 
-    kind = NotifyType.SUCCESS if message.resolved else NotifyType.WARNING
-    sent = service.notify(title=message.title, body=message.body, notify_type=kind)
-    return "" if sent else "the service did not take it"
+    Attributes:
+        kind: of the service, once Apprise has recognised it. Not earlier: any text of a Secret may look like a URL.
+    """
+
+    def __init__(self, url: str, message: Message) -> None:
+        self._url = url
+        self._message = message
+        self.kind = "not recognised"
+
+    def __call__(self) -> str:
+        """Sends it. Returns why it failed, or nothing."""
+        service = _instantiate(self._url)
+        if service is None:
+            return _NOT_KNOWN
+        self.kind = self._url.partition("://")[0]
+        from apprise import NotifyType  # noqa: PLC0415
+
+        kind = NotifyType.SUCCESS if self._message.resolved else NotifyType.WARNING
+        sent = service.notify(title=self._message.title, body=self._message.body, notify_type=kind)
+        return "" if sent else "the service did not take it"

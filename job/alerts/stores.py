@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from job.alerts.in_time import Done, in_time
 from job.alerts.memory import NOTHING, Memory
 from job.database.connect import create_engine, parse_url
 from job.database.schema import alerts
+from job.logfiles import FOLDERS, LogName, open_folder
 from job.redisstore.connect import connect
 from job.redisstore.link import Link
 from policy.manifest import SessionPolicy
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 _KEY_PREFIX = "session-policy:alerts:"
 _TTL_SECONDS = 90 * 86400
+_FOLDER = FOLDERS[LogName.ALERT]
+# Others may write to the volume: no link, no pipe that nobody fills, no file without end.
+_NO_TRICKS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_LARGEST_BYTES = 1 << 20
 
 
 class MemoryStore(Protocol):
@@ -120,18 +125,29 @@ class FileMemory:
     """
 
     def __init__(self, directory: Path, policy: str) -> None:
-        self._path = directory / "alerts" / f"state.{policy.replace('/', '.')}.json"
+        self._directory = directory
+        self._name = f"state.{policy.replace('/', '.')}.json"
 
     def load(self) -> bytes | None:
         """What was saved last."""
-        return self._path.read_bytes() if self._path.is_file() else None
+        with open_folder(self._directory, _FOLDER) as folder:
+            try:
+                descriptor = os.open(self._name, os.O_RDONLY | _NO_TRICKS, dir_fd=folder)
+            except FileNotFoundError:
+                return None
+        with open(descriptor, "rb") as file:
+            return file.read(_LARGEST_BYTES)
 
     def save(self, memory: Memory) -> None:
         """Replaces it, as a whole or not at all."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(memory.to_text(), encoding="utf-8")
-        new.replace(self._path)
+        new = f"{self._name}.{os.getpid()}.new"
+        with open_folder(self._directory, _FOLDER) as folder:
+            with suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=folder)  # of a run that died, or a link that somebody has laid
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_TRICKS, 0o640, dir_fd=folder)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(memory.to_text())
+            os.replace(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def memory_stores(

@@ -50,9 +50,9 @@ def save_statistics(connection: sa.Connection, row: dict[str, Any]) -> None:
     connection.execute(insert.values(row))
 
 
-def forget_before(connection: sa.Connection, moment: datetime) -> None:
-    """Deletes statistics and history older than the moment."""
-    connection.execute(sa.delete(statistics).where(statistics.c.started_at < moment))
+def forget_before(connection: sa.Connection, policy: str, moment: datetime) -> None:
+    """Deletes a policy's statistics, and the history that all policies of the database share, older than the moment."""
+    connection.execute(sa.delete(statistics).where(statistics.c.policy == policy, statistics.c.started_at < moment))
     connection.execute(sa.delete(history).where(history.c.day < moment.astimezone(UTC).date()))
 
 

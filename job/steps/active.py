@@ -107,7 +107,7 @@ def _keep(context: RunContext, link: Link, active: Active) -> None:
 
     def work(connection: sa.Connection) -> None:
         connection.execute(sa.delete(usage).where(*(usage.c[name] == value for name, value in hour.items())))
-        connection.execute(sa.delete(usage).where(usage.c.day < oldest))
+        connection.execute(sa.delete(usage).where(usage.c.policy == hour["policy"], usage.c.day < oldest))
         if rows:
             connection.execute(sa.insert(usage), rows)
 

@@ -39,9 +39,10 @@ def keep_statistics(
     Writing it twice for one run replaces the row.
     """
     metadata = context.policy.metadata
+    policy = f"{metadata.namespace}/{metadata.name}"
     row = {
         "run_id": run_id,
-        "policy": f"{metadata.namespace}/{metadata.name}",
+        "policy": policy,
         "started_at": report.start_time,
         "completed_at": report.completion_time,
         "outcome": report.outcome.value,
@@ -53,6 +54,6 @@ def keep_statistics(
 
     def work(connection: sa.Connection) -> None:
         save_statistics(connection, row)
-        forget_before(connection, oldest)
+        forget_before(connection, policy, oldest)
 
     link.transaction(work)

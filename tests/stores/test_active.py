@@ -69,7 +69,12 @@ def test_r2_3_the_hours_usage_is_kept_once_and_for_as_long_as_the_policy_says(da
     fill(database)
     old = datetime.now(UTC).date() - timedelta(days=40)
     with database.engine.begin() as connection:
-        for day, name in ((old, "web/shop"), (old + timedelta(days=20), "web/shop"), (this_hour().date(), "web/other")):
+        for day, name in (
+            (old, "web/shop"),
+            (old + timedelta(days=20), "web/shop"),
+            (this_hour().date(), "web/other"),
+            (old, "web/another"),
+        ):
             row = {"policy": name, "day": day, "hour": this_hour().hour, "client": "Chrome"}
             connection.execute(usage.insert().values(**row, active=9, begun=9, used=9))
     obeyed = policy(statistics={"retentionDays": 30})
@@ -79,7 +84,8 @@ def test_r2_3_the_hours_usage_is_kept_once_and_for_as_long_as_the_policy_says(da
     rows = kept(database)
     today = [row for row in rows if row[0] == "web/shop" and row[1] == this_hour().date()]
     assert [row[3:] for row in today] == [("Chrome", 3, 3, 3), ("Program", 1, 0, 1), ("Unknown", 1, 0, 1)]
-    assert len(rows) == len(today) + 2  # the one that is too old has gone
+    # The one that is too old has gone, but not that of another policy, which may keep its own for longer.
+    assert len(rows) == len(today) + 3
 
 
 def test_r2_3_a_dry_run_keeps_nothing(database: SessionStores) -> None:

@@ -150,6 +150,35 @@ def test_a_run_without_problems_sends_nothing_and_keeps_nothing(database: Sessio
     assert (hook.received, database.dump()) == ([], before)
 
 
+def test_a_link_or_a_pipe_on_the_log_volume_is_neither_followed_nor_waited_for(tmp_path: Path, hook: WebHook) -> None:
+    volume, report = tmp_path / "volume", tmp_path / "termination-log"
+    (volume / "alerts").mkdir(parents=True)
+    report.write_text("the report")
+    state = volume / "alerts" / "state.web.shop.json"
+    state.symlink_to(report)
+    new = volume / "alerts" / f"state.web.shop.json.{os.getpid()}.new"
+    new.symlink_to(report)
+    told(channels(hook.url), [FileMemory(volume, "web/shop")])
+    assert report.read_text() == "the report"
+    assert state.is_file()
+    assert not state.is_symlink()
+    state.unlink()
+    os.mkfifo(state)
+    told(channels(hook.url), [FileMemory(volume, "web/shop")])
+    told(channels(hook.url), [FileMemory(volume, "web/shop")])
+    assert len(hook.received) == 2  # nothing was known to the second, all of it to the third
+
+
+def test_a_folder_that_is_a_link_is_not_written_to(tmp_path: Path, hook: WebHook) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    volume.mkdir()
+    elsewhere.mkdir()
+    (volume / "alerts").symlink_to(elsewhere)
+    _, log = told(channels(hook.url), [FileMemory(volume, "web/shop")])
+    assert list(elsewhere.iterdir()) == []
+    assert log.named("alerts not remembered")
+
+
 # --- channels that do not work ---------------------------------------------------------------------------------------
 
 

@@ -76,6 +76,15 @@ def test_r2_7_what_is_older_than_the_policy_keeps_is_forgotten(database: Session
     assert database.history() == {}
 
 
+def test_a_policy_s_retention_leaves_the_statistics_of_others_that_share_the_database(database: SessionStores) -> None:
+    run(policy(), database.database_url, run_id="another's")
+    with database.engine.begin() as connection:
+        moved = {"policy": "other/shop", "started_at": sa.text("'2020-01-01 00:00:00'")}
+        connection.execute(statistics.update().values(moved))
+    run(policy(statistics={"retentionDays": 1}), database.database_url, run_id="own")
+    assert {row["run_id"] for row in database.statistics()} == {"another's", "own"}
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_without_their_tables_or_switched_off_a_run_goes_on(database: SessionStores, enabled: bool) -> None:
     database.add("e", used=HOUR)

@@ -123,3 +123,26 @@ def test_a_link_or_a_pipe_in_the_place_of_a_log_is_not_written_to(tmp_path: Path
     log.write(LogName.RUN, "line\n")
     assert elsewhere.read_text() == ""
     assert len(failures) == 1
+
+
+def test_a_link_that_others_lay_on_the_volume_leads_nowhere(tmp_path: Path) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    volume.mkdir()
+    elsewhere.mkdir()
+    old = LogFiles(elsewhere.parent, "web/shop", pytest.fail).path(LogName.CLEANUP, TODAY - timedelta(days=400)).name
+    (elsewhere / old).write_text("of somebody else\n")
+    (volume / "session").symlink_to(elsewhere)
+    log, failures = files(volume)
+    log.forget({LogName.CLEANUP: 7})
+    log.write(LogName.CLEANUP, "x\n")
+    log.close()
+    assert [path.name for path in elsewhere.iterdir()] == [old]
+    assert len(failures) == 1
+
+
+def test_a_file_where_the_folder_should_be_is_told_and_left(tmp_path: Path) -> None:
+    (tmp_path / "batch").write_text("of somebody else")
+    log, failures = files(tmp_path)
+    log.write(LogName.RUN, "x\n")
+    assert (tmp_path / "batch").read_text() == "of somebody else"
+    assert len(failures) == 1

@@ -42,6 +42,12 @@ def test_r1_1_long_names_that_begin_alike_stay_apart(head: str, one: str, other:
     assert cron_job_name(head + one) != cron_job_name(head + other)
 
 
+@given(st.text("ab-.0", min_size=51, max_size=200).map(lambda text: f"a{text}z"))
+def test_no_policy_can_be_given_the_name_that_another_one_s_is_cut_to(name: str) -> None:
+    made = cron_job_name(name)
+    assert made == name or cron_job_name(made) != made
+
+
 # --- defaults and rules ----------------------------------------------------------------------------------------------
 
 

@@ -92,10 +92,11 @@ class MySQL(Dialect):
     def create_engine(self, url: URL, create_file: bool) -> sa.Engine:
         """READ COMMITTED: sees what applications have committed since, and locks no gaps between rows."""
         require_driver(self.driver, "mysql")
-        if unknown := sorted(set(url.query) - _URL_OPTIONS):
+        if not set(url.query) <= _URL_OPTIONS:
+            # Not repeated: what follows a question mark may be the end of a password.
             raise ConfigurationError(
-                f"{DATABASE_URL_ENV}: a MySQL URL may not have {', '.join(unknown)}; for TLS give ssl_ca, the path of "
-                "the certificate authority's file"
+                f"{DATABASE_URL_ENV}: a MySQL URL has an option other than {', '.join(sorted(_URL_OPTIONS))}; for TLS "
+                "give ssl_ca, the path of the certificate authority's file"
             )
         engine = sa.create_engine(
             url,

@@ -31,6 +31,11 @@ from policy.names import DATABASE_URL_ENV
 from policy.stores import TimeEncoding
 
 _TRANSIENT = frozenset({"database is locked", "interrupted"})
+# The driver's, and those of a file's URI.
+_URL_OPTIONS = frozenset(
+    {"timeout", "detect_types", "isolation_level", "check_same_thread", "cached_statements", "uri"}
+    | {"mode", "cache", "immutable", "nolock", "psow", "vfs"}
+)
 _DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
 
 
@@ -56,6 +61,8 @@ class SQLite(Dialect):
         """Each transaction takes the write lock at once."""
         if not create_file and url.database and not Path(url.database).exists():
             raise ConfigurationError(f"{DATABASE_URL_ENV}: there is no SQLite file at its path; `init` creates one")
+        if not set(url.query) <= _URL_OPTIONS:
+            raise ConfigurationError(BAD_OPTION)  # SQLAlchemy would warn, and quote it
         try:
             engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_TIMEOUT_SECONDS}, **HIDDEN)
         except (TypeError, ValueError):

@@ -176,3 +176,10 @@ def test_only_the_controlling_owner_s_uid_counts() -> None:
     listed["metadata"]["ownerReferences"][0]["controller"] = False
     assert not is_owned_by(listed, POLICY_UID)
     assert not is_owned_by({"metadata": {}}, POLICY_UID)
+
+
+@pytest.mark.parametrize("name", ["labels", "annotations"])
+def test_what_the_operator_s_configuration_no_longer_adds_to_the_pod_is_drift(name: str) -> None:
+    changed = stored()
+    changed["spec"]["jobTemplate"]["spec"]["template"]["metadata"].setdefault(name, {})["team"] = "identity"
+    assert not matches(desired(), changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from controller.limits import Limits
 from controller.settings import Election, InvalidSettingsError, Settings
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
@@ -52,3 +53,35 @@ def test_the_election_is_off_outside_a_cluster_and_needs_to_know_where_it_is_oth
     with pytest.raises(InvalidSettingsError) as raised:
         Settings.from_environment(on)
     assert {problem.split()[0] for problem in raised.value.problems} == set(where)
+
+
+def test_no_policy_is_limited_unless_the_environment_says_so() -> None:
+    assert Settings.from_environment(IMAGE).limits == Limits()
+    limited = Settings.from_environment(
+        IMAGE
+        | {
+            "SESSION_POLICY_JOB_MAX_CPU": "2",
+            "SESSION_POLICY_JOB_MAX_MEMORY": "1Gi",
+            "SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS": "3600",
+            "SESSION_POLICY_JOB_MAX_RETRIES": "0",
+            "SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR": "false",
+            "SESSION_POLICY_JOB_ALLOW_TOLERATIONS": "true",
+            "SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES": "false",
+        }
+    )
+    assert limited.limits == Limits("2", "1Gi", 3600, 0, False, True, False)
+
+
+def test_a_limit_that_cannot_be_understood_is_no_limit_that_is_left_out() -> None:
+    wrong = {
+        "SESSION_POLICY_JOB_MAX_CPU": "two",
+        "SESSION_POLICY_JOB_MAX_MEMORY": "0",
+        "SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS": "29",
+        "SESSION_POLICY_JOB_MAX_RETRIES": "-1",
+        "SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR": "no",
+        "SESSION_POLICY_JOB_ALLOW_TOLERATIONS": "False",
+        "SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES": "0",
+    }
+    with pytest.raises(InvalidSettingsError) as raised:
+        Settings.from_environment(IMAGE | wrong)
+    assert {problem.split()[0] for problem in raised.value.problems} == wrong.keys()

@@ -400,3 +400,13 @@ def test_a_time_of_a_clock_that_was_ahead_does_not_stay_in_the_future() -> None:
     assert status.last_schedule_time is None
     wrong = SessionPolicyStatus(last_success_time=NOW + timedelta(days=365))
     assert after(wrong).last_success_time == NOW
+
+
+def test_a_requested_run_that_has_to_wait_is_told_with_what_runs() -> None:
+    waiting = after(EMPTY, running="shop-1", waiting_run_request="later")
+    told = found(waiting, ConditionType.RUNNING)
+    assert "shop-1" in told.message
+    assert "later" in told.message
+    assert waiting.last_handled_run_request is None
+    long = found(after(EMPTY, running="j" * 63, waiting_run_request="t" * 256), ConditionType.RUNNING)
+    assert "t" * 256 in long.message
