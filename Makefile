@@ -67,11 +67,15 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-crds: $(STAMP) ## Write what is generated from the models: CRD, the chart's copy of it, field reference
+crds: $(STAMP) ## Write what is generated from the models: CRDs, the chart's copies of them, field references
 	@mkdir -p crds $(CHART)/files/crds
-	$(BIN)/session-policy crd > crds/.new && mv crds/.new crds/sessionpolicies.yaml
-	cp crds/sessionpolicies.yaml $(CHART)/files/crds/sessionpolicies.yaml
-	$(BIN)/python -m policy.reference > docs/reference/sessionpolicy.md
+	@set -e; for kind in sessionpolicies sessionrevocations; do \
+	  $(BIN)/session-policy crd $$kind > crds/.new && mv crds/.new crds/$$kind.yaml; \
+	  cp crds/$$kind.yaml $(CHART)/files/crds/$$kind.yaml; \
+	done
+	@set -e; for kind in sessionpolicy sessionrevocation; do \
+	  $(BIN)/python -m policy.reference $$kind > docs/reference/$$kind.md; \
+	done
 
 chart-docs: $(STAMP) ## Write the chart's values.yaml and README table from its values schema
 	$(BIN)/python -m tests.support.chart_docs $(CHART)

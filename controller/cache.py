@@ -19,8 +19,8 @@ from typing import Any, Final
 import structlog
 
 from controller.compact import pack, unpack
-from controller.facts import facts, owner_label
-from controller.kube import CRON_JOBS, JOBS, KINDS, PODS, POLICIES, Kind, Resource
+from controller.facts import facts, is_of_revocation, owner_label
+from controller.kube import CRON_JOBS, JOBS, KINDS, PODS, POLICIES, REVOCATIONS, Kind, Resource
 from controller.outcome import ended_at
 
 log = structlog.get_logger("controller.cache")
@@ -31,7 +31,7 @@ Key = tuple[str, str]
 """Namespace and name of an object."""
 
 Owner = tuple[str, str]
-"""Namespace and label value: what a policy and all that was made for it have in common."""
+"""Namespace and owner label: what a policy, or a revocation, and all that was made for it have in common."""
 
 # More than a policy can have in flight while its status cannot be written for hours.
 _MOST_DEPARTED_JOBS: Final = 50
@@ -193,9 +193,9 @@ class Cache:
         """The CronJob with a policy's label, or None."""
         return self._resource(CRON_JOBS, (namespace, name))
 
-    def policies(self, namespace: str | None) -> list[Key]:
-        """Namespace and name of every policy, in one namespace or in all."""
-        return [key for key in self._shelves[POLICIES].held if namespace in (None, key[0])]
+    def names(self, kind: Kind, namespace: str | None) -> list[Key]:
+        """Namespace and name of every object of a kind, in one namespace or in all."""
+        return [key for key in self._shelves[kind].held if namespace in (None, key[0])]
 
     def policy_of(self, owner: Owner) -> Key:
         """Namespace and name of the policy that a label leads to.
@@ -203,6 +203,10 @@ class Cache:
         Of a policy that is not known it is the label itself, which is right for all but very long names.
         """
         return next(self._shelves[POLICIES].labelled(owner), owner)
+
+    def revocation_of(self, owner: Owner) -> Key | None:
+        """Namespace and name of the revocation that a label leads to, if it is known."""
+        return next(self._shelves[REVOCATIONS].labelled(owner), None)
 
     def jobs(self, owner: Owner) -> list[Held]:
         """The Jobs with a policy's label, and those that were deleted since they finished."""
@@ -251,6 +255,8 @@ class Cache:
 
     def _depart(self, kind: Kind, key: Key, last: Held) -> None:
         """Keep of an object that is gone what is still needed."""
+        if is_of_revocation(last.label):
+            return  # a revocation asks the API server, not the cache
         owner = (key[0], last.label)
         if kind is POLICIES:
             self.abandon(owner)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from controller.cache import Cache, Key, Owner, parse_version
 from controller.election import Leadership
-from controller.facts import owner_label
+from controller.facts import is_ended, is_of_revocation, owner_label
 from controller.kube import (
     KINDS,
     POLICIES,
+    REVOCATIONS,
     ConflictError,
     Kind,
     Kube,
@@ -28,13 +29,20 @@ from controller.kube import (
 )
 from controller.metrics import Metrics, Result
 from controller.reconcile import Reconciler
+from controller.revocation import RevocationReconciler
 from controller.settings import Settings
 from controller.workqueue import WorkQueue
 
 log = structlog.get_logger("controller")
 
-PolicyKey = tuple[str, str]
-"""Namespace and name of a policy."""
+
+class Subject(NamedTuple):
+    """What is reconciled: a policy or a revocation."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
 
 Body = Mapping[str, Any]
 
@@ -59,15 +67,17 @@ class Controller:
         self._metrics = metrics
         self._leadership = leadership
         self._cache = Cache()
-        self._reconciler = Reconciler(kube, self._cache, settings)
-        self._queue: WorkQueue[PolicyKey] = WorkQueue(metrics.queue_wait.observe)
+        self._policies = Reconciler(kube, self._cache, settings)
+        self._revocations = RevocationReconciler(kube, settings)
+        self._queue: WorkQueue[Subject] = WorkQueue(metrics.queue_wait.observe)
         metrics.watch_queue(self._queue.__len__)
         self._listed: set[str | None] = set()  # namespaces of which everything has been listed once; None is all
+        self._unfinished: dict[Subject, set[Subject]] = {}  # revocations that have not ended, by their policy
         self._workers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Wait for the CustomResourceDefinition, then begin to work."""
+        """Wait for the CustomResourceDefinitions, then begin to work."""
         await self._await_crd()
         self._workers = [
             asyncio.create_task(self._queue.work(self._process), name=f"reconcile worker {n}") for n in range(_WORKERS)
@@ -98,6 +108,8 @@ class Controller:
         """An object was listed, added, changed or deleted."""
         try:
             news = self._cache.see_deleted(kind, body) if deleted else self._cache.see(kind, body)
+            if kind is REVOCATIONS:
+                self._note_unfinished(body, deleted=deleted)
         except (KeyError, TypeError, ValueError, AttributeError):
             # One object that somebody wrote nonsense into must not keep the rest of a list from being seen.
             log.exception("object not understood", resource=kind.plural, name=body["metadata"].get("name"))
@@ -107,7 +119,18 @@ class Controller:
         if news:
             self._wake(kind, (body["metadata"]["namespace"], owner_label(kind, body)))
 
-    def _keep_figures(self, key: PolicyKey) -> None:
+    def _note_unfinished(self, body: Body, *, deleted: bool) -> None:
+        """Remember which revocations are to be looked at when their policy changes."""
+        metadata = body["metadata"]
+        policy = Subject(POLICIES, metadata["namespace"], body["spec"]["policyName"])
+        waiting = self._unfinished.setdefault(policy, set())
+        (waiting.discard if deleted or is_ended(body) else waiting.add)(
+            Subject(REVOCATIONS, metadata["namespace"], metadata["name"])
+        )
+        if not waiting:
+            del self._unfinished[policy]
+
+    def _keep_figures(self, key: Key) -> None:
         """Have the metrics show the policy as it was last seen, which an event or a list may lag behind."""
         policy = self._cache.policy(*key)
         if policy is None:
@@ -116,56 +139,67 @@ class Controller:
             self._metrics.policies.seen(policy)
 
     def _wake(self, kind: Kind, owner: Owner) -> None:
-        """Have the policy looked at that an object of this kind belongs to, or is."""
-        key = self._cache.policy_of(owner)
-        if not self._is_listed(key):
-            return  # all its policies are looked at once it is
-        if kind is POLICIES:
-            self._queue.add(key)
-        else:
-            self._queue.add_after(key, _SETTLE_SECONDS)
+        """Have the policy or revocation looked at that an object of this kind belongs to, or is."""
+        subject = self._subject_of(owner)
+        if subject is None or not self._is_listed(subject.namespace):
+            return  # all in its namespace are looked at once that is listed
+        if kind is not subject.kind:
+            self._queue.add_after(subject, _SETTLE_SECONDS)
+            return
+        self._queue.add(subject)
+        for revocation in self._unfinished.get(subject, ()):
+            self._queue.add(revocation)
 
-    def _is_listed(self, key: PolicyKey) -> bool:
-        return bool(self._listed & {None, key[0]})
+    def _subject_of(self, owner: Owner) -> Subject | None:
+        if is_of_revocation(owner[1]):
+            revocation = self._cache.revocation_of(owner)
+            return Subject(REVOCATIONS, *revocation) if revocation else None
+        return Subject(POLICIES, *self._cache.policy_of(owner))
 
-    async def _process(self, key: PolicyKey) -> None:
-        namespace, name = key
+    def _is_listed(self, namespace: str) -> bool:
+        return bool(self._listed & {None, namespace})
+
+    async def _process(self, subject: Subject) -> None:
+        names = {"resource": subject.kind.plural, "name": subject.name, "namespace": subject.namespace}
         await self._leadership.confirmed()
         began, result = time.monotonic(), Result.SUCCESS
         try:
-            recheck_seconds = await self._reconcile(namespace, name)
+            recheck_seconds = await self._reconcile(subject)
         except (ConflictError, NotFoundError):
             result = Result.CONFLICT
-            self._queue.retry(key)  # somebody wrote at the same time: look again
+            self._queue.retry(subject)  # somebody wrote at the same time: look again
         except UnavailableError as error:
             result = Result.UNAVAILABLE
-            delay = self._queue.retry(key, error.retry_after_seconds)
-            log.warning("will retry", policy=name, namespace=namespace, error=str(error), delay_seconds=delay)
+            delay = self._queue.retry(subject, error.retry_after_seconds)
+            log.warning("will retry", **names, error=str(error), delay_seconds=delay)
         except KubeError as error:
             result = Result.ERROR
-            delay = self._queue.retry(key)
-            log.error("will retry", policy=name, namespace=namespace, error=str(error), delay_seconds=delay)
+            delay = self._queue.retry(subject)
+            log.error("will retry", **names, error=str(error), delay_seconds=delay)
         except Exception:
             result = Result.ERROR
             # A defect that one policy brings out must not keep the others from being served.
-            self._queue.retry(key)
-            log.exception("reconciliation failed", policy=name, namespace=namespace)
+            self._queue.retry(subject)
+            log.exception("reconciliation failed", **names)
         else:
-            self._queue.forget(key)
+            self._queue.forget(subject)
             if recheck_seconds is not None:
-                self._queue.add_after(key, recheck_seconds)
+                self._queue.add_after(subject, recheck_seconds)
         self._metrics.reconciled(result, time.monotonic() - began)
 
-    async def _reconcile(self, namespace: str, name: str) -> float | None:
+    async def _reconcile(self, subject: Subject) -> float | None:
+        _, namespace, name = subject
+        if subject.kind is REVOCATIONS:
+            return await self._revocations.reconcile(namespace, name)
         try:
-            return await self._reconciler.reconcile(namespace, name)
+            return await self._policies.reconcile(namespace, name)
         except (ConflictError, NotFoundError):
             # The watch may be far behind, or cut.
-            await self._reconciler.refresh(namespace, name)
+            await self._policies.refresh(namespace, name)
             raise
 
     async def _resync(self, scope: str | None) -> None:
-        """List everything at the start and from time to time, in one namespace or in all, and look at every policy."""
+        """List everything at the start and from time to time, in one namespace or in all, and look at all of it."""
         period = float(self._settings.resync_seconds)
         retry_seconds = _FIRST_LIST_RETRY_SECONDS
         while True:
@@ -180,9 +214,11 @@ class Controller:
                 continue
             retry_seconds = _FIRST_LIST_RETRY_SECONDS
             self._listed.add(scope)
-            keys = self._cache.policies(scope)
-            for number, key in enumerate(keys):
-                self._queue.add_after(key, 0 if first else period * number / len(keys))
+            subjects = [
+                Subject(kind, *key) for kind in (POLICIES, REVOCATIONS) for key in self._cache.names(kind, scope)
+            ]
+            for number, subject in enumerate(subjects):
+                self._queue.add_after(subject, 0 if first else period * number / len(subjects))
             await asyncio.sleep(min(period, _FIRST_RESYNC_SECONDS) if first else period)
 
     async def _list(self, kind: Kind, scope: str | None) -> None:
@@ -197,14 +233,14 @@ class Controller:
         for owner in self._cache.see_list(kind, scope, listed, parse_version(version)):
             self._wake(kind, owner)
         if kind is POLICIES:
-            self._metrics.policies.retain(self._cache.policies(None))
+            self._metrics.policies.retain(self._cache.names(POLICIES, None))
 
     async def _await_crd(self) -> None:
         while True:
             try:
                 if await self._kube.serves_policies():
                     return
-                log.warning("waiting for the CustomResourceDefinition of SessionPolicy")
+                log.warning("waiting for the CustomResourceDefinitions")
             except KubeError as error:
                 log.warning("waiting for the API server", error=str(error))
             await asyncio.sleep(_CRD_POLL_SECONDS)

@@ -55,9 +55,9 @@ def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[Pol
     return happened
 
 
-def build_event(policy: Mapping[str, Any], event: PolicyEvent, now: datetime) -> dict[str, Any]:
-    """The Event object to create."""
-    metadata = policy["metadata"]
+def build_event(resource: Mapping[str, Any], event: PolicyEvent, now: datetime, kind: str = KIND) -> dict[str, Any]:
+    """The Event object to create, on a resource of one of our kinds."""
+    metadata = resource["metadata"]
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
@@ -69,7 +69,7 @@ def build_event(policy: Mapping[str, Any], event: PolicyEvent, now: datetime) ->
         },
         "involvedObject": {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": kind,
             "name": metadata["name"],
             "namespace": metadata["namespace"],
             "uid": metadata["uid"],

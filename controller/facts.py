@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
-from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES, Kind
+from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES, REVOCATIONS, Kind
 from controller.outcome import is_finished
 from controller.pods import lost_node, start_problem, termination
-from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
+from controller.revocation_status import is_finished as is_finished_revocation
+from controller.status import read_status
+from policy.names import POLICY_LABEL, REVOCATION_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
+from policy.revocation import SessionRevocationStatus
 
 Body = Mapping[str, Any]
+
+# No label value holds a slash: a policy cannot be named like a revocation.
+_OF_REVOCATION: Final = "revocation/"
 
 
 def facts(kind: Kind, body: Body) -> Hashable:
@@ -22,11 +28,21 @@ def facts(kind: Kind, body: Body) -> Hashable:
 
 
 def owner_label(kind: Kind, body: Body) -> str:
-    """The label value that leads from an object to its policy; empty if it has none. Of a policy: what leads to it."""
+    """What an object has in common with the policy or revocation that it is or was made for; empty if with none."""
     if kind is POLICIES:
         return cron_job_name(body["metadata"]["name"])
-    label: str = (body["metadata"].get("labels") or {}).get(POLICY_LABEL, "")
+    if kind is REVOCATIONS:
+        return f"{_OF_REVOCATION}{body['metadata']['uid']}"
+    labels = body["metadata"].get("labels") or {}
+    if uid := labels.get(REVOCATION_LABEL):
+        return f"{_OF_REVOCATION}{uid}"
+    label: str = labels.get(POLICY_LABEL, "")
     return label
+
+
+def is_of_revocation(label: str) -> bool:
+    """Whether an owner label is that of a revocation."""
+    return label.startswith(_OF_REVOCATION)
 
 
 def policy_facts(policy: Body) -> Hashable:
@@ -70,9 +86,21 @@ def pod_facts(pod: Body) -> Hashable:
     )
 
 
+def revocation_facts(revocation: Body) -> Hashable:
+    """Identity, and whether it has ended; its spec cannot change."""
+    metadata = revocation["metadata"]
+    return (metadata["uid"], "deletionTimestamp" in metadata, is_ended(revocation))
+
+
+def is_ended(revocation: Body) -> bool:
+    """Whether the revocation has ended, well or not."""
+    return is_finished_revocation(read_status(SessionRevocationStatus, revocation))
+
+
 _FACTS: Final[Mapping[Kind, Callable[[Body], Hashable]]] = {
     POLICIES: policy_facts,
     CRON_JOBS: cron_job_facts,
     JOBS: job_facts,
     PODS: pod_facts,
+    REVOCATIONS: revocation_facts,
 }

@@ -11,9 +11,9 @@ from typing import Any
 import kopf
 
 from controller.controller import Controller
-from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES
+from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES, REVOCATIONS
 from controller.login import login
-from policy.names import GROUP, PLURAL, VERSION
+from policy.names import GROUP, PLURAL, REVOCATION_PLURAL, VERSION
 
 
 def operator_registry(controller: Controller) -> kopf.OperatorRegistry:
@@ -33,6 +33,10 @@ def operator_registry(controller: Controller) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def policy(event: kopf.RawEvent, **_: Any) -> None:
         controller.seen(POLICIES, event["object"], deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(GROUP, VERSION, REVOCATION_PLURAL, registry=registry)
+    async def revocation(event: kopf.RawEvent, **_: Any) -> None:
+        controller.seen(REVOCATIONS, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("batch", "v1", "cronjobs", registry=registry)
     async def cron_job(event: kopf.RawEvent, **_: Any) -> None:

@@ -19,7 +19,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from controller.clock import ServerClock
 from controller.drift import FIELD_MANAGER
 from controller.login import is_in_cluster
-from policy.names import GROUP, PLURAL, POLICY_LABEL, VERSION
+from policy.names import GROUP, PLURAL, POLICY_LABEL, REVOCATION_PLURAL, VERSION
 from policy.report import printable
 
 Resource = dict[str, Any]
@@ -59,11 +59,12 @@ class Kind:
 
 
 POLICIES: Final = Kind(_POLICIES, PLURAL)
+REVOCATIONS: Final = Kind(_POLICIES, REVOCATION_PLURAL)
 CRON_JOBS: Final = Kind(_BATCH, "cronjobs", POLICY_LABEL)
 JOBS: Final = Kind(_BATCH, "jobs", POLICY_LABEL)
 PODS: Final = Kind(_CORE, "pods", POLICY_LABEL)
 
-KINDS: Final = (PODS, JOBS, CRON_JOBS, POLICIES)
+KINDS: Final = (PODS, JOBS, CRON_JOBS, POLICIES, REVOCATIONS)
 """In the order in which to list them: what a Job's end is judged from is known before the end itself."""
 
 
@@ -200,12 +201,12 @@ class Kube:
         return self._clock.now()
 
     async def serves_policies(self) -> bool:
-        """Whether the CustomResourceDefinition is installed and served."""
+        """Whether the CustomResourceDefinitions are installed and served."""
         try:
             served = await self._request("GET", _POLICIES)
         except NotFoundError:
             return False
-        return any(resource["name"] == PLURAL for resource in served["resources"])
+        return {PLURAL, REVOCATION_PLURAL} <= {resource["name"] for resource in served["resources"]}
 
     async def list_pages(self, kind: Kind, namespace: str | None = None, selector: str = "") -> AsyncIterator[Page]:
         """All objects of a kind, in one namespace or in all, page by page.
@@ -224,11 +225,11 @@ class Kube:
             page = await self._request(
                 "GET", _path(kind.api, namespace, kind.plural), query | ({"continue": token} if token else {})
             )
-            for item in page["items"]:
+            for item in page["items"] or []:  # of no objects some answers say null
                 # In lists of the built-in kinds they are stated only once.
                 item.setdefault("apiVersion", page["apiVersion"])
                 item.setdefault("kind", page["kind"].removesuffix("List"))
-            yield Page(page["metadata"]["resourceVersion"], page["items"])
+            yield Page(page["metadata"]["resourceVersion"], page["items"] or [])
             token = page["metadata"].get("continue", "")
             if not token:
                 return
@@ -254,8 +255,30 @@ class Kube:
         Raises:
             ConflictError: the policy has changed since it was read.
         """
-        metadata = policy["metadata"]
-        path = _path(_POLICIES, metadata["namespace"], PLURAL, metadata["name"]) + "/status"
+        return await self._replace_status(PLURAL, policy, status)
+
+    async def get_revocation(self, namespace: str, name: str) -> Resource | None:
+        """The revocation, or None."""
+        return await self._get(_path(_POLICIES, namespace, REVOCATION_PLURAL, name))
+
+    async def replace_revocation_status(self, revocation: Resource, status: Mapping[str, Any]) -> Resource:
+        """As :meth:`replace_policy_status`."""
+        return await self._replace_status(REVOCATION_PLURAL, revocation, status)
+
+    async def delete_revocation(self, namespace: str, name: str, uid: str) -> None:
+        """Delete the revocation of this UID, and no other; its Job and Pods follow.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is another one.
+        """
+        path = _path(_POLICIES, namespace, REVOCATION_PLURAL, name)
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        await self._request("DELETE", path, body=options)
+
+    async def _replace_status(self, plural: str, resource: Resource, status: Mapping[str, Any]) -> Resource:
+        metadata = resource["metadata"]
+        path = _path(_POLICIES, metadata["namespace"], plural, metadata["name"]) + "/status"
         patch = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
             {"op": "add", "path": "/status", "value": status},
@@ -302,6 +325,20 @@ class Kube:
     async def get_job(self, namespace: str, name: str) -> Resource | None:
         """The Job, or None."""
         return await self._get(_path(_BATCH, namespace, "jobs", name))
+
+    async def resume_job(self, namespace: str, name: str, uid: str) -> None:
+        """Let the suspended Job of this UID start, and no other.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is another one.
+        """
+        patch = [
+            {"op": "replace", "path": "/metadata/uid", "value": uid},
+            {"op": "replace", "path": "/spec/suspend", "value": False},
+        ]
+        path = _path(_BATCH, namespace, "jobs", name)
+        await self._request("PATCH", path, _MANAGED, patch, content_type=_JSON_PATCH)
 
     async def create_job(self, manifest: Resource) -> Resource:
         """Create a Job.

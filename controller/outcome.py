@@ -42,12 +42,12 @@ _LATE: Final = Problem(
 
 def is_finished(job: Job) -> bool:
     """Whether the Job is Complete or Failed."""
-    return _end(job) is not None
+    return job_end(job) is not None
 
 
 def ended_at(job: Job) -> datetime | None:
     """When the Job became Complete or Failed; None if it is neither."""
-    end = _end(job)
+    end = job_end(job)
     return end[2] if end else None
 
 
@@ -93,7 +93,7 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
         stalled: what kept this Job from going on when it was last looked at. A Job that ends by its deadline takes its
             Pods, and with them the cause, away.
     """
-    end = _end(job)
+    end = job_end(job)
     if end is None:
         return None
     succeeded, failure_reason, completed = end
@@ -104,7 +104,7 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
     report = parse_report(ended.message) if ended else None
 
     if report is None:
-        problem = _unreported(pod) if succeeded else _cause(pod, failure_reason, stalled)
+        problem = _unreported(pod) if succeeded else failure_cause(pod, failure_reason, stalled)
         outcome = Outcome.DEGRADED if succeeded else Outcome.FAILED
         generation, dry_run = _obeyed(job)
         said: dict[str, Any] = {"policy_generation": generation, "dry_run": dry_run}
@@ -112,7 +112,7 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
         said = dict(report)
         outcome, problem = report.outcome, Problem(report.reason, report.message)
         if not succeeded and outcome is not Outcome.FAILED:
-            outcome, problem = Outcome.FAILED, _cause(pod, failure_reason, None)
+            outcome, problem = Outcome.FAILED, failure_cause(pod, failure_reason, None)
     reported_duration = report.duration_seconds if report else elapsed
     return RunRecord(
         **said
@@ -131,8 +131,8 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
     )
 
 
-def _end(job: Job) -> tuple[bool, str, datetime] | None:
-    """Whether the Job succeeded, the failure's reason, and when it ended."""
+def job_end(job: Job) -> tuple[bool, str, datetime] | None:
+    """Whether the Job succeeded, the failure's reason, and when it ended; None while it has not."""
     for condition in job.get("status", {}).get("conditions") or []:
         if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
             when = job["status"].get("completionTime") or condition["lastTransitionTime"]
@@ -140,7 +140,7 @@ def _end(job: Job) -> tuple[bool, str, datetime] | None:
     return None
 
 
-def _cause(pod: Pod | None, failure_reason: str, stalled: Problem | None) -> Problem:
+def failure_cause(pod: Pod | None, failure_reason: str, stalled: Problem | None) -> Problem:
     """Why a Job failed: the first that is known, from the most telling to the least."""
     if pod:
         ended = termination(pod)

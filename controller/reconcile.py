@@ -22,7 +22,8 @@ import structlog
 from controller.cache import Cache, Owner
 from controller.cronjob import build_cron_job
 from controller.drift import foreign_managers, is_owned_by, matches, take_over
-from controller.events import PolicyEvent, Severity, build_event, changes
+from controller.event_posting import post_events
+from controller.events import PolicyEvent, Severity, changes
 from controller.evidence import is_complete
 from controller.kube import (
     CRON_JOBS,
@@ -34,7 +35,6 @@ from controller.kube import (
     ForbiddenError,
     InvalidError,
     Kube,
-    KubeError,
     Resource,
 )
 from controller.limits import NotAllowedError
@@ -152,7 +152,7 @@ class Reconciler:
         if converged.cron_job and not _is_ready(converged):
             converged = await self._hold_back(converged.cron_job, converged)
         if converged.event:
-            await self._tell(resource, [converged.event])
+            await post_events(self._kube, resource, [converged.event], self._clock())
         runs = await self._observe_runs(owner, resource["metadata"]["uid"], converged.cron_job, before)
         due = await self._punctuality(policy, converged, before)
         now = self._clock()
@@ -182,7 +182,7 @@ class Reconciler:
         after = observe(before, seen)
         if after != before:
             self._cache.see(POLICIES, await self._kube.replace_policy_status(resource, after.to_json_object()))
-            await self._tell(resource, changes(before, after))
+            await post_events(self._kube, resource, changes(before, after), self._clock())
         self._cache.settle(owner, runs.settled)
         waits = [_RECHECK_SECONDS] if converged.recheck else []
         waits += [seconds for seconds in (runs.recheck_seconds, due.look_again_seconds) if seconds is not None]
@@ -422,20 +422,8 @@ class Reconciler:
         if (found["metadata"].get("annotations") or {}).get(RUN_REQUEST_ANNOTATION) == token:
             return token
         blocked = f"the requested run cannot start: there is a Job {name} that is not this policy's; delete it"
-        await self._tell(resource, [PolicyEvent(Severity.WARNING, "RunBlocked", blocked)])
+        await post_events(self._kube, resource, [PolicyEvent(Severity.WARNING, "RunBlocked", blocked)], self._clock())
         return None
-
-    async def _tell(self, resource: Resource, happened: list[PolicyEvent]) -> None:
-        """Create Events. They are a courtesy: one that cannot be created is logged and let go."""
-        metadata = resource["metadata"]
-        for event in happened:
-            log.info(event.message, reason=event.reason, policy=metadata["name"], namespace=metadata["namespace"])
-            try:
-                await self._kube.create_event(build_event(resource, event, self._clock()))
-            except AlreadyExistsError:
-                pass  # told by the controller that worked before
-            except KubeError as error:
-                log.warning("event not created", reason=event.reason, error=str(error))
 
 
 def _is_ready(converged: Convergence) -> bool:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from controller.missed import CLOCK_TOLERANCE, OVERRUN, UnfinishedRun, missed_problem, overlap, overlap_text
 from controller.pods import Problem
 from controller.schedule import MOST_MISSED
+from policy.model import Model
 from policy.report import MAX_COUNT, Outcome, printable
 from policy.status import (
     HISTORY_LIMIT,
@@ -26,6 +27,8 @@ from policy.status import (
     RunTotals,
     SessionPolicyStatus,
 )
+
+M = TypeVar("M", bound=Model)
 
 APPLIED: Final = "CronJobApplied"
 """Reason of Ready when all is as it should be."""
@@ -92,19 +95,24 @@ class Observation:
 
 def stored_status(policy: Mapping[str, Any]) -> SessionPolicyStatus:
     """The status in a policy. A field that does not parse, by whoever it was written, is treated as missing."""
-    stored = policy.get("status") or {}
+    return read_status(SessionPolicyStatus, policy)
+
+
+def read_status(model: type[M], resource: Mapping[str, Any]) -> M:
+    """The status in a resource of any kind, likewise."""
+    stored = resource.get("status") or {}
     try:
-        return SessionPolicyStatus.model_validate(stored, by_alias=True, by_name=False)
+        return model.model_validate(stored, by_alias=True, by_name=False)
     except ValidationError:
         kept: dict[str, Any] = {}
-        for field in SessionPolicyStatus.model_fields.values():
+        for field in model.model_fields.values():
             name = field.alias or ""
             try:
-                SessionPolicyStatus.model_validate({name: stored[name]}, by_alias=True, by_name=False)
+                model.model_validate({name: stored[name]}, by_alias=True, by_name=False)
             except (KeyError, ValidationError):
                 continue
             kept[name] = stored[name]
-        return SessionPolicyStatus.model_validate(kept, by_alias=True, by_name=False)
+        return model.model_validate(kept, by_alias=True, by_name=False)
 
 
 def condition(status: SessionPolicyStatus, kind: ConditionType) -> Condition | None:

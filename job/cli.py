@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from job.clock import RunClock
-from job.commands import doctor, plan, report, sessions
+from job.commands import doctor, plan, report, revoke, sessions
 from job.commands.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
 from job.errors import ConfigurationError, RunError
 from job.identity import Identities
-from job.logfiles import LogFiles, retention_days
 from job.logs import RunLogs, open_logs
 from job.reporting import to_text, write_termination_message
 from policy.manifest import InvalidPolicyError, SessionPolicy
@@ -76,7 +75,7 @@ def run(
             logs.log.error("invalid configuration", problems=problems)
         _deliver(_rejected("; ".join(problems)), output)
         context.exit(BAD_CONFIGURATION)
-    files = _log_files(policy, logs, Path(log_directory)) if log_directory else None
+    files = logs.keep_files(policy, Path(log_directory)) if log_directory else None
     one = _prepare(policy, database_url, redis_url, dry_run, logs)
     report, exit_code = _execute(one, output)
     # What could hang, or take its time, comes after the report.
@@ -85,15 +84,6 @@ def run(
     if files:
         files.close()
     context.exit(exit_code)
-
-
-def _log_files(policy: SessionPolicy, logs: RunLogs, directory: Path) -> LogFiles:
-    """Has all logs written to files as well, and forgets those that are old enough."""
-    name = f"{policy.metadata.namespace}/{policy.metadata.name}"
-    files = LogFiles(directory, name, lambda why: logs.log.warning("log files off", because=why))
-    files.forget(retention_days(policy.spec.logs))
-    logs.sink.files = files
-    return files
 
 
 def _prepare(
@@ -207,13 +197,18 @@ def init(context: click.Context, path: str | None, database_url: str | None) -> 
 
 
 @main.command()
-def crd() -> None:
-    """Prints the CustomResourceDefinition of SessionPolicy."""
+@click.argument("plural", required=False)
+def crd(plural: str | None) -> None:
+    """Prints the CustomResourceDefinitions, or the one of a kind, by its plural."""
     import yaml
 
+    from policy.crd import DEFINITIONS
     from policy.crd import crd as definition
 
-    click.echo(yaml.safe_dump(definition(), sort_keys=False, width=110), nl=False)
+    wanted = [d for d in DEFINITIONS if plural in (None, d.plural)]
+    if not wanted:
+        raise click.BadParameter(f"there are {', '.join(d.plural for d in DEFINITIONS)}")
+    click.echo(yaml.safe_dump_all(map(definition, wanted), sort_keys=False, width=110), nl=False)
 
 
 @main.command()
@@ -235,6 +230,7 @@ def demo(context: click.Context, directory: str | None) -> None:
 
 
 main.add_command(sessions.sessions)
+main.add_command(revoke.revoke)
 main.add_command(report.report)
 main.add_command(plan.plan)
 main.add_command(doctor.doctor)

@@ -12,14 +12,16 @@ import traceback
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 
 from job.errors import RunError
 from job.identity import Identities
-from job.logfiles import LogFiles, LogName
+from job.logfiles import LogFiles, LogName, retention_days
 from job.sessions import Session
+from policy.manifest import SessionPolicy
 
 _NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _ERRORS = frozenset({"error", "critical", "exception"})
@@ -79,6 +81,14 @@ class RunLogs:
     def sessions(self, identities: Identities) -> SessionLog:
         """The logs of single sessions."""
         return SessionLog(self.sink, identities)
+
+    def keep_files(self, policy: SessionPolicy, directory: Path) -> LogFiles:
+        """Has all logs of a policy written to files as well, and forgets those that are old enough."""
+        name = f"{policy.metadata.namespace}/{policy.metadata.name}"
+        files = LogFiles(directory, name, lambda why: self.log.warning("log files off", because=why))
+        files.forget(retention_days(policy.spec.logs))
+        self.sink.files = files
+        return files
 
 
 def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:

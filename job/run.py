@@ -95,7 +95,7 @@ class Run:
             # Before the first batch; later ones are handled where the counts are known.
             return self._report(Outcome.DEGRADED, stop.reason, _STOPPED[stop.reason], dry_run), 0
         except Exception as error:
-            failure = _as_run_error(error)
+            failure = as_run_error(error)
             self.log.error("run failed", reason=failure.reason, message=str(failure), trace=safe_traceback(error))
             return self._report(Outcome.FAILED, failure.reason, str(failure), dry_run), failure.exit_code
 
@@ -258,7 +258,8 @@ def _summary(tally: Tally, dry_run: bool) -> str:
     return ", ".join(parts) + f", {tally.active:,} active"
 
 
-def _as_run_error(error: Exception) -> RunError:
+def as_run_error(error: Exception) -> RunError:
+    """The error in words that may be shown, whatever it was."""
     if isinstance(error, RunError):
         return error
     if isinstance(error, sa.exc.SQLAlchemyError):

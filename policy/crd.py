@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from the models.
+"""The CustomResourceDefinitions, generated from the models.
 
 Pydantic writes JSON Schema; Kubernetes wants a structural OpenAPI schema (no references, no unions, no titles). The
 difference is small and all of it is here.
@@ -7,12 +7,25 @@ difference is small and all of it is here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
 from policy.model import Model
-from policy.names import GROUP, KIND, PLURAL, SHORT_NAME, SINGULAR, VERSION
+from policy.names import (
+    GROUP,
+    KIND,
+    PLURAL,
+    REVOCATION_KIND,
+    REVOCATION_PLURAL,
+    REVOCATION_SHORT_NAME,
+    REVOCATION_SINGULAR,
+    SHORT_NAME,
+    SINGULAR,
+    VERSION,
+)
+from policy.revocation import SessionRevocationSpec, SessionRevocationStatus
 from policy.spec import SessionPolicySpec
 from policy.status import SessionPolicyStatus
 
@@ -35,20 +48,100 @@ _KEYWORDS = (
 _LIST_KEYS = {"conditions": "type", "history": "jobUID"}
 
 
-def crd() -> dict[str, Any]:
-    """The CustomResourceDefinition of SessionPolicy as a manifest."""
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What one kind of resource is made of.
+
+    Attributes:
+        kind, plural, singular, short_name: its names.
+        description: what it is for, in one sentence.
+        spec, status: its models.
+        columns: what ``kubectl get`` shows.
+        is_immutable: the spec cannot be changed.
+    """
+
+    kind: str
+    plural: str
+    singular: str
+    short_name: str
+    description: str
+    spec: type[Model]
+    status: type[Model]
+    columns: tuple[dict[str, Any], ...]
+    is_immutable: bool = False
+
+
+def _column(name: str, json_path: str, kind: str = "string", *, wide: bool = False) -> dict[str, Any]:
+    return {"name": name, "type": kind, "jsonPath": json_path} | ({"priority": 1} if wide else {})
+
+
+POLICY = Definition(
+    kind=KIND,
+    plural=PLURAL,
+    singular=SINGULAR,
+    short_name=SHORT_NAME,
+    description="A SessionPolicy keeps the login sessions of one application healthy: a CronJob made from it "
+    "deletes what has expired, enforces limits, makes Redis and the database agree, and reports into its status.",
+    spec=SessionPolicySpec,
+    status=SessionPolicyStatus,
+    columns=(
+        _column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+        _column("Schedule", ".spec.schedule"),
+        _column("Suspend", ".spec.suspend", "boolean"),
+        _column("Last result", ".status.lastRun.outcome"),
+        _column("Deleted", ".status.lastRun.sessions.deleted", "integer"),
+        _column("Active", ".status.lastRun.sessions.active", "integer"),
+        # The time a run ended, not the time it was scheduled: a failure must not look fresh.
+        _column("Last run", ".status.lastRun.completionTime", "date"),
+        _column("Age", ".metadata.creationTimestamp", "date"),
+        # A date column prints times ahead as <invalid>.
+        _column("Next run", ".status.nextScheduleTime", wide=True),
+        _column("Duration", ".status.lastRun.durationSeconds", "number", wide=True),
+        _column("Failures", ".status.consecutiveFailures", "integer", wide=True),
+        _column("Message", ".status.lastRun.message", wide=True),
+    ),
+)
+
+REVOCATION = Definition(
+    kind=REVOCATION_KIND,
+    plural=REVOCATION_PLURAL,
+    singular=REVOCATION_SINGULAR,
+    short_name=REVOCATION_SHORT_NAME,
+    description="A SessionRevocation logs a user out, or ends one session, once: a Job made from it deletes the "
+    "sessions from all stores of a SessionPolicy. Its status tells how many went; then it deletes itself.",
+    spec=SessionRevocationSpec,
+    status=SessionRevocationStatus,
+    # Never the user: who may list revocations on a shared screen need not show whose they are.
+    columns=(
+        _column("Policy", ".spec.policyName"),
+        _column("Complete", ".status.conditions[?(@.type=='Complete')].status"),
+        _column("Status", ".status.conditions[?(@.type=='Complete')].reason"),
+        _column("Revoked", ".status.sessions.revoked", "integer"),
+        _column("Age", ".metadata.creationTimestamp", "date"),
+        _column("Left", ".status.sessions.left", "integer", wide=True),
+        _column("Job", ".status.jobName", wide=True),
+        _column("Message", ".status.conditions[?(@.type=='Complete')].message", wide=True),
+    ),
+    is_immutable=True,
+)
+
+DEFINITIONS = (POLICY, REVOCATION)
+
+
+def crd(definition: Definition = POLICY) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind as a manifest."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{definition.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": SINGULAR,
-                "shortNames": [SHORT_NAME],
+                "kind": definition.kind,
+                "listKind": f"{definition.kind}List",
+                "plural": definition.plural,
+                "singular": definition.singular,
+                "shortNames": [definition.short_name],
             },
             "scope": "Namespaced",
             "versions": [
@@ -57,47 +150,34 @@ def crd() -> dict[str, Any]:
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": _printer_columns(),
-                    "schema": {"openAPIV3Schema": _resource_schema()},
+                    "additionalPrinterColumns": list(definition.columns),
+                    "schema": {"openAPIV3Schema": _resource_schema(definition)},
                 }
             ],
         },
     }
 
 
-def _printer_columns() -> list[dict[str, Any]]:
-    def column(name: str, json_path: str, kind: str = "string", *, wide: bool = False) -> dict[str, Any]:
-        return {"name": name, "type": kind, "jsonPath": json_path} | ({"priority": 1} if wide else {})
-
-    return [
-        column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-        column("Schedule", ".spec.schedule"),
-        column("Suspend", ".spec.suspend", "boolean"),
-        column("Last result", ".status.lastRun.outcome"),
-        column("Deleted", ".status.lastRun.sessions.deleted", "integer"),
-        column("Active", ".status.lastRun.sessions.active", "integer"),
-        # The time a run ended, not the time it was scheduled: a failure must not look fresh.
-        column("Last run", ".status.lastRun.completionTime", "date"),
-        column("Age", ".metadata.creationTimestamp", "date"),
-        # A date column prints times ahead as <invalid>.
-        column("Next run", ".status.nextScheduleTime", wide=True),
-        column("Duration", ".status.lastRun.durationSeconds", "number", wide=True),
-        column("Failures", ".status.consecutiveFailures", "integer", wide=True),
-        column("Message", ".status.lastRun.message", wide=True),
-    ]
+def spec_schema(definition: Definition) -> dict[str, Any]:
+    """The structural schema of a kind's spec."""
+    schema = model_schema(definition.spec)
+    if definition.is_immutable:
+        # A rule over two states, so it is no rule of the model.
+        immutable = {"rule": "self == oldSelf", "message": "the spec cannot be changed; make another resource"}
+        schema["x-kubernetes-validations"] = [*schema.get("x-kubernetes-validations", []), immutable]
+    return schema
 
 
-def _resource_schema() -> dict[str, Any]:
+def _resource_schema(definition: Definition) -> dict[str, Any]:
     return {
         "type": "object",
-        "description": "A SessionPolicy keeps the login sessions of one application healthy: a CronJob made from it "
-        "deletes what has expired, enforces limits, makes Redis and the database agree, and reports into its status.",
+        "description": definition.description,
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": model_schema(SessionPolicySpec),
-            "status": model_schema(SessionPolicyStatus),
+            "spec": spec_schema(definition),
+            "status": model_schema(definition.status),
         },
         "required": ["spec"],
     }

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policy.model import Model
-from policy.names import API_VERSION, KIND
+from policy.names import API_VERSION, KIND, REVOCATION_KIND
 from policy.report import Count
+from policy.revocation import RevocationTarget, SessionRevocationSpec
 from policy.spec import SessionPolicySpec
 
 # What a YAML parser quotes of the text, but for single characters and names of tokens such as '<scalar>'.
 _QUOTED = re.compile(r"'(?!<)[^']{2,}'")
 
 
-class InvalidPolicyError(ValueError):
-    """The policy cannot be used.
+M = TypeVar("M", bound=Model)
+
+
+class InvalidResourceError(ValueError):
+    """A resource cannot be used.
 
     Attributes:
         problems: one line for each problem, beginning with the field, e.g. ``spec.cleanupBatchSize: …``.
@@ -29,6 +33,14 @@ class InvalidPolicyError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+
+
+class InvalidPolicyError(InvalidResourceError):
+    """The policy cannot be used."""
+
+
+class InvalidRevocationError(InvalidResourceError):
+    """The revocation cannot be used."""
 
 
 class Metadata(BaseModel):
@@ -50,21 +62,56 @@ class SessionPolicy(Model):
     spec: SessionPolicySpec
 
 
+class SessionRevocation(Model):
+    """A SessionRevocation resource without its status."""
+
+    api_version: Literal["sessionpolicy.dev/v1alpha1"] = API_VERSION  # type: ignore[assignment]
+    kind: Literal["SessionRevocation"] = REVOCATION_KIND  # type: ignore[assignment]
+    metadata: Metadata
+    spec: SessionRevocationSpec
+
+
 def parse_policy(resource: Mapping[str, Any]) -> SessionPolicy:
     """The policy in a decoded manifest; its status, if any, is ignored.
 
     Raises:
         InvalidPolicyError: a field is unknown, missing, of the wrong type or out of range.
     """
+    return _parse(SessionPolicy, resource, "policy", InvalidPolicyError)
+
+
+def parse_revocation(resource: Mapping[str, Any]) -> SessionRevocation:
+    """The revocation in a decoded manifest; its status, if any, is ignored.
+
+    Raises:
+        InvalidRevocationError: a field is unknown, missing, of the wrong type or out of range.
+    """
+    return _parse(SessionRevocation, resource, "revocation", InvalidRevocationError)
+
+
+def parse_target(text: str) -> RevocationTarget:
+    """Whose sessions end, as the container is told.
+
+    Raises:
+        InvalidRevocationError: the text is not that.
+    """
+    return _validate(RevocationTarget, text, InvalidRevocationError)
+
+
+def _parse(model: type[M], resource: Mapping[str, Any], what: str, refusal: type[InvalidResourceError]) -> M:
     try:
-        # Strict JSON, by the names users write: what the API server would refuse is refused here as well.
         text = json.dumps({k: v for k, v in resource.items() if k != "status"}, default=str)
     except (TypeError, ValueError, RecursionError):
-        raise InvalidPolicyError(["the policy holds what JSON cannot: a key that is no text, or a loop"]) from None
+        raise refusal([f"the {what} holds what JSON cannot: a key that is no text, or a loop"]) from None
+    return _validate(model, text, refusal)
+
+
+def _validate(model: type[M], text: str, refusal: type[InvalidResourceError]) -> M:
     try:
-        return SessionPolicy.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+        # Strict JSON, by the names users write: what the API server would refuse is refused here as well.
+        return model.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise InvalidPolicyError([_problem(e) for e in error.errors(include_url=False)]) from error
+        raise refusal([_problem(e) for e in error.errors(include_url=False)]) from error
 
 
 def load_policy(text: str) -> SessionPolicy:

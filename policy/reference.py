@@ -1,28 +1,29 @@
-"""The reference of a SessionPolicy's fields, as Markdown, from the same schema that the API server gets."""
+"""The reference of a kind's fields, as Markdown, from the same schema that the API server gets."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from policy.crd import model_schema
-from policy.names import API_VERSION, KIND
-from policy.spec import SessionPolicySpec
-from policy.status import SessionPolicyStatus
+from policy.crd import DEFINITIONS, POLICY, Definition, model_schema, spec_schema
+from policy.names import API_VERSION
 
 
-def reference() -> str:
-    """The whole page."""
+def reference(definition: Definition = POLICY) -> str:
+    """The whole page of a kind."""
+    spec = spec_schema(definition)
     parts = [
-        f"# {KIND} ({API_VERSION})",
-        "Generated from the models (`make crds`); `kubectl explain spol.spec` says the same in a cluster.",
+        f"# {definition.kind} ({API_VERSION})",
+        f"Generated from the models (`make crds`); `kubectl explain {definition.short_name}.spec` says the same in a "
+        "cluster.",
         "## spec",
-        *_table(model_schema(SessionPolicySpec)),
+        *_table(spec),
         "Rules over several fields, checked by the API server and by the command line:",
-        *(f"- {message}" for message in _messages(model_schema(SessionPolicySpec))),
+        *(f"- {message}" for message in _messages(spec)),
         "",
         "## status",
-        *_table(model_schema(SessionPolicyStatus)),
+        *_table(model_schema(definition.status)),
     ]
     return "\n".join(parts) + "\n"
 
@@ -80,4 +81,5 @@ def _messages(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    (chosen,) = (d for d in DEFINITIONS if d.singular == sys.argv[1])
+    print(reference(chosen), end="")

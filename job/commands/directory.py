@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -15,6 +15,7 @@ from job.clock import RunClock
 from job.database.store import SessionDatabase
 from job.database.table import MappedTable
 from job.redisstore.batches import batches
+from job.redisstore.lock import RedisLock
 from job.redisstore.store import RedisStore
 from job.sessions import Cause, Session
 
@@ -70,6 +71,25 @@ class Revoked:
     left: list[Session] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Some sessions that were revoked just now.
+
+    Attributes:
+        sessions: they are gone from all stores.
+        rows: how many rows of the database went.
+        keys: how many session keys of Redis went.
+    """
+
+    sessions: Sequence[Session]
+    rows: int
+    keys: int
+
+
+def _tell_nobody(gone: Gone) -> None:
+    """For callers who want the result only."""
+
+
 class SessionDirectory:
     """The sessions of a policy, in whichever stores it has.
 
@@ -79,12 +99,20 @@ class SessionDirectory:
         database: the database, if any.
         redis: Redis, if any.
         clock: for pauses.
+        lock: on the sessions of a Redis without a database, if it was taken; a database keeps its own.
     """
 
-    def __init__(self, database: SessionDatabase | None, redis: RedisStore | None, clock: RunClock) -> None:
+    def __init__(
+        self,
+        database: SessionDatabase | None,
+        redis: RedisStore | None,
+        clock: RunClock,
+        lock: RedisLock | None = None,
+    ) -> None:
         self._database = database
         self._redis = redis
         self._clock = clock
+        self._lock = lock
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -116,6 +144,18 @@ class SessionDirectory:
                     return found[0]
         return next(iter(self._redis_only([session_id])), None)
 
+    def first(self, wanted: Callable[[str], bool]) -> Entry | None:
+        """The first session whose id is wanted; None if there is none in any store. Looks at every session there is.
+
+        Args:
+            wanted: judges an id, spelt as in Redis.
+        """
+        for key in self._all_ids():
+            if wanted(key):
+                # It may have ended since.
+                return self.one(key)
+        return None
+
     def count(self) -> Totals:
         """How many sessions there are."""
         if self._database:
@@ -135,8 +175,13 @@ class SessionDirectory:
 
     # --- revoking ------------------------------------------------------------------------------------------------
 
-    def revoke_user(self, user: str) -> Revoked:
-        """Deletes all sessions of a user from all stores, also those that begin meanwhile."""
+    def revoke_user(self, user: str, tell: Callable[[Gone], None] = _tell_nobody) -> Revoked:
+        """Deletes all sessions of a user from all stores, also those that begin meanwhile.
+
+        Args:
+            user: its id as it is stored.
+            tell: called after each group, so that what went is known even if a later group fails.
+        """
         result = Revoked()
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -145,36 +190,41 @@ class SessionDirectory:
             if not found:
                 result.left = []
                 return result
-            self._revoke_once(found, result)
+            self._revoke_once(found, result, tell)
             if not result.left:
                 return result
         return result
 
-    def revoke(self, sessions: Sequence[Session]) -> Revoked:
-        """Deletes these sessions from all stores."""
+    def revoke(self, sessions: Sequence[Session], tell: Callable[[Gone], None] = _tell_nobody) -> Revoked:
+        """Deletes these sessions from all stores; tell as in :meth:`revoke_user`."""
         result = Revoked(left=list(sessions))
         for attempt in range(_ATTEMPTS):
             if attempt:
                 self._clock.wait(_PAUSE_SECONDS)
-            self._revoke_once(result.left, result)
+            self._revoke_once(result.left, result, tell)
             if not result.left:
                 return result
         return result
 
-    def _revoke_once(self, sessions: Sequence[Session], result: Revoked) -> None:
+    def _revoke_once(self, sessions: Sequence[Session], result: Revoked, tell: Callable[[Gone], None]) -> None:
         """The rows first: while a row is there, an application could write its session key anew."""
         result.left = []
         for group in batches(sessions, _GROUP):
+            self._clock.checkpoint()
+            if self._lock:
+                self._lock.check()
+            with_row: Collection[str] = set()
             left: Collection[str] = set()
             if self._database:
                 with_row = self._database.existing([s.key for s in group])
                 self._database.delete_if([s for s in group if s.key in with_row], sa.true(), Cause.REVOKED)
                 left = self._database.existing(with_row) if with_row else set()
             gone = [s for s in group if s.key not in left]
-            if self._redis:
-                self._redis.delete(gone)
+            keys = self._redis.delete(gone) if self._redis else 0
             result.sessions += gone
             result.left += [s for s in group if s.key in left]
+            if gone:
+                tell(Gone(gone, len(with_row) - len(left), keys))
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -214,6 +264,17 @@ class SessionDirectory:
                     yield member.decode()
                 except UnicodeDecodeError:
                     continue
+
+    def _all_ids(self) -> Iterator[str]:
+        """The ids of all sessions of all stores, a page at a time; those in both are told twice."""
+        if self._database:
+            for page in self._database.read(sa.select(*self._database.table.session_columns), self._database.table.id):
+                self._clock.checkpoint()
+                yield from (session.key for session in page)
+        for number, session_id in enumerate(self._scanned()):
+            if number % _GROUP == 0:
+                self._clock.checkpoint()
+            yield session_id
 
     def _scanned(self) -> Iterator[str]:
         if self._redis:

@@ -12,6 +12,7 @@ from job.clock import RunClock
 from job.commands.directory import SessionDirectory
 from job.errors import ConfigurationError
 from job.redisstore.connect import connect
+from job.redisstore.opening import open_redis
 from job.redisstore.store import RedisStore
 from job.steps.initialise import Opened, Urls, initialise
 from policy.manifest import SessionPolicy
@@ -55,7 +56,7 @@ def patient_for_people(policy: SessionPolicy) -> SessionPolicy:
 def open_stores(
     policy: SessionPolicy, database_url: str | None, redis_url: str | None, log: Any, *, exclusive: bool
 ) -> Iterator[Place]:
-    """The stores of a policy, checked as for a run.
+    """The stores of a policy, checked as for a run, for somebody who waits at a terminal.
 
     Args:
         policy: the policy.
@@ -69,26 +70,42 @@ def open_stores(
         LockHeldError: a run, or another such command, is at work.
     """
     policy = patient_for_people(policy)
-    stores = policy.spec.stores
     clock = RunClock(policy.spec.job.timeout_seconds)
     previous = signal.signal(signal.SIGTERM, lambda *_: clock.request_stop())
-    opened: Opened | None = None
-    redis: RedisStore | None = None
     try:
-        if stores.database:
-            if not database_url:
-                raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
-            opened = initialise(policy.spec, Urls(database_url, redis_url), clock, log, exclusive=exclusive)
-            redis = opened.redis
-        elif stores.redis:
-            if not redis_url:
-                raise ConfigurationError(f"no Redis URL: set {REDIS_URL_ENV} or give --redis-url")
-            redis = RedisStore(connect(redis_url, stores.redis), stores.redis, policy.spec.retries.redis, clock, log)
-        directory = SessionDirectory(opened.database if opened else None, redis, clock)
-        yield Place(policy, opened, redis, directory, clock)
+        with open_place(policy, Urls(database_url, redis_url), clock, log, exclusive=exclusive) as place:
+            yield place
     finally:
         signal.signal(signal.SIGTERM, previous)
-        if opened:
+
+
+@contextmanager
+def open_place(policy: SessionPolicy, urls: Urls, clock: RunClock, log: Any, *, exclusive: bool) -> Iterator[Place]:
+    """As :func:`open_stores`, with the policy's own retries and the caller's clock."""
+    stores = policy.spec.stores
+    if stores.database:
+        if not urls.database:
+            raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
+        opened = initialise(policy.spec, urls, clock, log, exclusive=exclusive)
+        try:
+            yield Place(policy, opened, opened.redis, SessionDirectory(opened.database, opened.redis, clock), clock)
+        finally:
             opened.link.close()
-        if redis:
-            redis.close()
+            if opened.redis:
+                opened.redis.close()
+        return
+    assert stores.redis is not None  # the spec's own rule: there is a database, a Redis, or both
+    if not urls.redis:
+        raise ConfigurationError(f"no Redis URL: set {REDIS_URL_ENV} or give --redis-url")
+    if exclusive:
+        alone = open_redis(policy.spec, urls.redis, clock, log)
+        try:
+            yield Place(policy, None, alone.store, SessionDirectory(None, alone.store, clock, alone.lock), clock)
+        finally:
+            alone.close()
+        return
+    redis = RedisStore(connect(urls.redis, stores.redis), stores.redis, policy.spec.retries.redis, clock, log)
+    try:
+        yield Place(policy, None, redis, SessionDirectory(None, redis, clock), clock)
+    finally:
+        redis.close()

@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from kubernetes import client, config
 
-from policy.names import GROUP, PLURAL, VERSION
+from policy.names import GROUP, PLURAL, REVOCATION_PLURAL, VERSION
 
 _ROOTS = {
     "spol": f"/apis/{GROUP}/{VERSION}",
+    "srev": f"/apis/{GROUP}/{VERSION}",
     "cronjobs": "/apis/batch/v1",
     "jobs": "/apis/batch/v1",
     "pods": "/api/v1",
@@ -54,4 +55,5 @@ class Api:
 
 
 def _collection(resource: str, namespace: str) -> str:
-    return f"{_ROOTS[resource]}/namespaces/{namespace}/{PLURAL if resource == 'spol' else resource}"
+    plural = {"spol": PLURAL, "srev": REVOCATION_PLURAL}.get(resource, resource)
+    return f"{_ROOTS[resource]}/namespaces/{namespace}/{plural}"

@@ -65,7 +65,7 @@ class Candidates:
 
 @pytest.fixture(scope="session")
 def cluster(control_plane: ControlPlane) -> Kubectl:
-    """kubectl with all rights, on an API server that serves SessionPolicies."""
+    """kubectl with all rights, on an API server that serves our kinds."""
     kubectl = Kubectl(control_plane.kubeconfig)
     serve_policies(kubectl)
     return kubectl

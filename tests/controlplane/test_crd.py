@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes import client, config
 
-from policy.crd import crd
+from policy.crd import DEFINITIONS, Definition, crd
 from policy.manifest import InvalidPolicyError, parse_policy
 from policy.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from tests.support.kube import Kubectl
@@ -66,9 +66,10 @@ def table(*times: str, user: bool = True, **more: Any) -> dict[str, Any]:
     return {"name": "t", "columns": columns | ({"userId": {"name": "u"}} if user else {})} | more
 
 
-def test_the_server_has_stored_the_schema_as_it_was_generated(cluster: Kubectl) -> None:
-    stored = cluster.get("crd", f"{PLURAL}.{GROUP}")["spec"]["versions"][0]
-    generated = crd()["spec"]["versions"][0]
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.kind)
+def test_the_server_has_stored_the_schema_as_it_was_generated(cluster: Kubectl, definition: Definition) -> None:
+    stored = cluster.get("crd", f"{definition.plural}.{GROUP}")["spec"]["versions"][0]
+    generated = crd(definition)["spec"]["versions"][0]
     assert stored["schema"] == generated["schema"]
     assert stored["additionalPrinterColumns"] == generated["additionalPrinterColumns"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from policy.crd import crd
-from policy.names import GROUP, PLURAL
+from policy.crd import DEFINITIONS, crd
 from tests.support.chart import is_hook
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import Kubectl, eventually
@@ -19,10 +19,12 @@ _RBAC_KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "R
 
 
 def serve_policies(kubectl: Kubectl) -> None:
-    """Have the API server serve SessionPolicies."""
-    kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd()))
-    # `kubectl wait` fails on a definition so new that it has no conditions at all.
-    eventually(lambda: _is_established(kubectl), what="the CustomResourceDefinition is served")
+    """Have the API server serve our kinds."""
+    for definition in DEFINITIONS:
+        manifest = crd(definition)
+        kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(manifest))
+        # `kubectl wait` fails on a definition so new that it has no conditions at all.
+        eventually(partial(_is_established, kubectl, manifest["metadata"]["name"]), what="the definition is served")
 
 
 def grant_operator_access(
@@ -53,6 +55,6 @@ def account_kubeconfig(kubectl: Kubectl, plane: ControlPlane, account: str, name
     return path
 
 
-def _is_established(kubectl: Kubectl) -> bool:
-    conditions = kubectl.get("crd", f"{PLURAL}.{GROUP}").get("status", {}).get("conditions") or []
+def _is_established(kubectl: Kubectl, name: str) -> bool:
+    conditions = kubectl.get("crd", name).get("status", {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -101,11 +101,10 @@ def run(
 
 # The command line as it is, but for the place of the termination message, which is a fixed path in a Pod.
 _WITH_TERMINATION_MESSAGE = """
-import functools, pathlib, sys
-import job.cli as cli
-path = pathlib.Path(sys.argv.pop(1))
-cli.write_termination_message = functools.partial(cli.write_termination_message, path=path)
-cli.main()
+import pathlib, sys
+import job.cli, job.reporting
+job.reporting.write_termination_message.__defaults__ = (pathlib.Path(sys.argv.pop(1)),)
+job.cli.main()
 """
 
 
@@ -141,13 +140,14 @@ class Command:
         *arguments: str,
         output: str | None = "json",
         environment: Mapping[str, str] | None = None,
+        name: str = "run",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._message = directory / "termination-log"
         self._message.write_text("")
         urls = {DATABASE_URL_ENV: database_url, REDIS_URL_ENV: redis_url}
         given = {k: v for k, v in os.environ.items() if k not in urls} | {k: v for k, v in urls.items() if v}
-        command = [sys.executable, "-c", _WITH_TERMINATION_MESSAGE, str(self._message), "run"]
+        command = [sys.executable, "-c", _WITH_TERMINATION_MESSAGE, str(self._message), name]
         if document is not None:
             path = directory / "policy.yaml"
             path.write_text(document if isinstance(document, str) else json.dumps(document))

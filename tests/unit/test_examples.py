@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from policy.manifest import parse_policy
-from policy.names import KIND
+from policy.manifest import parse_policy, parse_revocation
+from policy.names import KIND, REVOCATION_KIND
 
 ROOT = Path(__file__).parents[2]
 # Those for GitOps tools are patches of these tools' own objects; tests/controlplane/test_gitops.py tries them.
@@ -31,6 +31,8 @@ def test_every_manifest_is_valid(path: Path) -> None:
     for manifest in documents(path):
         if manifest["kind"] == KIND:
             parse_policy(manifest)
+        elif manifest["kind"] == REVOCATION_KIND:
+            parse_revocation(manifest)
         else:
             kubernetes_validate.validate(manifest, "1.36", strict=True)
 

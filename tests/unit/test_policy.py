@@ -11,10 +11,11 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from policy.crd import crd
+from policy.crd import DEFINITIONS, Definition, crd
 from policy.manifest import InvalidPolicyError, load_policy, parse_policy
 from policy.names import cron_job_name
 from policy.profiles import PROFILES, Profile
+from policy.reference import reference
 from tests.support.runs import manifest, policy
 
 ROOT = Path(__file__).parents[2]
@@ -171,15 +172,21 @@ def test_status_and_the_servers_metadata_are_ignored() -> None:
 # --- the generated schema --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "path", ["crds/sessionpolicies.yaml", "charts/session-policy-operator/files/crds/sessionpolicies.yaml"]
-)
-def test_the_committed_crd_is_the_generated_one(path: str) -> None:
-    assert yaml.safe_load((ROOT / path).read_text()) == crd(), "run `make crds`"
+@pytest.mark.parametrize("directory", ["crds", "charts/session-policy-operator/files/crds"])
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.kind)
+def test_the_committed_crd_is_the_generated_one(directory: str, definition: Definition) -> None:
+    committed = (ROOT / directory / f"{definition.plural}.yaml").read_text()
+    assert yaml.safe_load(committed) == crd(definition), "run `make crds`"
 
 
-def schema() -> dict[str, Any]:
-    found: dict[str, Any] = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.kind)
+def test_the_committed_reference_is_the_generated_one(definition: Definition) -> None:
+    committed = (ROOT / "docs" / "reference" / f"{definition.singular}.md").read_text()
+    assert committed == reference(definition), "run `make crds`"
+
+
+def schema(definition: Definition) -> dict[str, Any]:
+    found: dict[str, Any] = crd(definition)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return found
 
 
@@ -194,12 +201,15 @@ def fields(node: dict[str, Any], path: str = "") -> list[tuple[str, dict[str, An
 
 
 @pytest.mark.parametrize("part", ["spec", "status"])
-def test_every_field_is_described(part: str) -> None:
-    bare = [path for path, node in fields(schema()["properties"][part], part) if not node.get("description")]
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.kind)
+def test_every_field_is_described(definition: Definition, part: str) -> None:
+    described = fields(schema(definition)["properties"][part], part)
+    bare = [path for path, node in described if not node.get("description")]
     assert bare == []
 
 
-def test_the_schema_is_structural() -> None:
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: d.kind)
+def test_the_schema_is_structural(definition: Definition) -> None:
     def check(node: Any) -> None:
         if isinstance(node, dict):
             assert not node.keys() & {"$ref", "$defs", "title", "const", "oneOf"}
@@ -208,4 +218,4 @@ def test_the_schema_is_structural() -> None:
         for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
             check(child)
 
-    check(schema())
+    check(schema(definition))

@@ -7,8 +7,10 @@ from tests.support.chart import NAME, NAMESPACE, granted, of_kind, render
 ALLOWED = {
     ("sessionpolicy.dev", "sessionpolicies"): {"get", "list", "watch"},
     ("sessionpolicy.dev", "sessionpolicies/status"): {"patch"},
+    ("sessionpolicy.dev", "sessionrevocations"): {"get", "list", "watch", "delete"},
+    ("sessionpolicy.dev", "sessionrevocations/status"): {"patch"},
     ("batch", "cronjobs"): {"get", "list", "watch", "create", "patch"},
-    ("batch", "jobs"): {"get", "list", "watch", "create"},
+    ("batch", "jobs"): {"get", "list", "watch", "create", "patch"},
     ("", "pods"): {"list", "watch"},
     ("", "events"): {"list", "create"},
 }
@@ -82,3 +84,14 @@ def test_the_helm_test_may_only_handle_policies_of_one_namespace() -> None:
         (pod,) = of_kind(objects, "Pod", tests=True)
         assert pod["spec"]["containers"][0]["command"][-1] == namespace
         assert pod["metadata"]["namespace"] == NAMESPACE
+
+
+def test_r3_6_logging_out_is_a_power_of_its_own() -> None:
+    """Writing policies does not bring it, and revocations name users: not even readers see them by a default role."""
+    roles = of_kind(render(), "ClusterRole")
+    (revoke,) = [r for r in roles if r["metadata"]["name"].endswith("-revoke")]
+    assert not [label for label in revoke["metadata"]["labels"] if "aggregate" in label]
+    assert set(granted(revoke)) == {("sessionpolicy.dev", "sessionrevocations")}
+    for role in roles:
+        if any("aggregate" in label for label in role["metadata"]["labels"]):
+            assert not [resource for _, resource in granted(role) if "revocation" in resource]

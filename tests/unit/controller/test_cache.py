@@ -212,11 +212,11 @@ def test_a_long_policy_name_is_found_by_the_label() -> None:
     policy = at(1, policy_resource(name))
     assert cache.policy_of(("web", "n" * 40)) == ("web", "n" * 40)
     cache.see(POLICIES, policy)
-    (held,) = cache.policies("web")
+    (held,) = cache.names(POLICIES, "web")
     assert held == ("web", name)
     label = cache._shelves[POLICIES].held[held].label
     assert cache.policy_of(("web", label)) == ("web", name)
-    assert cache.policies("other") == []
+    assert cache.names(POLICIES, "other") == []
 
 
 # --- what is held of each --------------------------------------------------------------------------------------------

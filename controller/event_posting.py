@@ -1,0 +1,32 @@
+"""Posting of Events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import structlog
+
+from controller.events import PolicyEvent, build_event
+from controller.kube import AlreadyExistsError, Kube, KubeError, Resource
+from policy.names import KIND
+
+log = structlog.get_logger("controller.events")
+
+
+async def post_events(
+    kube: Kube, resource: Resource, happened: Iterable[PolicyEvent], now: datetime, kind: str = KIND
+) -> None:
+    """Log what happened to a resource and create Events of it.
+
+    They are a courtesy: one that cannot be created is logged and let go.
+    """
+    metadata = resource["metadata"]
+    for event in happened:
+        log.info(event.message, reason=event.reason, kind=kind, name=metadata["name"], namespace=metadata["namespace"])
+        try:
+            await kube.create_event(build_event(resource, event, now, kind))
+        except AlreadyExistsError:
+            pass  # told by the controller that worked before
+        except KubeError as error:
+            log.warning("event not created", reason=event.reason, error=str(error))
