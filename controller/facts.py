@@ -5,6 +5,7 @@ Two observations with equal facts lead to the same reconciliation, so the second
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from controller.outcome import is_finished
 from controller.pods import lost_node, start_problem, termination
 from controller.revocation_status import is_finished as is_finished_revocation
 from controller.status import read_status
-from policy.names import POLICY_LABEL, REVOCATION_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
+from policy.names import KIND, POLICY_LABEL, REVOCATION_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
 from policy.revocation import SessionRevocationStatus
 
 Body = Mapping[str, Any]
@@ -33,11 +34,18 @@ def owner_label(kind: Kind, body: Body) -> str:
         return cron_job_name(body["metadata"]["name"])
     if kind is REVOCATIONS:
         return f"{_OF_REVOCATION}{body['metadata']['uid']}"
+    if kind is CRON_JOBS and (policy := _controlling_policy(body)):
+        return cron_job_name(policy)  # its label may have been changed by hand
     labels = body["metadata"].get("labels") or {}
     if uid := labels.get(REVOCATION_LABEL):
         return f"{_OF_REVOCATION}{uid}"
     label: str = labels.get(POLICY_LABEL, "")
     return label
+
+
+def _controlling_policy(child: Body) -> str:
+    owners = child["metadata"].get("ownerReferences") or []
+    return next((owner["name"] for owner in owners if owner.get("controller") and owner["kind"] == KIND), "")
 
 
 def is_of_revocation(label: str) -> bool:
@@ -63,7 +71,7 @@ def cron_job_facts(cron_job: Body) -> Hashable:
         metadata["uid"],
         metadata.get("generation"),
         tuple(sorted((metadata.get("labels") or {}).items())),
-        tuple(sorted(owner["uid"] for owner in metadata.get("ownerReferences") or [])),
+        json.dumps(metadata.get("ownerReferences"), sort_keys=True),
         cron_job.get("status", {}).get("lastScheduleTime"),
         "deletionTimestamp" in metadata,
     )

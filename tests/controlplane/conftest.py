@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.policies import Policies
@@ -81,6 +82,21 @@ def installation() -> list[dict[str, Any]]:
 def operator_kubeconfig(cluster: Kubectl, control_plane: ControlPlane, installation: list[dict[str, Any]]) -> Path:
     """A kubeconfig with the rights that the chart gives the controller and no others."""
     return grant_operator_access(cluster, control_plane, installation, RELEASE_NAMESPACE)
+
+
+@pytest.fixture
+def operator_kubeconfig_via(operator_kubeconfig: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes the operator's kubeconfig with the API server at another URL, such as a proxy's."""
+
+    def via(url: str) -> Path:
+        config = yaml.safe_load(operator_kubeconfig.read_text())
+        for entry in config["clusters"]:
+            entry["cluster"]["server"] = url
+        path = tmp_path / "operator.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return via
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_requests_are_those_that_change_something_and_the_lists(
         return Counter((request.verb, request.resource) for request in found)
 
     process = start_controller(own.namespace)
-    lists = {(("list", r)): 1 for r in ("pods", "jobs", "cronjobs", "sessionpolicies")}
+    lists = {(("list", r)): 1 for r in ("pods", "jobs", "cronjobs", "sessionpolicies", "sessionrevocations")}
     eventually(lambda: asked() == lists, what="everything is listed once")
     several = [own.ready() for _ in range(5)]
     for policy in several:
@@ -262,6 +262,12 @@ def annotate(policy: Policy, token: str) -> None:
     policy.kubectl.run("annotate", *where, f"{RUN_REQUEST_ANNOTATION}={token}", "--overwrite")
 
 
+def gone(job: dict[str, Any]) -> dict[str, Any]:
+    """The Job as the watch tells its deletion: with a later version."""
+    version = str(int(job["metadata"]["resourceVersion"]) + 1_000_000)
+    return job | {"metadata": job["metadata"] | {"resourceVersion": version}}
+
+
 def begin(policy: Policy, tell: Callable[..., None]) -> None:
     """The policy is made, and the controller told."""
     policy.apply()
@@ -370,6 +376,7 @@ def test_a_job_that_has_the_name_of_a_requested_run_is_not_taken_for_it(
     (job,) = policy.jobs()
     name = job["metadata"]["name"]
     delete(own, name)
+    behind(JOBS, gone(job), deleted=True)
     stranger = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": job["spec"]}
     stranger["spec"] = {"template": {"spec": job["spec"]["template"]["spec"]}}
     own.kubectl.apply(stranger, own.namespace)
@@ -379,6 +386,9 @@ def test_a_job_that_has_the_name_of_a_requested_run_is_not_taken_for_it(
     annotate(policy, "other")
     behind(POLICIES, policy.get())
     policy.await_status(lambda s: s.get("lastHandledRunRequest") == "other", "another run is made")
+    (other,) = (found for found in policy.jobs() if found["metadata"]["name"] != name)
+    delete(own, other["metadata"]["name"])
+    behind(JOBS, gone(other), deleted=True)
     own.kubectl.run(*where, json.dumps([{"op": "remove", "path": "/status/lastHandledRunRequest"}]))
     annotate(policy, "first")
     behind(POLICIES, policy.get())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ POLICY: dict[str, Any] = {
     "omitStages": ["RequestReceived"],
     "rules": [
         # Only service accounts matter: the operator is one.
-        {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "resources": [{"group": "*"}, {"group": ""}]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
         {"level": "None"},
     ],
 }
@@ -41,16 +42,24 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """What is in it, as the API server wrote it; what has been answered is in it."""
+        with self._path.open() as lines:
+            for line in lines:
+                if line.endswith("\n"):  # else it is still being written
+                    yield json.loads(line)
+
     def requests(self, namespace: str, user_agent: str) -> list[Request]:
         """The requests that one client made in a namespace, without its watches."""
         found: list[Request] = []
-        with self._path.open() as lines:
-            for line in lines:
-                # A line that is being written has no end yet.
-                entry = json.loads(line) if line.endswith("\n") else {}
-                what = entry.get("objectRef") or {}
-                mine = what.get("namespace") == namespace and entry.get("userAgent") == user_agent
-                if mine and entry["verb"] != "watch":
-                    resource = "/".join(part for part in (what["resource"], what.get("subresource")) if part)
-                    found.append(Request(entry["verb"], resource, what.get("name", "")))
+        for entry in self.entries():
+            what = entry.get("objectRef") or {}
+            mine = what.get("namespace") == namespace and entry.get("userAgent") == user_agent
+            if mine and entry["verb"] != "watch":
+                found.append(Request(entry["verb"], resource_of(what), what.get("name", "")))
         return found
+
+
+def resource_of(reference: Mapping[str, Any]) -> str:
+    """Plural of what a request was about, with the subresource if it was one."""
+    return "/".join(part for part in (reference["resource"], reference.get("subresource")) if part)

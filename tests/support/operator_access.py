@@ -15,7 +15,7 @@ from tests.support.chart import is_hook
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import Kubectl, eventually
 
-_RBAC_KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+RBAC_KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 
 
 def serve_policies(kubectl: Kubectl) -> None:
@@ -38,7 +38,7 @@ def grant_operator_access(
         installation: all objects of the chart.
         namespace: the release's namespace.
     """
-    rbac = [o for o in installation if o["kind"] in _RBAC_KINDS and not is_hook(o)]
+    rbac = [o for o in installation if o["kind"] in RBAC_KINDS and not is_hook(o)]
     (account,) = [o for o in rbac if o["kind"] == "ServiceAccount"]
     for manifest in rbac:
         kubectl.apply(manifest, manifest["metadata"].get("namespace", namespace))
