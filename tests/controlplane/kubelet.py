@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.controlplane.api import Api
@@ -50,13 +51,14 @@ class Kubelet:
     def finish(self, job: str, message: str = "", *, exit_code: int = 0, reason: str = "", **status: Any) -> str:
         """The container of the Job's Pod ends; returns the Pod's name."""
         pod = self.pod_of(job)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         state = {
             "terminated": {
                 "exitCode": exit_code,
                 "reason": reason or ("Completed" if exit_code == 0 else "Error"),
                 "message": message,
-                "startedAt": "2026-03-01T10:50:00Z",
-                "finishedAt": "2026-03-01T10:50:05Z",
+                "startedAt": now,
+                "finishedAt": now,
             }
         }
         self._write(pod, {"phase": "Succeeded" if exit_code == 0 else "Failed"} | _container(state) | status)
