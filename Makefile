@@ -13,6 +13,7 @@ IMAGE_BUILD ?= docker build
 IMAGE_LOAD  ?=
 BASE_IMAGE  ?=
 PYTEST_ARGS ?=
+BENCH_ARGS  ?=
 
 IMAGES      := session-policy-controller:$(VERSION) session-policy-job:$(VERSION)
 STORES      := session-policy-e2e-stores:$(VERSION)
@@ -20,7 +21,7 @@ BUILD_ARGS  := $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE))
 PYTEST      := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e clean
+.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +94,9 @@ e2e-images: images
 e2e: $(STAMP) e2e-images ## Test images and chart on a cluster: KUBECONFIG, or kind where Docker is
 	@IMAGE_LOAD='$(IMAGE_LOAD)' IMAGES='$(IMAGES) $(STORES)' VERSION='$(VERSION)' PYTEST='$(BIN)/pytest' \
 	  sh tests/e2e/run.sh $(PYTEST_ARGS)
+
+bench: $(STAMP) ## Measure the operator with 2,000 policies on a real API server (KUBEBUILDER_ASSETS); BENCH_ARGS=--help
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 clean: ## Remove the virtual environment, caches and build output
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -77,16 +77,6 @@ class ControllerProcess:
             self._process.kill()
             self._process.wait()
 
-    def pause(self) -> None:
-        """Freeze it, as a node does that has no time for it."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     def kill_after(self, seconds: float) -> None:
         """Start it anew, let it work for a while, and end it wherever it is then."""
         self.kill()
@@ -99,6 +89,12 @@ class ControllerProcess:
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=seconds)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     def is_running(self) -> bool:
         """Whether the process lives."""

@@ -174,12 +174,12 @@ def test_r1_2_a_run_that_ended_and_was_deleted_while_the_controller_was_frozen_i
     policy = own.ready()
     job = policy.request_run()
     policy.await_condition("Running", "True")
-    process.pause()
+    process.freeze()
     try:
         finish(own, kubelet, job, report(message="while it was frozen"))
         delete(own, job)
     finally:
-        process.resume()
+        process.thaw()
     assert policy.await_record(job)["message"] == "while it was frozen"
 
 
