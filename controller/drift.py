@@ -2,7 +2,8 @@
 
 Two things are compared. What the desired manifest states must be so. What it does not state (a field somebody added,
 such as ``hostNetwork``) is told from the server's defaults by field ownership: nobody but this controller may own
-anything below ``spec``, and the controller nothing that it does not state.
+anything below ``spec``, and the controller nothing that it does not state. An addition that hides its owner, written
+under this controller's name or with emptied managedFields, is not seen; it takes the right to write CronJobs.
 """
 
 from __future__ import annotations

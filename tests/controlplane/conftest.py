@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.controlplane.controller_process import ControllerProcess
+from tests.controlplane.kubelet import Kubelet
 from tests.controlplane.policies import Policies
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
@@ -104,6 +105,18 @@ def namespace(cluster: Kubectl) -> Iterator[str]:
     """A namespace of the test's own."""
     with cluster.temporary_namespace() as name:
         yield name
+
+
+@pytest.fixture
+def own(cluster: Kubectl, namespace: str) -> Policies:
+    """Policies in the test's own namespace, which only controllers serve that the test starts."""
+    return Policies(cluster, namespace)
+
+
+@pytest.fixture
+def kubelet(cluster: Kubectl, namespace: str) -> Kubelet:
+    """Plays the kubelet of the test's own namespace."""
+    return Kubelet(cluster, namespace)
 
 
 @pytest.fixture

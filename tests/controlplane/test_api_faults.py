@@ -34,12 +34,6 @@ _WATCH_INACTIVITY_SECONDS = 70
 
 
 @pytest.fixture
-def own(cluster: Kubectl, namespace: str) -> Policies:
-    """Policies in the test's own namespace, which no running controller serves."""
-    return Policies(cluster, namespace)
-
-
-@pytest.fixture
 def somebody(cluster: Kubectl) -> Somebody:
     return Somebody(cluster.kubeconfig)
 

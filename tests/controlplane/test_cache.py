@@ -27,17 +27,6 @@ NEVER_AGAIN = 86_400
 
 
 @pytest.fixture
-def own(cluster: Kubectl, namespace: str) -> Policies:
-    """Policies in the test's own namespace, which no running controller serves."""
-    return Policies(cluster, namespace)
-
-
-@pytest.fixture
-def kubelet(cluster: Kubectl, namespace: str) -> Kubelet:
-    return Kubelet(cluster, namespace)
-
-
-@pytest.fixture
 def api(cluster: Kubectl) -> Api:
     return Api(cluster.kubeconfig)
 

@@ -11,18 +11,7 @@ from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy
 from tests.support.controlplane import ControlPlane
-from tests.support.kube import Kubectl, eventually
-
-
-@pytest.fixture
-def own(cluster: Kubectl, namespace: str) -> Policies:
-    """Policies in the test's own namespace."""
-    return Policies(cluster, namespace)
-
-
-@pytest.fixture
-def kubelet(cluster: Kubectl, namespace: str) -> Kubelet:
-    return Kubelet(cluster, namespace)
+from tests.support.kube import eventually
 
 
 def pair(candidates: Candidates) -> tuple[ControllerProcess, ControllerProcess]:

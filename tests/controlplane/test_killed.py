@@ -21,12 +21,6 @@ pytestmark = pytest.mark.xdist_group("controlplane-faults")
 
 
 @pytest.fixture
-def own(cluster: Kubectl, namespace: str) -> Policies:
-    """Policies in the test's own namespace, which no running controller serves."""
-    return Policies(cluster, namespace)
-
-
-@pytest.fixture
 def ledger(cluster: Kubectl, namespace: str) -> Ledger:
     return Ledger(cluster, namespace)
 

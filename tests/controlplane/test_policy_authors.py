@@ -247,12 +247,6 @@ def test_requested_runs_are_made_one_at_a_time_and_the_last_request_counts(polic
 # --- the operator's configuration ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own(cluster: Kubectl, namespace: str) -> Policies:
-    """Policies in a namespace that only the test's own controllers serve."""
-    return Policies(cluster, namespace)
-
-
 BIG = {"retries": 0, "resources": {"limits": {"cpu": "2"}}}
 
 

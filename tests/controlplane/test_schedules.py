@@ -19,7 +19,7 @@ from controller.settings import Settings
 from tests.controlplane.conftest import StartController
 from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy
-from tests.support.kube import Kubectl, eventually
+from tests.support.kube import eventually
 
 MINUTE = timedelta(minutes=1)
 
@@ -50,12 +50,6 @@ class Controller:
             return await reconciler.reconcile(policy.namespace, policy.name)
         finally:
             await kube.close()
-
-
-@pytest.fixture
-def own(cluster: Kubectl, namespace: str) -> Policies:
-    """Policies in the test's own namespace, which no running controller serves."""
-    return Policies(cluster, namespace)
 
 
 @pytest.fixture
