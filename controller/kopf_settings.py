@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import kopf
 
+from controller.kube import PAGE_SIZE
 from policy.names import POLICY_LABEL
 
 
@@ -42,8 +43,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     # Filtered by the server: foreign Jobs and Pods never reach this process.
     for resource in (("batch", "cronjobs"), ("batch", "jobs"), ("", "pods")):
         settings.watching.label_selectors[resource] = POLICY_LABEL
-    # A list of all at once is held in memory several times over while it is read.
-    settings.watching.chunk_size = 500
+    # A page is held in memory several times over while it is read, and what that took is hardly given back: with pages
+    # of 500, the process stays a third larger.
+    settings.watching.chunk_size = PAGE_SIZE
     # process.ultimate_exiting_timeout stays unset: Kopf ignores it in an operator that is stopped by a flag. The hard
     # end is in `main`.
     return settings

@@ -28,8 +28,8 @@ _TIMEOUT_SECONDS: Final = 15.0
 # A Lease is renewed every few seconds: a second attempt is worth more than a long wait for the first.
 _LEASE_TIMEOUT_SECONDS: Final = 3.0
 _CONNECT_SECONDS: Final = 5.0
-# A page of the largest objects, CronJobs, is some 3 MB of JSON and several times that while it is taken apart.
-_PAGE_SIZE: Final = 250
+PAGE_SIZE: Final = 100
+"""Objects of one answer to a list. A page of CronJobs is 1 MB of JSON, and far more while it is taken apart."""
 _MAX_WORDS: Final = 400
 _MAX_EVENTS: Final = 50
 
@@ -219,7 +219,7 @@ class Kube:
             selector: labels to select by instead of the kind's own.
         """
         selector = selector or kind.selector
-        query = {"limit": str(_PAGE_SIZE)} | ({"labelSelector": selector} if selector else {})
+        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": selector} if selector else {})
         token = ""
         while True:
             page = await self._request(

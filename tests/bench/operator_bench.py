@@ -39,7 +39,7 @@ _NAMESPACES: Final = 20
 _POLICIES_PATH: Final = f"/apis/{GROUP}/{VERSION}"
 _REQUESTS: Final = "session_policy_controller_api_requests"
 _MIB: Final = 1024.0**2
-_PACE_PER_SECOND: Final = 20
+_PACE_PER_SECOND: Final = 10
 _PATIENCE_SECONDS: Final = 900
 
 
