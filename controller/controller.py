@@ -238,9 +238,10 @@ class Controller:
     async def _await_crd(self) -> None:
         while True:
             try:
-                if await self._kube.serves_policies():
+                missing = await self._kube.missing_definitions()
+                if not missing:
                     return
-                log.warning("waiting for the CustomResourceDefinitions")
+                log.warning("waiting for the CustomResourceDefinitions", missing=missing)
             except KubeError as error:
                 log.warning("waiting for the API server", error=str(error))
             await asyncio.sleep(_CRD_POLL_SECONDS)

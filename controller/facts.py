@@ -45,7 +45,7 @@ def owner_label(kind: Kind, body: Body) -> str:
 
 def _controlling_policy(child: Body) -> str:
     owners = child["metadata"].get("ownerReferences") or []
-    return next((owner["name"] for owner in owners if owner.get("controller") and owner["kind"] == KIND), "")
+    return next((owner["name"] for owner in owners if owner.get("controller") and owner.get("kind") == KIND), "")
 
 
 def is_of_revocation(label: str) -> bool:

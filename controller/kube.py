@@ -200,13 +200,14 @@ class Kube:
         """The time by the API server's clock, as its last answer told it."""
         return self._clock.now()
 
-    async def serves_policies(self) -> bool:
-        """Whether the CustomResourceDefinitions are installed and served."""
+    async def missing_definitions(self) -> list[str]:
+        """Names of our CustomResourceDefinitions that are not installed, or not served yet."""
         try:
             served = await self._request("GET", _POLICIES)
         except NotFoundError:
-            return False
-        return {PLURAL, REVOCATION_PLURAL} <= {resource["name"] for resource in served["resources"]}
+            served = {"resources": []}
+        known = {resource["name"] for resource in served["resources"]}
+        return [f"{plural}.{GROUP}" for plural in (PLURAL, REVOCATION_PLURAL) if plural not in known]
 
     async def list_pages(self, kind: Kind, namespace: str | None = None, selector: str = "") -> AsyncIterator[Page]:
         """All objects of a kind, in one namespace or in all, page by page.
@@ -430,7 +431,7 @@ class Kube:
         except TimeoutError as error:
             raise UnavailableError(f"no answer from the API server within {timeout_seconds:g} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
-            raise UnavailableError(f"cannot reach the API server ({type(error).__name__})") from error
+            raise UnavailableError(f"cannot reach the API server{_where(error)} ({type(error).__name__})") from error
         finally:
             if code:
                 self._observe(*_verb_and_resource(method, path), code)
@@ -445,6 +446,11 @@ _NAMESPACE_PARTS: Final = 2
 def _path(api: str, namespace: str | None, plural: str, name: str = "") -> str:
     scope = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
     return f"{api}{scope}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+def _where(error: Exception) -> str:
+    """What was connected to: a proxy, where the environment names one."""
+    return f" at {error.host}:{error.port}" if isinstance(error, aiohttp.ClientConnectorError) else ""
 
 
 def _verb_and_resource(method: str, path: str) -> tuple[str, str]:

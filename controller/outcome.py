@@ -14,7 +14,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from controller.cronjob import CONTAINER_NAME
-from controller.pods import Pod, Problem, end_problem, exit_problem, start_problem, termination
+from controller.pods import (
+    DEADLINE_EXCEEDED,
+    Pod,
+    Problem,
+    end_problem,
+    exit_problem,
+    never_ran,
+    start_problem,
+    termination,
+)
 from policy.names import RUN_REQUEST_ANNOTATION, SPEC_ENV
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
@@ -26,16 +35,13 @@ MANUAL_ANNOTATION: Final = "cronjob.kubernetes.io/instantiate"
 # What the kubelet keeps of a termination message.
 _MAX_REPORT_BYTES: Final = 4096
 
-# The kubelet's words on a container that was removed before it ran.
-_NEVER_RAN: Final = frozenset({"ContainerStatusUnknown"})
-
 _GONE: Final = Problem("PodsGone", "the Job failed and its Pods are gone, so the cause is not known")
 _UNREPORTED: Final = Problem(
     "NoReport", "the container ended with exit code 0 but left no readable report; see the Pod's log"
 )
 _UNKNOWN: Final = Problem("PodsGone", "the Job is complete but its Pods are gone, so what it did is not known")
 _LATE: Final = Problem(
-    "DeadlineExceeded",
+    DEADLINE_EXCEEDED,
     "the Job's attempts took too long and it was stopped; raise spec.job.timeoutSeconds or lower the work of one run",
 )
 
@@ -145,11 +151,14 @@ def failure_cause(pod: Pod | None, failure_reason: str, stalled: Problem | None)
     if pod:
         ended = termination(pod)
         known = end_problem(pod) or start_problem(pod)
-        if known is None and ended and ended.reason not in _NEVER_RAN:
+        if never_ran(pod) and known and known.reason == DEADLINE_EXCEEDED:
+            # What kept the container from running tells more than that it took too long.
+            return start_problem(pod) or stalled or known
+        if known is None and ended and not never_ran(pod):
             known = exit_problem(ended)
         if known:
             return known
-    if failure_reason == "DeadlineExceeded":
+    if failure_reason == DEADLINE_EXCEEDED:
         return stalled or _LATE
     return stalled or _GONE
 

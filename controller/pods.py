@@ -26,6 +26,12 @@ _START_REASONS: Final = frozenset({"CreateContainerError", "RunContainerError", 
 _NOT_YET: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 _SIGKILL_EXIT_CODE: Final = 137
 
+# The kubelet's word on a container that it does not find when it ends the Pod, as a rule because it was never made.
+_NOT_FOUND: Final = "ContainerStatusUnknown"
+
+DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+"""The reason of what was stopped because it took too long."""
+
 _DISRUPTED: Final = "the Pod was removed from its node: drained, preempted or lost"
 _DISRUPTIONS: Final = {
     "PreemptionByScheduler": "the Pod had to make room for one of higher priority; "
@@ -77,6 +83,15 @@ def termination(pod: Pod) -> Termination | None:
     if not ended:
         return None
     return Termination(int(ended.get("exitCode", -1)), ended.get("reason") or "", ended.get("message") or "")
+
+
+def never_ran(pod: Pod) -> bool:
+    """Whether the Pod's container is known not to have run, or to have been lost.
+
+    A kubelet that ends a Pod first leaves a container that waits as it is; later it says that there is none.
+    """
+    state = _container_state(pod)
+    return "waiting" in state or (state.get("terminated") or {}).get("reason") == _NOT_FOUND
 
 
 def start_problem(pod: Pod) -> Problem | None:
@@ -172,9 +187,15 @@ def end_problem(pod: Pod) -> Problem | None:
     if is_disrupted(pod):
         reason = _condition(pod, "DisruptionTarget").get("reason", "")
         return Problem("Disrupted", _DISRUPTIONS.get(reason, _DISRUPTED))
-    if status.get("reason") == "DeadlineExceeded":
+    if status.get("reason") == DEADLINE_EXCEEDED and never_ran(pod):
         return Problem(
-            "DeadlineExceeded",
+            DEADLINE_EXCEEDED,
+            "no container was started within spec.job.timeoutSeconds; look at the next run while it waits: "
+            "kubectl describe pods",
+        )
+    if status.get("reason") == DEADLINE_EXCEEDED:
+        return Problem(
+            DEADLINE_EXCEEDED,
             "the run took longer than spec.job.timeoutSeconds and was stopped; raise it or lower the work of one run",
         )
     return None

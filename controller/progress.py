@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from controller.causes import REFUSED, Event, held_up, no_pod, refused_pod
 from controller.outcome import Job, is_ending, last_attempt
-from controller.pods import Pod, Problem, ended_at, is_over, is_pending, lost_node, start_problem, taken_at
+from controller.pods import Pod, Problem, ended_at, is_over, is_pending, lost_node, never_ran, start_problem, taken_at
 from policy.status import Condition
 
 # The Job controller makes a Job's Pod at once, or somewhat later when it is busy. After the first time it is asked
@@ -72,7 +72,9 @@ def progress(
             return Progress(known)  # its Pod is gone, and the Job will end
         return _without_pod(job, _time(job["metadata"]["creationTimestamp"]), known, now, warnings)
     if is_over(pod):
-        return _between_attempts(job, pod, known, now, warnings)
+        found = _between_attempts(job, pod, known, now, warnings)
+        # Its time ran out before its container ran: what it waited for is the cause of what comes now.
+        return replace(found, stalled=found.stalled or start_problem(pod) or known) if never_ran(pod) else found
     return _with_pod(pod, now, warnings)
 
 

@@ -31,6 +31,8 @@ def probe_policy(namespace: str, name: str) -> dict[str, Any]:
             "schedule": "0 0 * * *",
             "suspend": True,
             "dryRun": True,
+            # No administrator can allow less.
+            "job": {"retries": 0, "timeoutSeconds": 30},
             "stores": {"database": {"urlFrom": {"secretKeyRef": {"name": name, "key": "url"}}}},
         },
     }

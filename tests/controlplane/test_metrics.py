@@ -9,6 +9,7 @@ from tests.controlplane.conftest import StartController
 from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy
+from tests.support.exposition import samples
 from tests.support.kube import Kubectl, eventually
 
 
@@ -19,13 +20,7 @@ def kubelet(cluster: Kubectl, shared_namespace: str) -> Kubelet:
 
 def scraped(process: ControllerProcess, **labels: str) -> dict[str, float]:
     """The samples that have these labels, by their name without the prefix and the values of their other labels."""
-    found = {}
-    for family in text_string_to_metric_families(process.metrics()):
-        for sample in family.samples:
-            if sample.labels.items() >= labels.items():
-                own = [value for key, value in sample.labels.items() if key not in labels]
-                found[" ".join([sample.name.removeprefix("session_policy_"), *own])] = sample.value
-    return found
+    return samples(process.metrics(), **labels)
 
 
 def of_policy(process: ControllerProcess, policy: Policy) -> dict[str, float]:

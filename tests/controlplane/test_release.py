@@ -21,6 +21,7 @@ from tests.support.chart_lint import EVERYTHING
 from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable
 from tests.support.helm import Helm, helm
 from tests.support.kube import Kubectl, eventually
+from tests.support.prometheus_kinds import stub_definition
 
 # One worker for all of them: each starts a control plane.
 pytestmark = pytest.mark.xdist_group("release")
@@ -44,23 +45,6 @@ RUN: dict[str, Any] = {
     "durationSeconds": 12,
 }
 STATUS: dict[str, Any] = {"observedGeneration": 1, "cronJobName": "shop", "consecutiveFailures": 0, "history": [RUN]}
-
-
-def stub_definition(kind: str) -> dict[str, Any]:
-    """A kind of the Prometheus operator, as far as an API server has to know it to serve it."""
-    plural = kind.lower() + "s"
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
-        "spec": {
-            "group": "monitoring.coreos.com",
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural},
-            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
-        },
-    }
 
 
 def holds(whole: Any, part: Any) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.application import Application
-from tests.e2e.operator_release import CRD, OperatorRelease, cluster_scoped_objects, defined_elsewhere
+from tests.e2e.cluster_state import cluster_scoped_objects
+from tests.e2e.operator_release import TALKATIVE, OperatorRelease, defined_elsewhere
 from tests.e2e.stores import Stores
 from tests.support.kube import Kubectl, eventually
 
@@ -44,23 +45,27 @@ def cluster_left_as_it_was(kubectl: Kubectl) -> Iterator[None]:
         pytest.exit(f"an operator already runs on this cluster, in namespace {where}", returncode=2)
     before = cluster_scoped_objects(kubectl)
     yield
-    if CRD not in before:
-        kubectl.run("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
-
     with contextlib.suppress(AssertionError):  # the assertion below says what is left
         eventually(lambda: cluster_scoped_objects(kubectl) <= before, what="the cluster as before")
     assert sorted(cluster_scoped_objects(kubectl) - before) == []
 
 
 @pytest.fixture(scope="module")
-def operator(kubectl: Kubectl, version: str) -> Iterator[OperatorRelease]:
-    """The operator, installed with Helm into a namespace of its own."""
-    release = OperatorRelease(kubectl, version, brings_crd=not defined_elsewhere(kubectl))
+def release(kubectl: Kubectl, version: str) -> Iterator[OperatorRelease]:
+    """The operator's release, not installed yet. Resource definitions from elsewhere are left alone."""
+    found = OperatorRelease(kubectl, version, brings_crds=not defined_elsewhere(kubectl))
     try:
-        release.install()
-        yield release
+        found.prepare_namespace()
+        yield found
     finally:
-        release.remove()
+        found.remove()
+
+
+@pytest.fixture(scope="module")
+def operator(release: OperatorRelease) -> OperatorRelease:
+    """The operator, installed with Helm into a namespace of its own."""
+    release.install(TALKATIVE)
+    return release
 
 
 @pytest.fixture(scope="session")
@@ -70,10 +75,17 @@ def stores(kubectl: Kubectl, version: str) -> Iterator[Stores]:
         yield Stores.start(kubectl, namespace, f"session-policy-e2e-stores:{version}")
 
 
-@pytest.fixture
-def application(kubectl: Kubectl, stores: Stores, version: str) -> Iterator[Application]:
+@contextlib.contextmanager
+def prepared_application(kubectl: Kubectl, stores: Stores, version: str) -> Iterator[Application]:
     """A namespace under Pod Security "restricted", with an empty database and Redis of its own."""
     with kubectl.temporary_namespace("e2e-app") as namespace:
         level = "pod-security.kubernetes.io/enforce=restricted"
         kubectl.run("label", "namespace", namespace, level)
         yield Application.prepare(kubectl, namespace, stores.fresh(), f"session-policy-job:{version}")
+
+
+@pytest.fixture
+def application(kubectl: Kubectl, stores: Stores, version: str) -> Iterator[Application]:
+    """An application of the test's own."""
+    with prepared_application(kubectl, stores, version) as found:
+        yield found

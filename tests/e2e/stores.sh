@@ -3,7 +3,7 @@
 set -eu
 initdb -D /data/postgres -U postgres -A trust --no-locale -E UTF8 --no-sync >/data/initdb.log
 echo 'host all all all trust' >>/data/postgres/pg_hba.conf
-redis-server --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /data &
+redis-server --databases 256 --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --dir /data &
 redis=$!
 postgres -D /data/postgres -c listen_addresses='*' -c unix_socket_directories=/data -c fsync=off &
 postgres=$!

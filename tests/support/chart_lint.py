@@ -39,6 +39,7 @@ EVERYTHING: dict[str, Any] = {
         "revisionHistoryLimit": 0,
         "extraEnv": [
             {"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"},
+            {"name": "NO_PROXY", "value": "$(KUBERNETES_SERVICE_HOST)"},
             {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "token"}}},
         ],
         "extraVolumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],

@@ -93,7 +93,7 @@ def test_with_the_lease_all_is_written_and_the_lease_itself_at_any_time() -> Non
 def test_every_request_is_told_by_verb_resource_and_answer_without_names() -> None:
     async def scenario(kube: Kube, _: Observed) -> None:
         reached = [kube.has_answered]
-        await kube.serves_policies()
+        await kube.missing_definitions()
         assert [*reached, kube.has_answered] == [False, True]
         [page async for page in kube.list_pages(POLICIES)]
         [page async for page in kube.list_pages(POLICIES, "web")]
@@ -133,3 +133,26 @@ def test_a_request_without_answer_is_told_too() -> None:
 
     asyncio.run(scenario())
     assert observed == [("get", "sessionpolicies", "error")]
+
+
+def test_the_definitions_that_are_missing_are_named() -> None:
+    async def scenario(kube: Kube, _: Observed) -> None:
+        assert await kube.missing_definitions() == [
+            "sessionpolicies.sessionpolicy.dev",
+            "sessionrevocations.sessionpolicy.dev",
+        ]
+
+    play(scenario)
+
+
+def test_what_does_not_answer_is_named_also_when_it_is_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    async def scenario(kube: Kube, _: Observed) -> None:
+        with pytest.raises(UnavailableError, match=f"cannot reach the API server at 127.0.0.1:{port} "):
+            await kube.get_policy("web", "shop")
+
+    assert play(scenario) == ([], [("get", "sessionpolicies", "error")])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controller.cronjob import build_cron_job
 from controller.limits import Limits, NotAllowedError
 from controller.quantity import quantity_value
+from controller.selftest import probe_policy
 from policy.manifest import InvalidPolicyError, parse_policy
 from tests.unit.controller.any_policy import ANY_SPEC
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource
@@ -122,6 +123,14 @@ def test_nothing_over_the_limits_is_ever_built(spec: dict[str, Any], limits: Lim
     assert limits.allow_node_selector or not pod["nodeSelector"]
     assert limits.allow_tolerations or not pod["tolerations"]
     assert limits.allow_log_volumes or not pod["volumes"]
+
+
+def test_the_release_s_own_test_asks_for_no_more_than_the_narrowest_limits_allow() -> None:
+    narrowest = dataclasses.replace(
+        CLOSED, max_cpu="1m", max_memory="1Mi", max_timeout_seconds=30, max_retries=0
+    )  # the lowest that the settings take
+    probe = probe_policy("web", "selftest")["spec"]
+    assert built(narrowest, **probe)["spec"]["suspend"]
 
 
 def test_a_job_as_the_server_shows_it_can_be_judged_too() -> None:

@@ -179,6 +179,27 @@ def test_a_job_over_its_deadline_is_told_by_what_stalled_it() -> None:
     assert recorded(late, [pod(state=terminated(1))], known).reason == "NoReport"
 
 
+def test_a_pod_whose_time_ran_out_before_its_container_was_made_is_told_by_what_stalled_it() -> None:
+    """As a kubelet leaves a Pod whose image it could not pull until the Pod's deadline."""
+    failed = job(ended="Failed", reason="BackoffLimitExceeded")
+    known = Problem("ImagePullBackOff", "the image cannot be pulled")
+    stopped: dict[str, Any] = {"phase": "Failed", "reason": "DeadlineExceeded"}
+    never_made = pod(state=terminated(137, "", "ContainerStatusUnknown"), **stopped)
+    assert recorded(failed, [never_made], known).reason == "ImagePullBackOff"
+    unknown = recorded(failed, [never_made])
+    assert unknown.reason == "DeadlineExceeded"
+    assert "no container was started" in unknown.message
+    still_waiting = pod(state=waiting("ImagePullBackOff", "x"), **stopped)
+    assert recorded(failed, [still_waiting]).reason == "ImagePullBackOff"
+    mounting = pod(state=waiting("ContainerCreating"), **stopped)
+    assert recorded(failed, [mounting], Problem("FailedMount", "no such claim")).reason == "FailedMount"
+    had_run = recorded(failed, [pod(state=terminated(137), **stopped)], known)
+    assert had_run.reason == "DeadlineExceeded"
+    assert "took longer" in had_run.message
+    still_running = recorded(failed, [pod(state={"running": {}}, **stopped)], known)
+    assert still_running.reason == "DeadlineExceeded"
+
+
 def test_pods_that_are_gone_are_said_to_be_gone() -> None:
     failed = recorded(job(ended="Failed", reason="BackoffLimitExceeded", dry_run=True), [])
     assert (failed.outcome, failed.reason) == (Outcome.FAILED, "PodsGone")

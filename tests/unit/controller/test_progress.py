@@ -9,7 +9,7 @@ import pytest
 
 from controller.progress import Progress, progress, stall_of_job
 from policy.status import Condition, ConditionStatus, ConditionType
-from tests.unit.controller.builders import JOB_UID, START, job, pod, timestamp, waiting
+from tests.unit.controller.builders import JOB_UID, START, job, pod, terminated, timestamp, waiting
 
 SECOND = timedelta(seconds=1)
 PULLING = waiting("ErrImagePull")
@@ -64,6 +64,16 @@ def deleted() -> dict[str, Any]:
 )
 def test_while_a_job_is_being_ended_the_cause_is_kept(unfinished: dict[str, Any], pods: list[dict[str, Any]]) -> None:
     assert reason(progress(unfinished, pods, OWN, START)) == "ImagePullBackOff"
+
+
+def test_the_cause_is_kept_when_a_pod_s_time_runs_out_before_it_has_a_container() -> None:
+    stopped = pod(state=terminated(137, "", "ContainerStatusUnknown"), phase="Failed", reason="DeadlineExceeded")
+    assert reason(progress(job(), [stopped], OWN, START)) == "ImagePullBackOff"
+    assert reason(progress(job(), [stopped], None, START)) is None
+    waits = pod(state=PULLING, phase="Failed", reason="DeadlineExceeded")
+    assert reason(progress(job(), [waits], None, START)) == "ImagePullBackOff"
+    had_run = pod(state=terminated(137), phase="Failed", reason="DeadlineExceeded")
+    assert reason(progress(job(), [had_run], OWN, START)) is None
 
 
 def test_another_job_s_stall_is_not_this_one_s() -> None:
