@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +20,14 @@ from job.commands import doctor, plan, report, revoke, sessions
 from job.commands.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
 from job.errors import ConfigurationError, RunError
 from job.identity import Identities
+from job.imports import without
 from job.logs import RunLogs, open_logs
 from job.reporting import to_text, write_termination_message
+from job.tracing import Trace, Untraced
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV
 from policy.report import Outcome, RunReport, printable
+from policy.telemetry import TelemetrySettings
 
 if TYPE_CHECKING:
     from job.run import Run
@@ -65,33 +70,79 @@ def run(
         logging.WARNING if output == "table" else logging.INFO,
         for_people=output == "table",
     )
+    trace = _trace(logs)
     try:
         policy = read_policy(path)
+        trace.describe(policy, database_url, redis_url)
         if policy.spec.stores.database and not database_url:
             raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
     except (InvalidPolicyError, ConfigurationError) as error:
         problems = error.problems if isinstance(error, InvalidPolicyError) else [str(error)]
         if output != "table":  # there the report says it all
             logs.log.error("invalid configuration", problems=problems)
-        _deliver(_rejected("; ".join(problems)), output)
+        rejected = _rejected("; ".join(problems))
+        _deliver(rejected, output)
+        with _exporting(trace, rejected, logs):
+            pass
         context.exit(BAD_CONFIGURATION)
     files = logs.keep_files(policy, Path(log_directory)) if log_directory else None
-    one = _prepare(policy, database_url, redis_url, dry_run, logs)
+    one = _prepare(policy, database_url, redis_url, dry_run, logs, trace)
     report, exit_code = _execute(one, output)
     # What could hang, or take its time, comes after the report.
     _deliver(report, output)
-    _alert(one, report, logs, Path(log_directory) if log_directory else None)
+    with _exporting(trace, report, logs):
+        _alert(one, report, logs, Path(log_directory) if log_directory else None)
     if files:
         files.close()
     context.exit(exit_code)
 
 
+def _trace(logs: RunLogs) -> Trace:
+    """The trace of this run; without OpenTelemetry's being imported where there is nowhere to send it."""
+    settings = TelemetrySettings.from_environment(os.environ)
+    if settings.problems:
+        logs.log.warning("telemetry off", because="; ".join(settings.problems))
+    if not settings:
+        return Untraced()
+    try:
+        from job.telemetry import Telemetry
+
+        trace = Telemetry(settings, os.environ)
+    except Exception as error:  # whatever is wrong with telemetry, the run goes on
+        logs.log.warning("telemetry off", because=f"OpenTelemetry could not be set up ({type(error).__name__})")
+        return Untraced()
+    if trace.id:
+        logs.sink.trace_fields = {"trace_id": trace.id}
+    return trace
+
+
+@contextmanager
+def _exporting(trace: Trace, report: RunReport, logs: RunLogs) -> Iterator[None]:
+    """Sends the trace and the metrics meanwhile; the report names the trace as soon as a collector has taken it."""
+    delivery = trace.finish(report)
+    try:
+        yield
+    finally:
+        lost = delivery.wait()
+        if trace.id and "traces" not in lost:
+            write_termination_message(report.model_copy(update={"trace_id": trace.id}))
+        if lost:
+            logs.log.warning("telemetry not delivered", lost=lost, because="no collector took it in time")
+
+
 def _prepare(
-    policy: SessionPolicy, database_url: str | None, redis_url: str | None, dry_run: bool, logs: RunLogs
+    policy: SessionPolicy,
+    database_url: str | None,
+    redis_url: str | None,
+    dry_run: bool,
+    logs: RunLogs,
+    trace: Trace,
 ) -> Run:
-    # Imported here, so that other commands do not pay for database and Redis clients.
-    from job.run import Run
-    from job.steps.initialise import Urls
+    # Imported here, so that other commands do not pay for database and Redis clients. The Redis client would import
+    # OpenTelemetry for metrics of its own that nobody has switched on, and a start costs CPU.
+    with without("opentelemetry"):
+        from job.run import Run
+        from job.steps.initialise import Urls
 
     clock = RunClock(policy.spec.job.timeout_seconds)
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -104,6 +155,7 @@ def _prepare(
         logs.log,
         dry_run,
         audit=logs.sessions(Identities.from_environment(os.environ, logs.log)),
+        trace=trace,
     )
 
 
@@ -140,7 +192,7 @@ def _alert(one: Run, report: RunReport, logs: RunLogs, directory: Path | None) -
         report,
         one.policy.spec.alerts,
         Channels.from_environment(os.environ),
-        Place(metadata.name, metadata.namespace),
+        Place(metadata.name, metadata.namespace, trace_id=one.trace.id),
         memory_stores(one.policy, one.urls.database, one.urls.redis, directory),
         logs.alerts,
         datetime.now(UTC),

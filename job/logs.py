@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,8 @@ class LogSink:
         self._for_people = for_people
         self.files: LogFiles | None = None
         """The volume, once the policy is known."""
+        self.trace_fields: Mapping[str, str] = {}
+        """What every line says of the run's trace, in the field OpenTelemetry names for it; nothing without one."""
 
     def write(self, log: LogName, level: int, text: str) -> None:
         """Writes lines of JSON, each with its line end, as one piece."""
@@ -130,7 +132,7 @@ class _Render:
         level = event["level"]
         log = LogName(event.pop("log", LogName.ERROR if level in _ERRORS else LogName.RUN))
         plain = self._plain(logger, method, dict(event)) if self._plain else None
-        document = _in_order(self._stamp(logger, method, {**event, "log": log.value}))
+        document = _in_order(self._stamp(logger, method, {**event, "log": log.value, **logger.trace_fields}))
         line = self._json(logger, method, document)
         return (), {"log": log, "level": _NUMBERS.get(level, logging.ERROR), "line": str(line), "plain": plain}
 
@@ -178,6 +180,7 @@ class SessionLog:
             return
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         fields = {"time": now, "level": logging.getLevelName(level).lower(), "log": log.value, "event": event, **why}
+        fields |= self._sink.trace_fields
         # Hashes and times need no escapes.
         head = json.dumps(fields, ensure_ascii=False)[:-1] + ', "session": "'
         hashed = self._identities.session

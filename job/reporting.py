@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from policy.model import Model
@@ -18,6 +19,13 @@ def write_termination_message(report: Model, path: Path = Path(TERMINATION_MESSA
     """Leaves the report where the kubelet reads it; outside a Pod there is no such file, and nothing is written.
 
     The kubelet keeps only the last 4,096 bytes; a report cannot be longer, because each of its fields is bounded.
+
+    It may be written again with more in it. Killed at any moment, the process leaves one whole report: it goes over the
+    old one in a single write, and nothing is emptied first.
     """
     if path.exists():
-        path.write_text(to_text(report), encoding="utf-8")
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.ftruncate(descriptor, os.write(descriptor, to_text(report).encode()))
+        finally:
+            os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +31,7 @@ from job.steps.initialise import Opened, Urls, initialise
 from job.steps.statistics import count_active, keep_statistics
 from job.steps.sync import synchronise, tidy
 from job.tally import Tally
+from job.tracing import Trace, Untraced
 from policy.manifest import SessionPolicy
 from policy.names import REDIS_URL_ENV
 from policy.report import Outcome, RunReport, printable
@@ -48,6 +50,7 @@ class Run:
         dry_run: look, but change nothing, whatever the policy says.
         progress: for people at a terminal.
         audit: the logs of single sessions; None for none.
+        trace: is told of each step.
         findings: what the steps have found that somebody should know.
         problems: what is worth an alert, once the run has ended.
     """
@@ -61,6 +64,7 @@ class Run:
     progress: Progress = field(default_factory=Silent)
     tally: Tally = field(default_factory=Tally)
     audit: SessionLog | None = None
+    trace: Trace = field(default_factory=Untraced)
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -102,7 +106,8 @@ class Run:
     def _steps(self, dry_run: bool) -> RunReport:
         if self.policy.spec.stores.database is None:
             return self._steps_on_redis(dry_run)
-        opened = initialise(self.policy.spec, self.urls, self.clock, self.log, audit=self.audit)
+        with self._step("initialise"):
+            opened = initialise(self.policy.spec, self.urls, self.clock, self.log, audit=self.audit)
         try:
             return self._work(self._context(dry_run, opened.database, opened.redis), opened)
         finally:
@@ -115,19 +120,25 @@ class Run:
         spec = self.policy.spec
         if not self.urls.redis:
             raise ConfigurationError(f"the policy has stores.redis, but {REDIS_URL_ENV} is not set")
-        opened = open_redis(spec, self.urls.redis, self.clock, self.log, self.audit)
+        with self._step("initialise"):
+            opened = open_redis(spec, self.urls.redis, self.clock, self.log, self.audit)
         stopped: str | None = None
         would_refuse = False
         try:
             context = self._context(dry_run, opened.sessions, None)
             try:
-                found = assess(context, spec.max_concurrent_sessions)
+                with self._step("assess"):
+                    found = assess(context, spec.max_concurrent_sessions)
                 would_refuse = found.would_refuse
-                kept = delete_expired(context, found.census.expired)
-                context.tally.active = found.census.active + kept
-                enforce_limit(context, spec.max_concurrent_sessions)
-                count_active(context, kept)
-                tidy(context, opened.store)
+                with self._step("expired"):
+                    kept = delete_expired(context, found.census.expired)
+                    context.tally.active = found.census.active + kept
+                with self._step("concurrency"):
+                    enforce_limit(context, spec.max_concurrent_sessions)
+                with self._step("count"):
+                    count_active(context, kept)
+                with self._step("tidy"):
+                    tidy(context, opened.store)
             except StopRequestedError as stop:
                 stopped = stop.reason
             context.tally.redis.deleted = context.tally.deleted
@@ -160,7 +171,10 @@ class Run:
         opened.link.conclude()
         report = self._conclude(context, stopped, seen.would_refuse)
         if statistics and not context.dry_run:  # a dry run changes nothing at all
-            keep_statistics(context, statistics, self.run_id, seen.active_users, seen.created, report, self._started)
+            with self._step("statistics"):
+                keep_statistics(
+                    context, statistics, self.run_id, seen.active_users, seen.created, report, self._started
+                )
         return report
 
     def _clean(self, context: RunContext, opened: Opened, statistics: Link | None, seen: _Seen) -> None:
@@ -169,26 +183,41 @@ class Run:
         logs = AccessLogs(context.redis.server, context.redis.names) if context.redis else None
 
         # Before the run's own look-ups count in Redis, and before anything is deleted.
-        vital = vitals.step(context, queries, statistics, self.run_id)
+        with self._step("vitals"):
+            vital = vitals.step(context, queries, statistics, self.run_id)
         seen.created = vital.creation.sessions if vital.creation else None
         self.findings += vital.problems
-        suspected = abnormal.assess(context, queries, logs)
+        with self._step("assess abnormal"):
+            suspected = abnormal.assess(context, queries, logs)
         self.findings += suspected.problems()
-        same = duplicates.assess(context, queries)
-        found = assess(context, opened.max_sessions, also_due=suspected.due + same)
+        with self._step("assess duplicates"):
+            same = duplicates.assess(context, queries)
+        with self._step("assess"):
+            found = assess(context, opened.max_sessions, also_due=suspected.due + same)
         seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
 
-        kept = delete_expired(context, found.census.expired)
-        context.tally.active = found.census.active + kept
-        active.step(context, queries, statistics)
+        with self._step("expired"):
+            kept = delete_expired(context, found.census.expired)
+            context.tally.active = found.census.active + kept
+        with self._step("active"):
+            active.step(context, queries, statistics)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
-        abnormal.step(context, queries, logs, suspected)
-        duplicates.step(context, queries, same)
-        enforce_limit(context, opened.max_sessions)
-        seen.active_users = count_active(context, kept)
+        with self._step("abnormal"):
+            abnormal.step(context, queries, logs, suspected)
+        with self._step("duplicates"):
+            duplicates.step(context, queries, same)
+        with self._step("concurrency"):
+            enforce_limit(context, opened.max_sessions)
+        with self._step("count"):
+            seen.active_users = count_active(context, kept)
         if context.redis:
-            synchronise(context)
-        self.findings += settings.problems(settings.step(context, queries, opened.settings))
+            with self._step("sync"):
+                synchronise(context)
+        with self._step("settings"):
+            self.findings += settings.problems(settings.step(context, queries, opened.settings))
+
+    def _step(self, name: str) -> AbstractContextManager[None]:
+        return self.trace.step(name, self.tally)
 
     def _conclude(self, context: RunContext, stopped: str | None, would_refuse: bool) -> RunReport:
         tally, thresholds = self.tally, context.spec.alerts.thresholds

@@ -44,6 +44,7 @@ MAX_COUNT = 2**53
 """What every reader of JSON can hold without rounding."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+TraceID = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Outcome(StrEnum):
@@ -134,3 +135,5 @@ class RunReport(Model):
     """Redis, where the policy has one."""
     alerts: Annotated[list[Alert], Field(max_length=MAX_ALERTS)] = []
     """What was worth an alert, whether or not one was sent."""
+    trace_id: Annotated[TraceID | None, Field(alias="traceID")] = None
+    """Id of the run's OpenTelemetry trace; not set where no collector is known to have one."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job.alerts.in_time import Done, in_time
 from job.alerts.message import Message
 from job.alerts.problems import Audience
+from job.in_time import Done, in_time
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV
 
 _MOST_URLS = 20
@@ -77,7 +77,7 @@ def deliver(messages: Mapping[Audience, Message], channels: Channels, seconds: f
         if audience in messages
         for number, url in enumerate(urls, start=1)
     ]
-    answers = in_time([sending for _, _, sending in pending], seconds)
+    answers = in_time([sending for _, _, sending in pending], "alert", seconds)
     return [
         Delivery(audience, f"{number} ({sending.kind})", why=_why(answer, seconds))
         for (audience, number, sending), answer in zip(pending, answers, strict=True)

@@ -24,11 +24,13 @@ class Place:
         policy: name of the policy.
         namespace: its namespace.
         cluster: name of the cluster, where it is known.
+        trace_id: of the run's trace, where there is one.
     """
 
     policy: str
     namespace: str
     cluster: str | None = None
+    trace_id: str | None = None
 
     def __str__(self) -> str:
         where = f"{self.namespace}/{self.policy}"
@@ -67,7 +69,7 @@ def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None
     parts = [_paragraph(notice, base) for notice in [*standing, *(n for n in told if n.resolved)][:_MOST_LISTED]]
     return Message(
         title=printable(f"Session policy {place}: {first}{more}{state}", _TITLE_LENGTH),
-        body="\n\n".join([*parts, f"Policy: {place.policy}\nNamespace: {place.namespace}{_cluster(place)}"]),
+        body="\n\n".join([*parts, f"Policy: {place.policy}\nNamespace: {place.namespace}{_more(place)}"]),
         resolved=not standing,
     )
 
@@ -81,8 +83,9 @@ def _paragraph(notice: Notice, base: str) -> str:
     return "\n".join(lines)
 
 
-def _cluster(place: Place) -> str:
-    return f"\nCluster: {place.cluster}" if place.cluster else ""
+def _more(place: Place) -> str:
+    known = (("Cluster", place.cluster), ("Trace", place.trace_id))
+    return "".join(f"\n{name}: {value}" for name, value in known if value)
 
 
 def _text(moment: datetime) -> str:

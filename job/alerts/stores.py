@@ -15,10 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from job.alerts.in_time import Done, in_time
 from job.alerts.memory import NOTHING, Memory
 from job.database.connect import create_engine, parse_url
 from job.database.schema import alerts
+from job.in_time import Done, in_time
 from job.logfiles import FOLDERS, LogName, open_folder
 from job.redisstore.connect import connect
 from job.redisstore.link import Link
@@ -168,12 +168,13 @@ def memory_stores(
 
 def load(stores: Sequence[MemoryStore], seconds: float) -> Memory:
     """The latest memory that can be read in time; an empty one where there is none."""
-    texts = [done.value for done in in_time([store.load for store in stores], seconds) if isinstance(done, Done)]
+    outcomes = in_time([store.load for store in stores], "alert", seconds)
+    texts = [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
     found = [memory for text in texts if (memory := Memory.from_text(text)) is not None]
     return max(found, key=lambda memory: memory.updated_at, default=NOTHING)
 
 
 def save(stores: Sequence[MemoryStore], memory: Memory, seconds: float) -> int:
     """Saves it in every place that can be reached in time. Returns in how many."""
-    outcomes = in_time([partial(store.save, memory) for store in stores], seconds)
+    outcomes = in_time([partial(store.save, memory) for store in stores], "alert", seconds)
     return sum(isinstance(outcome, Done) for outcome in outcomes)

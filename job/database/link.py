@@ -15,6 +15,7 @@ from job.database.dialects import Dialect, dialect_of
 from job.database.lock import Lock, NoLock
 from job.errors import DatabaseUnavailableError, LockHeldError, LockLostError
 from job.retry import Retrier
+from job.tracing import Store, calling
 from policy.spec import Retry
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class Link:
             LockLostError: meanwhile another run has taken the lock.
             sqlalchemy.exc.DBAPIError: the statement failed, but the connection is fine.
         """
-        return self._retrier(lambda: self._attempt(work, retry_transient))
+        return self._retrier(lambda: self._timed(work, retry_transient))
 
     def inspect(self, work: Callable[[sa.Inspector], T]) -> T:
         """As :meth:`transaction`, with an inspector of the schema."""
@@ -96,6 +97,10 @@ class Link:
             connection.close()
         self._lock.close()
         self._engine.dispose()
+
+    def _timed(self, work: Callable[[sa.Connection], T], retry_transient: bool) -> T:
+        with calling(Store.DATABASE):
+            return self._attempt(work, retry_transient)
 
     def _attempt(self, work: Callable[[sa.Connection], T], retry_transient: bool) -> T:
         try:

@@ -14,6 +14,7 @@ from job.redisstore.errors import translate
 from job.redisstore.link import Argument, Command, Link
 from job.redisstore.scripts import Script
 from job.retry import Retrier
+from job.tracing import Store, calling
 from policy.spec import Retry
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ class RedisServer:
     def _attempt(self, work: Callable[[], T]) -> T:
         def attempt() -> T:
             try:
-                return work()
+                with calling(Store.REDIS):
+                    return work()
             except (RedisError, OSError) as error:
                 # Without its cause: a Redis error quotes the command, and with it a session's id.
                 raise translate(error) from None

@@ -231,7 +231,7 @@ def test_memory_that_cannot_be_read_is_no_memory() -> None:
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
-PLACE = Place("shop", "web", "north")
+PLACE = Place("shop", "web", "north", "0af7651916cd43dd8448eb211c80319c")
 
 
 def notice(**changed: Any) -> Notice:
@@ -248,6 +248,7 @@ def test_r2_a_message_says_what_where_how_many_since_when_and_links_the_runbook(
         "Policy: shop",
         "Namespace: web",
         "Cluster: north",
+        "Trace: 0af7651916cd43dd8448eb211c80319c",
     ):
         assert part in message.body
     assert "https://wiki.example/runbooks/DeletionsFailed" in message.body
@@ -258,5 +259,6 @@ def test_several_problems_are_one_message() -> None:
     assert message.title == "Session policy web/shop: DeletionsFailed"
     assert "RedisUnavailable is over" in message.body
     assert "Cluster" not in message.body
+    assert "Trace" not in message.body
     assert not message.resolved
     assert compose([notice(resolved=True)], PLACE).title.endswith("DeletionsFailed resolved")

@@ -65,6 +65,20 @@ def test_r2_a_deleted_session_is_logged_by_hash_with_cause_and_times() -> None:
     assert "ann" not in stream.getvalue()
 
 
+def test_r1_3_every_line_of_a_traced_run_names_its_trace() -> None:
+    stream, logs = opened()
+    logs.log.info("before")
+    logs.sink.trace_fields = {"trace_id": "a" * 32}
+    logs.log.info("run started")
+    logs.log.error("run failed", trace=["a"])
+    logs.alerts.warning("problem")
+    logs.sessions(IDENTITIES).deleted([SESSION], "Expired")
+    logs.sessions(IDENTITIES).abnormal([SESSION], "LongRunning", "Report")
+    first, *lines = written(stream)
+    assert "trace_id" not in first
+    assert [line["trace_id"] for line in lines] == ["a" * 32] * 5
+
+
 def test_people_at_a_terminal_get_text_and_no_single_sessions() -> None:
     stream, logs = opened(logging.WARNING, for_people=True)
     logs.log.info("expired", found=3)

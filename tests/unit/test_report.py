@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from job.reporting import to_text, write_termination_message
-from policy.report import MAX_MESSAGE_LENGTH, Outcome, RedisCounts, RunReport, SessionCounts, printable
+from policy.report import (
+    MAX_ALERTS,
+    MAX_MESSAGE_LENGTH,
+    Alert,
+    Outcome,
+    RedisCounts,
+    RunReport,
+    SessionCounts,
+    printable,
+)
 
 MOST = 2**53
 KUBELET_KEEPS = 4096
@@ -38,6 +47,8 @@ reports = st.fixed_dictionaries(
         "policy_generation": st.one_of(st.none(), counts),
         "sessions": sessions,
         "redis": st.one_of(st.none(), redis),
+        "alerts": st.just([Alert(reason="R" * 64, count=MOST)] * MAX_ALERTS),
+        "trace_id": st.one_of(st.none(), st.just("f" * 32)),
     }
 ).map(lambda fields: RunReport(**fields))
 
@@ -84,6 +95,8 @@ def good() -> dict[str, Any]:
         {"durationSeconds": -1},
         {"durationSeconds": "1"},
         {"dryRun": "true"},
+        {"traceID": "F" * 32},
+        {"traceID": "f" * 31},
         {"sessions": {"deleted": -1}},
         {"sessions": {"deleted": MOST + 1}},
         {"sessions": {"deleted": 1.5}},
@@ -114,3 +127,15 @@ def test_the_termination_message_is_written_only_where_a_pod_has_one(tmp_path: P
         write_termination_message(report, path)
     assert not missing.exists()
     assert json.loads(there.read_text()) == good()
+
+
+@pytest.mark.parametrize("ids", [(None, "a" * 32), ("a" * 32, None)])
+def test_a_report_may_be_written_again_with_more_or_less_in_it(
+    tmp_path: Path, ids: tuple[str | None, str | None]
+) -> None:
+    path = tmp_path / "termination-log"
+    path.touch()
+    for trace_id in ids:
+        report = RunReport.model_validate(good()).model_copy(update={"trace_id": trace_id})
+        write_termination_message(report, path)
+        assert json.loads(path.read_text()) == report.to_json_object()

@@ -1,0 +1,84 @@
+"""What the controller tells traces, if there are any. OpenTelemetry itself is in :mod:`controller.telemetry`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from policy.status import RunRecord
+from policy.telemetry import TelemetrySettings
+
+
+class Tracing(Protocol):
+    """Traces of reconciliations and of recorded runs. No method waits for a collector, but for :meth:`close`."""
+
+    def reconcile(self, namespace: str, name: str, generation: int) -> AbstractContextManager[str | None]:
+        """A span around the change of a policy's CronJob.
+
+        Gives its W3C traceparent, for the Pods that the change configures; None where it is not sampled. What the block
+        raises is recorded. Not for reconciliations that change nothing: there are thousands of those.
+        """
+
+    def traces(self, job_uid: str) -> bool:
+        """Whether this controller would trace the run of a Job, by its own sampler.
+
+        It decides only on runs that left no report; a report tells by itself whether there is a trace.
+        """
+
+    def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
+        """A span in the run's own trace: its outcome is in the policy's status now.
+
+        Nothing where the record names no trace. A container that left no report has exported nothing, for the report
+        comes first: then the span of the run is written here, in its place.
+
+        Args:
+            namespace: of the policy.
+            name: of the policy.
+            record: what was recorded.
+            pod_uid: UID of the Pod that it was recorded from; empty if there is none any more.
+            reported: whether that Pod left a readable report.
+        """
+
+    def close(self) -> None:
+        """Sends what is not sent yet. Takes no longer than :data:`policy.telemetry.EXPORT_SECONDS`; never raises."""
+
+
+class Untraced:
+    """No traces."""
+
+    def reconcile(self, namespace: str, name: str, generation: int) -> AbstractContextManager[str | None]:
+        """Tells nobody."""
+        return nullcontext()
+
+    def traces(self, job_uid: str) -> bool:
+        """Never."""
+        return False
+
+    def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
+        """Tells nobody."""
+
+    def close(self) -> None:
+        """Has nothing to send."""
+
+
+def open_tracing(environment: Mapping[str, str], log: Any) -> Tracing:
+    """As the standard ``OTEL_*`` variables say. What is wrong with them is logged, and fails nothing.
+
+    Args:
+        environment: of the process.
+        log: gets a warning where nothing can be traced, or nothing is delivered.
+    """
+    settings = TelemetrySettings.from_environment(environment)
+    if settings.problems:
+        log.warning("telemetry off", because="; ".join(settings.problems))
+    if settings.traces is None:
+        return Untraced()
+    try:
+        # Imported here, so that a controller without a collector does not pay for it.
+        from controller.telemetry import Telemetry  # noqa: PLC0415
+
+        return Telemetry(settings.traces, environment, log)
+    except Exception as error:
+        log.warning("telemetry off", because=f"OpenTelemetry could not be set up ({type(error).__name__})")
+        return Untraced()

@@ -1,0 +1,207 @@
+"""What OpenTelemetry's standard environment variables ask for, as far as this product decides it itself.
+
+The SDK reads the rest (headers, certificates, resource attributes, sampler). It is imported only where there is
+somewhere to export to, and only where nothing here is wrong: it would guess, warn with values that may be secret, or
+fail.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from policy.names import (
+    CRON_JOB_NAME_ENV,
+    JOB_NAME_ENV,
+    JOB_UID_ENV,
+    NAMESPACE_ENV,
+    NODE_NAME_ENV,
+    POD_NAME_ENV,
+    POD_UID_ENV,
+)
+from policy.report import RedisCounts, RunReport, SessionCounts
+
+EXPORT_SECONDS: Final = 2.0
+"""The most that exporting may add to the end of a process, whatever the collector does."""
+
+TRACEPARENT_ENV: Final = "TRACEPARENT"
+"""W3C trace context of the reconciliation that configured a run."""
+
+DONE: Final = frozenset(
+    {
+        "sessions.evicted",
+        "sessions.deleted",
+        "sessions.failed",
+        "redis.deleted",
+        "redis.index_entries_removed",
+        "redis.ttl_added",
+    }
+)
+"""The counts of what a run did; the others say how much it found."""
+
+_OTLP: Final = "OTEL_EXPORTER_OTLP"
+_DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+_RATIO_SAMPLERS: Final = frozenset({"traceidratio", "parentbased_traceidratio"})
+_SAMPLERS: Final = _RATIO_SAMPLERS | {
+    "always_on",
+    "always_off",
+    "parentbased_always_on",
+    "parentbased_always_off",
+}
+_RESOURCE: Final = {
+    "k8s.namespace.name": NAMESPACE_ENV,
+    "k8s.pod.name": POD_NAME_ENV,
+    "k8s.pod.uid": POD_UID_ENV,
+    "k8s.node.name": NODE_NAME_ENV,
+    "k8s.job.name": JOB_NAME_ENV,
+    "k8s.job.uid": JOB_UID_ENV,
+    "k8s.cronjob.name": CRON_JOB_NAME_ENV,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is exported.
+
+    Attributes:
+        traces: seconds that one export of spans may take, with all its attempts; None for no traces.
+        metrics: likewise, of metrics.
+        problems: what is wrong, for people; names variables, never what they hold. What has a problem is off.
+    """
+
+    traces: float | None
+    metrics: float | None
+    problems: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.traces is not None or self.metrics is not None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> TelemetrySettings:
+        """Reads the ``OTEL_*`` variables. Without an endpoint, all is off."""
+        if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return cls(None, None)
+        problems: dict[str, None] = {}
+        on = {}
+        for signal in ("TRACES", "METRICS"):
+            found = _Signal(signal, environment)
+            wrong = found.problems() if found.wanted else []
+            problems |= dict.fromkeys(wrong)
+            on[signal] = found.timeout_seconds if found.wanted and not wrong else None
+        return cls(on["TRACES"], on["METRICS"], tuple(problems))
+
+
+class _Signal:
+    """The variables of traces or of metrics: each has one of its own, and one for all signals."""
+
+    def __init__(self, name: str, values: Mapping[str, str]) -> None:
+        self._name = name
+        self._values = values
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is somewhere to export to, and nobody has said not to."""
+        return bool(self._value("ENDPOINT")[1]) and self._exporter != "none"
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long one export may take."""
+        return float(self._value("TIMEOUT")[1] or _DEFAULT_TIMEOUT_SECONDS)
+
+    def problems(self) -> list[str]:
+        found = []
+        if self._exporter not in ("", "otlp"):
+            found.append(f"OTEL_{self._name}_EXPORTER must be otlp or none")
+        checks: tuple[tuple[str, Callable[[str], bool], str], ...] = (
+            ("ENDPOINT", _is_url, "must be a URL that begins with http:// or https://"),
+            ("PROTOCOL", lambda p: p == "http/protobuf", "must be http/protobuf (usually port 4318, not 4317)"),
+            ("TIMEOUT", lambda t: 0 < (_number(t) or 0) < math.inf, "must be a number of seconds"),
+            ("COMPRESSION", lambda c: c in ("none", "gzip", "deflate"), "must be none, gzip or deflate"),
+            ("HEADERS", _are_headers, "must be a list name=value,name=value"),
+        )
+        for suffix, is_right, rule in checks:
+            name, value = self._value(suffix)
+            if value and not is_right(value):
+                found.append(f"{name} {rule}")
+        return found + (_sampler_problems(self._values) if self._name == "TRACES" else [])
+
+    @property
+    def _exporter(self) -> str:
+        return self._values.get(f"OTEL_{self._name}_EXPORTER", "")
+
+    def _value(self, suffix: str) -> tuple[str, str]:
+        """The variable that counts, and what it says."""
+        own, common = f"{_OTLP}_{self._name}_{suffix}", f"{_OTLP}_{suffix}"
+        name = own if self._values.get(own) else common
+        return name, self._values.get(name, "")
+
+
+def _sampler_problems(values: Mapping[str, str]) -> list[str]:
+    sampler = values.get("OTEL_TRACES_SAMPLER", "").lower()
+    if sampler and sampler not in _SAMPLERS:
+        return [f"OTEL_TRACES_SAMPLER must be one of {', '.join(sorted(_SAMPLERS))}"]
+    argument = values.get("OTEL_TRACES_SAMPLER_ARG", "")
+    ratio = _number(argument)
+    if sampler in _RATIO_SAMPLERS and argument and not (ratio is not None and 0 <= ratio <= 1):
+        return ["OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1"]
+    return []
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # reading it checks it
+    except ValueError:
+        return False
+
+
+def _are_headers(text: str) -> bool:
+    return all("=" in part and part.strip()[0] != "=" for part in text.split(",") if part.strip())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def resource_attributes(service: str, version: str, container: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Who exports, by OpenTelemetry's semantic conventions; in a cluster the downward API tells where.
+
+    Args:
+        service: name of the service.
+        version: its version.
+        container: name of its container.
+        environment: of the process.
+    """
+    known = {name: environment.get(variable, "") for name, variable in _RESOURCE.items()}
+    if known["k8s.pod.name"]:
+        known["k8s.container.name"] = container
+    return {"service.name": service, "service.version": version} | {k: v for k, v in known.items() if v}
+
+
+def policy_attributes(namespace: str, name: str) -> dict[str, str]:
+    """Which policy a span or a metric is about."""
+    return {"session_policy.policy.namespace": namespace, "session_policy.policy.name": name}
+
+
+def run_attributes(report: RunReport) -> dict[str, str | int | bool]:
+    """How a run ended, and its counts; nothing that names a session or a user."""
+    attributes: dict[str, str | int | bool] = {
+        "session_policy.run.outcome": report.outcome.value,
+        "session_policy.run.reason": report.reason,
+        "session_policy.run.dry_run": report.dry_run,
+    }
+    if report.policy_generation is not None:
+        attributes["session_policy.policy.generation"] = report.policy_generation
+    return attributes | {f"session_policy.{name}": n for name, n in counts(report.sessions, report.redis).items()}
+
+
+def counts(sessions: SessionCounts, redis: RedisCounts | None) -> dict[str, int]:
+    """The counts of a run by name: ``sessions.deleted``, ``redis.orphaned``."""
+    stores: dict[str, SessionCounts | RedisCounts | None] = {"sessions": sessions, "redis": redis}
+    return {f"{store}.{name}": n for store, known in stores.items() if known for name, n in known}

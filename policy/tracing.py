@@ -1,0 +1,29 @@
+"""The ids of a run's trace: the same for whoever knows the run, so that both sides write one trace without talking.
+
+Kubernetes' UIDs are hashed because samplers compare a trace id with a ratio: a UUID's fixed bits would make them sample
+all runs or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+_TRACE_ID_BYTES = 16
+_SPAN_ID_BYTES = 8
+
+
+def trace_id(job_uid: str) -> str:
+    """The id of the trace of all attempts of a Job, as 32 hexadecimal digits."""
+    return hashlib.sha256(job_uid.encode()).digest()[:_TRACE_ID_BYTES].hex()
+
+
+def root_span_id(job_uid: str, pod_uid: str) -> str:
+    """The id of the span of one attempt, above those of its steps, as 16 hexadecimal digits.
+
+    Each attempt has a Pod of its own, and with it a span of its own: no two spans of a trace may share an id.
+
+    Args:
+        job_uid: UID of the Job.
+        pod_uid: UID of the Pod; empty where none is known.
+    """
+    return hashlib.sha256(f"{job_uid}/{pod_uid}".encode()).digest()[:_SPAN_ID_BYTES].hex()
