@@ -31,6 +31,7 @@ from controller.metrics import Metrics, Result
 from controller.reconcile import Reconciler
 from controller.revocation import RevocationReconciler
 from controller.settings import Settings
+from controller.tracing import Tracing
 from controller.workqueue import WorkQueue
 
 log = structlog.get_logger("controller")
@@ -61,13 +62,15 @@ _LONGEST_LIST_RETRY_SECONDS: Final = 60.0
 class Controller:
     """Owns the queue and its workers. Handlers only report what they were told."""
 
-    def __init__(self, kube: Kube, settings: Settings, metrics: Metrics, leadership: Leadership) -> None:
+    def __init__(
+        self, kube: Kube, settings: Settings, metrics: Metrics, leadership: Leadership, tracing: Tracing
+    ) -> None:
         self._kube = kube
         self._settings = settings
         self._metrics = metrics
         self._leadership = leadership
         self._cache = Cache()
-        self._policies = Reconciler(kube, self._cache, settings)
+        self._policies = Reconciler(kube, self._cache, settings, tracing=tracing)
         self._revocations = RevocationReconciler(kube, settings)
         self._queue: WorkQueue[Subject] = WorkQueue(metrics.queue_wait.observe)
         metrics.watch_queue(self._queue.__len__)

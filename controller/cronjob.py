@@ -14,6 +14,7 @@ from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
     ALERT_SECURITY_URLS_ENV,
     API_VERSION,
+    CONTAINER_NAME,
     DATABASE_URL_ENV,
     JOB_UID_ENV,
     KIND,
@@ -30,7 +31,6 @@ from policy.report import printable
 from policy.spec import JobOptions, Resources
 from policy.stores import ValueSource
 
-CONTAINER_NAME: Final = "session-policy"
 MANAGED_BY: Final = "session-policy-operator"
 
 EXIT_BAD_CONFIGURATION: Final = 2
@@ -196,7 +196,7 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
                 "image": settings.job_image,
                 "imagePullPolicy": settings.job_image_pull_policy,
                 "args": ["run"],
-                "env": _environment(policy) + _variables(settings.pod_extras.env),
+                "env": _environment(policy, settings),
                 "volumeMounts": [{"name": _LOG_VOLUME, "mountPath": LOG_DIRECTORY}] if claim else [],
                 "resources": _resources(job.resources, settings.limits),
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,
@@ -212,7 +212,7 @@ def _pod_spec(policy: SessionPolicy, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _environment(policy: SessionPolicy) -> list[dict[str, Any]]:
+def _environment(policy: SessionPolicy, settings: Settings) -> list[dict[str, Any]]:
     manifest = json.dumps(policy.to_json_object(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     # The kubelet replaces $(NAME) in a variable's value, and $$; the policy must arrive as it was written.
     manifest = manifest.replace("$", "\\u0024")
@@ -248,7 +248,8 @@ def _environment(policy: SessionPolicy) -> list[dict[str, Any]]:
     environment += [_secret_variable(name, source) for name, source in secrets.items() if source]
     if logs.volume_claim:
         environment.append({"name": LOG_DIRECTORY_ENV, "value": LOG_DIRECTORY})
-    return environment
+    environment += settings.job_telemetry.variables(policy.spec.telemetry, cron_job_name(policy.metadata.name))
+    return environment + _variables(settings.pod_extras.env)
 
 
 def _secret_variable(name: str, source: ValueSource) -> dict[str, Any]:

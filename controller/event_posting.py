@@ -23,7 +23,9 @@ async def post_events(
     """
     metadata = resource["metadata"]
     for event in happened:
-        log.info(event.message, reason=event.reason, kind=kind, name=metadata["name"], namespace=metadata["namespace"])
+        trace = {"trace_id": event.trace_id} if event.trace_id else {}
+        names = {"kind": kind, "name": metadata["name"], "namespace": metadata["namespace"]}
+        log.info(event.message, reason=event.reason, **names, **trace)
         try:
             await kube.create_event(build_event(resource, event, now, kind))
         except AlreadyExistsError:

@@ -34,12 +34,14 @@ class PolicyEvent:
         reason: what, in one CamelCase word.
         message: what, for people.
         job_uid: of the Job whose end this tells; empty for anything else. It is told once.
+        trace_id: of the run's trace; None if there is none.
     """
 
     severity: Severity
     reason: str
     message: str
     job_uid: str = ""
+    trace_id: str | None = None
 
 
 def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
@@ -94,11 +96,14 @@ def _suffix(policy_uid: str, event: PolicyEvent) -> str:
 def _run_event(record: RunRecord) -> PolicyEvent:
     well = record.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
     told = f"Job {record.job_name}: {record.message}" if record.message else f"Job {record.job_name}"
+    details = [] if record.reason == record.outcome.value else [record.reason]
+    details += [f"trace {record.trace_id}"] if record.trace_id else []
     return PolicyEvent(
         Severity.NORMAL if well else Severity.WARNING,
         f"Run{record.outcome.value}",
-        told if record.reason == record.outcome.value else f"{told} ({record.reason})",
+        f"{told} ({', '.join(details)})" if details else told,
         record.job_uid,
+        record.trace_id,
     )
 
 

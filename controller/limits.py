@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controller import handed
 from controller.quantity import Quantity, quantity_value
 from policy.manifest import InvalidPolicyError
 from policy.report import printable
@@ -34,6 +35,7 @@ class Limits:
         allow_node_selector: whether policies may choose nodes.
         allow_tolerations: whether policies may tolerate taints.
         allow_log_volumes: whether policies may have a PersistentVolumeClaim mounted.
+        allow_telemetry_endpoint: whether policies may name a collector of their own.
     """
 
     max_cpu: str = ""
@@ -43,6 +45,7 @@ class Limits:
     allow_node_selector: bool = True
     allow_tolerations: bool = True
     allow_log_volumes: bool = True
+    allow_telemetry_endpoint: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], problems: list[str]) -> Limits:
@@ -73,8 +76,8 @@ class Limits:
                 return None
             return int(value) if value else None
 
-        def truth(name: str) -> bool:
-            value = text(name) or "true"
+        def truth(name: str, default: str = "true") -> bool:
+            value = text(name) or default
             if value not in _TRUTH:
                 problems.append(f"{name} must be true or false, not {value!r}")
             return _TRUTH.get(value, False)
@@ -88,6 +91,8 @@ class Limits:
             allow_node_selector=truth("SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR"),
             allow_tolerations=truth("SESSION_POLICY_JOB_ALLOW_TOLERATIONS"),
             allow_log_volumes=truth("SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES"),
+            # A host of the author's choice; all others come from Secrets.
+            allow_telemetry_endpoint=truth("SESSION_POLICY_JOB_ALLOW_TELEMETRY_ENDPOINT", "false"),
         )
 
     def resource(self, name: str) -> str:
@@ -121,10 +126,12 @@ class Limits:
                 yield _over(field, "no limit" if value is None else value, bound)
 
     def _forbidden(self, pod: Mapping[str, Any]) -> Iterator[str]:
+        telemetry = (handed.policy(pod).get("spec") or {}).get("telemetry") or {}
         for field, asked, allowed in (
             ("job.nodeSelector", pod.get("nodeSelector"), self.allow_node_selector),
             ("job.tolerations", pod.get("tolerations"), self.allow_tolerations),
             ("logs.volumeClaim", pod.get("volumes"), self.allow_log_volumes),
+            ("telemetry.endpoint", telemetry.get("endpoint"), self.allow_telemetry_endpoint),
         ):
             if asked and not allowed:
                 yield f"spec.{field}: the operator's configuration does not allow it; leave it out, {_REMEDY}"

@@ -23,6 +23,7 @@ from controller.kube import Kube, NoClusterError
 from controller.logs import configure_logs
 from controller.metrics import Metrics
 from controller.settings import Election, InvalidSettingsError, Settings
+from controller.tracing import Tracing, open_tracing
 
 log = structlog.get_logger("controller.main")
 
@@ -36,13 +37,13 @@ _STOP_SECONDS: Final = 25
 class Operator:
     """One process: stands by until it holds the lease, works until it is told to stop or has lost it."""
 
-    def __init__(self, kube: Kube, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, kube: Kube, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self._settings = settings
         self._elector = _elector(kube, settings.election)
         leadership: Leadership = self._elector or Unopposed()
         kube.guard_writes(leadership.seconds_left)
         metrics.watch_leadership(leadership.seconds_left)
-        self._controller = Controller(kube, settings, metrics, leadership)
+        self._controller = Controller(kube, settings, metrics, leadership, tracing)
         self._working = asyncio.Event()
         self._stopping = asyncio.Event()
         self._server = HttpServer(metrics.registry, self._is_alive, lambda: kube.has_answered)
@@ -150,10 +151,12 @@ async def run_operator(settings: Settings) -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     kube = await Kube.connect(metrics.api_request)
+    tracing = open_tracing(os.environ, log)
     try:
-        return await Operator(kube, settings, metrics).run()
+        return await Operator(kube, settings, metrics, tracing).run()
     finally:
         await kube.close()
+        tracing.close()  # last: nothing waits for this process any more, such as the next leader
 
 
 def main() -> None:

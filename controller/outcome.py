@@ -6,14 +6,14 @@ make a run look worse than its Job did, but never better.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from controller.cronjob import CONTAINER_NAME
+from controller import handed
 from controller.pods import (
     DEADLINE_EXCEEDED,
     Pod,
@@ -24,9 +24,11 @@ from controller.pods import (
     start_problem,
     termination,
 )
-from policy.names import RUN_REQUEST_ANNOTATION, SPEC_ENV
+from policy.names import RUN_REQUEST_ANNOTATION
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
+from policy.telemetry import samples
+from policy.tracing import trace_id
 
 Job = Mapping[str, Any]
 
@@ -90,7 +92,28 @@ def parse_report(message: str) -> RunReport | None:
         return None
 
 
-def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) -> RunRecord | None:
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The Pod that a run's record is made from.
+
+    Attributes:
+        pod_uid: its UID; empty if there is none any more.
+        reported: whether it left a readable report.
+    """
+
+    pod_uid: str
+    reported: bool
+
+
+def recorded_attempt(job: Job, pods: Sequence[Pod]) -> Attempt:
+    """The attempt that :func:`run_record` tells of."""
+    pod = last_attempt(job, pods)
+    return Attempt(pod["metadata"]["uid"] if pod else "", _report(pod) is not None)
+
+
+def run_record(
+    job: Job, pods: Sequence[Pod], stalled: Problem | None = None, *, stands_in: bool = False
+) -> RunRecord | None:
     """The record of a finished Job; None while it is not finished.
 
     Args:
@@ -98,6 +121,7 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
         pods: Pods that may be the Job's; others are ignored.
         stalled: what kept this Job from going on when it was last looked at. A Job that ends by its deadline takes its
             Pods, and with them the cause, away.
+        stands_in: whether this controller writes the trace of a run that left no report.
     """
     end = job_end(job)
     if end is None:
@@ -106,16 +130,19 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
     started = _time(job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"])
     elapsed = max((completed - started).total_seconds(), 0.0)
     pod = last_attempt(job, pods)
-    ended = termination(pod) if pod else None
-    report = parse_report(ended.message) if ended else None
+    report = _report(pod)
+    uid = job["metadata"]["uid"]
+    own_trace = trace_id(uid)
 
     if report is None:
         problem = _unreported(pod) if succeeded else failure_cause(pod, failure_reason, stalled)
         outcome = Outcome.DEGRADED if succeeded else Outcome.FAILED
         generation, dry_run = _obeyed(job)
         said: dict[str, Any] = {"policy_generation": generation, "dry_run": dry_run}
+        traced = stands_in and samples(handed.variables(_pod_spec(job)), own_trace)
     else:
         said = dict(report)
+        traced = report.trace_id == own_trace
         outcome, problem = report.outcome, Problem(report.reason, report.message)
         if not succeeded and outcome is not Outcome.FAILED:
             outcome, problem = Outcome.FAILED, failure_cause(pod, failure_reason, None)
@@ -131,8 +158,9 @@ def run_record(job: Job, pods: Sequence[Pod], stalled: Problem | None = None) ->
             # A report of an attempt that outlasted its own Job is not to be believed.
             "duration_seconds": reported_duration if reported_duration <= elapsed + 1 else elapsed,
             "job_name": job["metadata"]["name"],
-            "job_uid": job["metadata"]["uid"],
+            "job_uid": uid,
             "trigger": trigger(job),
+            "trace_id": own_trace if traced else None,
         }
     )
 
@@ -169,13 +197,21 @@ def _unreported(pod: Pod | None) -> Problem:
 
 def _obeyed(job: Job) -> tuple[int | None, bool]:
     """Generation and dry run of the policy as it was handed to the Job."""
+    manifest = handed.policy(_pod_spec(job))
     try:
-        containers = job["spec"]["template"]["spec"]["containers"]
-        (container,) = (c for c in containers if c["name"] == CONTAINER_NAME)
-        (manifest,) = (json.loads(v["value"]) for v in container["env"] if v["name"] == SPEC_ENV)
         return manifest["metadata"].get("generation"), manifest["spec"].get("dryRun", False) is True
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, AttributeError):
         return None, False
+
+
+def _pod_spec(job: Job) -> Mapping[str, Any]:
+    spec: Mapping[str, Any] = job.get("spec", {}).get("template", {}).get("spec", {})
+    return spec
+
+
+def _report(pod: Pod | None) -> RunReport | None:
+    ended = termination(pod) if pod else None
+    return parse_report(ended.message) if ended else None
 
 
 def _time(text: str) -> datetime:

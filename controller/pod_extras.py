@@ -21,6 +21,7 @@ from policy.names import (
     REDIS_URL_ENV,
     SPEC_ENV,
 )
+from policy.telemetry import OPERATORS_VARIABLES
 
 _LABELS: Final = "SESSION_POLICY_JOB_POD_LABELS"
 _ANNOTATIONS: Final = "SESSION_POLICY_JOB_POD_ANNOTATIONS"
@@ -35,10 +36,11 @@ _OWN_PREFIXES: Final = (f"{GROUP}/", "batch.kubernetes.io/")
 _OWN_VARIABLES: Final = frozenset(
     {DATABASE_URL_ENV, REDIS_URL_ENV, ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV}
     | {LOG_HASH_KEY_ENV, LOG_DIRECTORY_ENV}
+    | OPERATORS_VARIABLES
 )
 
 _DNS_LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_DNS_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_DNS_LABEL}(\.{_DNS_LABEL})*")
+DNS_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_DNS_LABEL}(\.{_DNS_LABEL})*")
 _NAME: Final = r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 _KEY: Final = re.compile(rf"((?=[^/]{{1,253}}/){_DNS_LABEL}(\.{_DNS_LABEL})*/)?{_NAME}")
 _LABEL_VALUE: Final = re.compile(rf"({_NAME})?")
@@ -84,7 +86,7 @@ class PodExtras:
         ]
         problems += [f"{_VARIABLES}: {key!r} is no valid name" for key in env if not _VARIABLE.fullmatch(key)]
         problems += [f"{_VARIABLES}: {key!r} belongs to the operator" for key in env if is_own_variable(key)]
-        if account and not _DNS_NAME.fullmatch(account):
+        if account and not DNS_NAME.fullmatch(account):
             problems.append(f"{_SERVICE_ACCOUNT} must be the name of a ServiceAccount, not {account!r}")
         return cls(labels, annotations, env, account)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from controller.cronjob import CONTAINER_NAME, EXIT_BAD_CONFIGURATION
+from controller.cronjob import EXIT_BAD_CONFIGURATION
+from policy.names import CONTAINER_NAME
 from policy.report import printable
 
 Pod = Mapping[str, Any]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,13 +40,25 @@ from controller.kube import (
 )
 from controller.limits import NotAllowedError
 from controller.missed import Punctuality, UnfinishedRun, last_schedule_time, punctuality
-from controller.outcome import Job, run_record, trigger
+from controller.outcome import Attempt, Job, recorded_attempt, run_record, trigger
 from controller.pods import Pod, Problem
 from controller.progress import Progress, progress, stall_of_job
 from controller.run_request import build_job, requested_run
 from controller.schedule import next_run
 from controller.settings import Settings
-from controller.status import APPLIED, SUSPENDED, Observation, Readiness, condition, is_settled, observe, stored_status
+from controller.status import (
+    APPLIED,
+    SUSPENDED,
+    Observation,
+    Readiness,
+    condition,
+    is_recorded,
+    is_settled,
+    observe,
+    stored_status,
+)
+from controller.trace_link import link, linked
+from controller.tracing import Tracing, Untraced
 from policy.manifest import InvalidPolicyError, SessionPolicy, parse_policy
 from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
 from policy.report import Message, printable
@@ -93,6 +106,7 @@ class Runs:
 
     Attributes:
         finished: records of those that finished and are not in the status.
+        attempts: by the UIDs of those, the Pods that the records are made from.
         running: name of the newest that has not.
         running_since: when the oldest of those was made.
         scheduled: the one of those that was started by schedule.
@@ -103,6 +117,7 @@ class Runs:
     """
 
     finished: tuple[RunRecord, ...] = ()
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
     running: str | None = None
     running_since: datetime | None = None
     scheduled: UnfinishedRun | None = None
@@ -121,10 +136,12 @@ class Reconciler:
         cache: Cache,
         settings: Settings,
         clock: Callable[[], datetime] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._settings = settings
+        self._tracing = tracing or Untraced()
         self._clock = clock or kube.now
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
@@ -182,6 +199,7 @@ class Reconciler:
         after = observe(before, seen)
         if after != before:
             self._cache.see(POLICIES, await self._kube.replace_policy_status(resource, after.to_json_object()))
+            self._trace_outcomes(owner[0], name, before, after, runs)
             await post_events(self._kube, resource, changes(before, after), self._clock())
         self._cache.settle(owner, runs.settled)
         waits = [_RECHECK_SECONDS] if converged.recheck else []
@@ -207,6 +225,16 @@ class Reconciler:
         else:
             self._cache.see_absent(CRON_JOBS, cron_job, known[1])
 
+    def _trace_outcomes(
+        self, namespace: str, name: str, before: SessionPolicyStatus, after: SessionPolicyStatus, runs: Runs
+    ) -> None:
+        for record in after.history:
+            if not is_recorded(before, record.job_uid):
+                attempt = runs.attempts[record.job_uid]
+                self._tracing.record_outcome(
+                    namespace, name, record, pod_uid=attempt.pod_uid, reported=attempt.reported
+                )
+
     async def _first_sight(
         self, resource: Resource, before: SessionPolicyStatus
     ) -> tuple[Resource, SessionPolicyStatus]:
@@ -229,15 +257,23 @@ class Reconciler:
             reason = "NotAllowed" if isinstance(error, NotAllowedError) else "InvalidSpec"
             refused = Readiness(ConditionStatus.FALSE, reason, _message("; ".join(error.problems)))
             return None, Convergence(refused, own, spec_refused=True)
+        traceparent = self._tracing.traceparent(desired)
+        desired = linked(desired, traceparent)
+        began_ns = time.time_ns()
+        refusal: InvalidError | ForbiddenError | None = None
         try:
-            return policy, await self._make(policy, metadata["uid"], desired, cron_job)
+            converged = await self._make(policy, metadata["uid"], desired, cron_job)
         except InvalidError as error:
-            return policy, Convergence(_refusal(error), own, spec_refused=True)
+            converged, refusal = Convergence(_refusal(error), own, spec_refused=True), error
         except ForbiddenError as error:
             forbidden = Readiness(
                 ConditionStatus.FALSE, "Forbidden", _message(f"the CronJob may not be written: {error}")
             )
-            return policy, Convergence(forbidden, own, recheck=True)
+            converged, refusal = Convergence(forbidden, own, recheck=True), error
+        if traceparent is not None and link(desired) and (converged.event or refusal):
+            is_repair = own is not None and link(own) == traceparent
+            self._tracing.record_reconciliation(policy, traceparent, began_ns, is_repair=is_repair, error=refusal)
+        return policy, converged
 
     async def _make(
         self, policy: SessionPolicy, policy_uid: str, desired: Resource, found: Resource | None
@@ -315,6 +351,7 @@ class Reconciler:
         held = [job for job in known if job.controlled_by in cron_jobs]
         was = condition(status, ConditionType.STALLED)
         finished: list[RunRecord] = []
+        attempts: dict[str, Attempt] = {}
         active: list[tuple[Resource, Progress]] = []
         has_read_pods = False
         for found in held:
@@ -326,9 +363,10 @@ class Reconciler:
                 has_read_pods = True
                 await self._read_pods(owner)
                 pods = self._cache.pods(found.uid)
-            record = run_record(job, pods.all, stall_of_job(was, job))
+            record = run_record(job, pods.all, stall_of_job(was, job), stands_in=self._tracing.is_on)
             if record:
                 finished.append(record)
+                attempts[found.uid] = recorded_attempt(job, pods.all)
             else:
                 active.append((job, await self._progress(job, pods.present, was)))
             # There may be thousands, and the health endpoint must not wait for all.
@@ -338,6 +376,7 @@ class Reconciler:
         unfinished = [(trigger(job), _unfinished(job)) for job, _ in active]
         return Runs(
             finished=tuple(finished),
+            attempts=attempts,
             running=active[-1][0]["metadata"]["name"] if active else None,
             running_since=unfinished[0][1].since if unfinished else None,
             scheduled=next((run for started_by, run in unfinished if started_by is Trigger.SCHEDULE), None),

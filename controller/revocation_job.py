@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from controller.cronjob import CONTAINER_NAME, build_cron_job, job_deadline_seconds
+from controller.cronjob import build_cron_job, job_deadline_seconds
 from controller.settings import Settings
 from policy.manifest import SessionPolicy, SessionRevocation
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
     ALERT_SECURITY_URLS_ENV,
     API_VERSION,
+    CONTAINER_NAME,
+    JOB_UID_ENV,
     REVOCATION_ENV,
     REVOCATION_KIND,
     REVOCATION_LABEL,
 )
 from policy.revocation import RevocationTarget
+from policy.telemetry import OPERATORS_VARIABLES, RESOURCE_FIELDS
 
 # A run that has the lock, or a row in use, is a matter of time, whatever patience the policy has with its own runs.
 _LEAST_RETRIES: Final = 3
 
-# It alerts nobody: a Secret that is only for alerts must not keep it from starting.
-_NOT_NEEDED: Final = frozenset({ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV})
+# It alerts nobody: a Secret that is only for alerts must not keep it from starting. Nor does it export anything.
+_NOT_NEEDED: Final = (
+    frozenset({ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV})
+    | OPERATORS_VARIABLES
+    | frozenset(RESOURCE_FIELDS.values()) - {JOB_UID_ENV}
+)
 
 
 def revocation_job_name(uid: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.job_telemetry import JobTelemetry
 from controller.limits import Limits
 from controller.pod_extras import PodExtras
 
@@ -52,6 +53,7 @@ class Settings:
         election: where the controllers agree which one works; None for a controller that is alone.
         limits: the most that a policy may ask for.
         pod_extras: what every cleanup Pod gets besides.
+        job_telemetry: what runs export.
     """
 
     job_image: str
@@ -65,6 +67,7 @@ class Settings:
     election: Election | None = None
     limits: Limits = field(default_factory=Limits)
     pod_extras: PodExtras = field(default_factory=PodExtras)
+    job_telemetry: JobTelemetry = field(default_factory=JobTelemetry)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -122,6 +125,7 @@ class Settings:
             election=election() if flag("SESSION_POLICY_LEADER_ELECTION", default=False) else None,
             limits=Limits.from_environment(environment, problems),
             pod_extras=PodExtras.from_environment(environment, problems),
+            job_telemetry=JobTelemetry.from_environment(environment, problems),
         )
         if not settings.job_image:
             problems.append("SESSION_POLICY_JOB_IMAGE must name the image of the cleanup container")

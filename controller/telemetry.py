@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import datetime
 from importlib.metadata import version
@@ -21,16 +21,17 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
 
+from policy.manifest import SessionPolicy
 from policy.report import Outcome
 from policy.status import RunRecord
 from policy.telemetry import EXPORT_SECONDS, policy_attributes, resource_attributes, run_attributes
-from policy.tracing import root_span_id, trace_id
+from policy.tracing import root_span_id, trace_id, traceparent
 
 SERVICE: Final = "session-policy-controller"
 _CONTAINER: Final = "controller"
+_RECONCILE: Final = "reconcile"
 
 
 class Telemetry:
@@ -53,30 +54,50 @@ class Telemetry:
         resource = Resource.create({**defaults, **OTELResourceDetector().detect().attributes})
         self._ids = _GivenIds()
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Exporter(OTLPSpanExporter(timeout=timeout), log)))
+        spans = BatchSpanProcessor(_Exporter(OTLPSpanExporter(timeout=timeout), log))
+        self._provider.add_span_processor(spans)
         self._tracer = self._provider.get_tracer("session_policy", release)
+        # For runs that the job would have sampled: its settings, which may be the policy's own, have decided.
+        stand_in = TracerProvider(ALWAYS_ON, resource, id_generator=self._ids, shutdown_on_exit=False)
+        stand_in.add_span_processor(spans)
+        self._stand_in_tracer = stand_in.get_tracer("session_policy", release)
 
-    @contextmanager
-    def reconcile(self, namespace: str, name: str, generation: int) -> Iterator[str | None]:
-        """A span around a change; gives its traceparent."""
-        span = self._tracer.start_span("reconcile", Context(), attributes=policy_attributes(namespace, name))
-        span.set_attribute("session_policy.policy.generation", generation)
-        try:
-            yield _traceparent(span)
-        except BaseException as error:
+    @property
+    def is_on(self) -> bool:
+        """Always."""
+        return True
+
+    def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
+        """The reconciliation's trace context, if the sampler takes it."""
+        found = traceparent(cron_job)
+        result = self._provider.sampler.should_sample(Context(), _context(found).trace_id, _RECONCILE)
+        return found if result.decision is Decision.RECORD_AND_SAMPLE else None
+
+    def record_reconciliation(
+        self,
+        policy: SessionPolicy,
+        traceparent: str,
+        began_ns: int,
+        *,
+        is_repair: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """A span with the ids of the trace context. A repair is below it, a failure beside it: it has its own id."""
+        ids = _context(traceparent)
+        span_id = ids.span_id if error is None else self._ids.random_span_id()
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(ids), Context()) if is_repair else Context()
+        attributes = policy_attributes(policy.metadata.namespace, policy.metadata.name)
+        with nullcontext() if is_repair else self._ids.given(ids.trace_id, span_id):
+            span = self._tracer.start_span(_RECONCILE, parent, attributes=attributes, start_time=began_ns)
+        if policy.metadata.generation is not None:
+            span.set_attribute("session_policy.policy.generation", policy.metadata.generation)
+        if error is not None:
             kind = f"{type(error).__module__}.{type(error).__qualname__}"
             # The API server's text may quote the manifest; it is in the log and in the status.
             span.add_event("exception", {"exception.type": kind})
             span.set_attribute("error.type", kind)
             span.set_status(trace.StatusCode.ERROR, kind)
-            raise
-        finally:
-            span.end()
-
-    def traces(self, job_uid: str) -> bool:
-        """Whether the sampler takes a trace of this id that begins here."""
-        result = self._provider.sampler.should_sample(Context(), int(trace_id(job_uid), 16), "session-policy run")
-        return result.decision is Decision.RECORD_AND_SAMPLE
+        span.end()
 
     def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
         """A span below the run's; and the run's own, if its container could write none."""
@@ -91,13 +112,14 @@ class Telemetry:
         ids = int(trace_id(record.job_uid), 16), int(root_span_id(record.job_uid, pod_uid), 16)
         if not reported:
             with self._ids.given(*ids):
-                run = self._tracer.start_span("session-policy run", Context(), start_time=_ns(record.start_time))
+                run = self._stand_in_tracer.start_span(
+                    "session-policy run", Context(), start_time=_ns(record.start_time)
+                )
             run.set_attributes({**attributes, "session_policy.run.reported": False})
             _fail(run, record)
             run.end(_ns(record.completion_time))
         # The job has sampled it, or the line above has: its parent is there.
-        parent = trace.SpanContext(*ids, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
-        context = trace.set_span_in_context(trace.NonRecordingSpan(parent), Context())
+        context = trace.set_span_in_context(trace.NonRecordingSpan(_sampled(*ids)), Context())
         span = self._tracer.start_span("record outcome", context, attributes=attributes)
         _fail(span, record)
         span.end()
@@ -123,6 +145,10 @@ class _GivenIds(RandomIdGenerator):
             yield
         finally:
             self._given.reset(token)
+
+    def random_span_id(self) -> int:
+        """One that no other span has."""
+        return super().generate_span_id()
 
     def generate_trace_id(self) -> int:
         given = self._given.get()
@@ -160,12 +186,14 @@ def _fail(span: trace.Span, record: RunRecord) -> None:
         span.set_status(trace.StatusCode.ERROR, f"{record.reason}: {record.message}")
 
 
-def _traceparent(span: trace.Span) -> str | None:
-    if not span.get_span_context().trace_flags.sampled:
-        return None
-    carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier, trace.set_span_in_context(span, Context()))
-    return carrier["traceparent"]
+def _context(traceparent: str) -> trace.SpanContext:
+    """The ids of a trace context of our own making."""
+    _, trace_id, span_id, _ = traceparent.split("-")
+    return _sampled(int(trace_id, 16), int(span_id, 16))
+
+
+def _sampled(trace_id: int, span_id: int) -> trace.SpanContext:
+    return trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
 
 
 def _ns(moment: datetime) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from policy.manifest import SessionPolicy
 from policy.status import RunRecord
 from policy.telemetry import TelemetrySettings
 
@@ -13,17 +13,32 @@ from policy.telemetry import TelemetrySettings
 class Tracing(Protocol):
     """Traces of reconciliations and of recorded runs. No method waits for a collector, but for :meth:`close`."""
 
-    def reconcile(self, namespace: str, name: str, generation: int) -> AbstractContextManager[str | None]:
-        """A span around the change of a policy's CronJob.
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a collector."""
 
-        Gives its W3C traceparent, for the Pods that the change configures; None where it is not sampled. What the block
-        raises is recorded. Not for reconciliations that change nothing: there are thousands of those.
-        """
+    def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
+        """W3C trace context of the reconciliation that makes a CronJob so; None where it is not traced."""
 
-    def traces(self, job_uid: str) -> bool:
-        """Whether this controller would trace the run of a Job, by its own sampler.
+    def record_reconciliation(
+        self,
+        policy: SessionPolicy,
+        traceparent: str,
+        began_ns: int,
+        *,
+        is_repair: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """A span of a reconciliation that changed a policy's CronJob or was refused to; now is its end.
 
-        It decides only on runs that left no report; a report tells by itself whether there is a trace.
+        Not for those that change nothing: there are thousands of them.
+
+        Args:
+            policy: the policy.
+            traceparent: of the reconciliation that makes the CronJob as it is to be.
+            began_ns: when it began, in nanoseconds since 1970.
+            is_repair: the CronJob has been so before, and somebody had changed it.
+            error: why it was refused.
         """
 
     def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
@@ -47,13 +62,22 @@ class Tracing(Protocol):
 class Untraced:
     """No traces."""
 
-    def reconcile(self, namespace: str, name: str, generation: int) -> AbstractContextManager[str | None]:
-        """Tells nobody."""
-        return nullcontext()
+    is_on = False
 
-    def traces(self, job_uid: str) -> bool:
-        """Never."""
-        return False
+    def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
+        """There is none."""
+        return None
+
+    def record_reconciliation(
+        self,
+        policy: SessionPolicy,
+        traceparent: str,
+        began_ns: int,
+        *,
+        is_repair: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """Tells nobody."""
 
     def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
         """Tells nobody."""

@@ -99,6 +99,7 @@ POLICY = Definition(
         _column("Duration", ".status.lastRun.durationSeconds", "number", wide=True),
         _column("Failures", ".status.consecutiveFailures", "integer", wide=True),
         _column("Message", ".status.lastRun.message", wide=True),
+        _column("Trace", ".status.lastRun.traceID", wide=True),
     ),
 )
 

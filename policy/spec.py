@@ -239,6 +239,25 @@ class Logs(Model):
     """How long alert logs are kept on the volume, in days."""
 
 
+class Telemetry(Model):
+    """What runs export over OTLP. Nothing, unless the operator's configuration names a collector."""
+
+    enabled: bool = True
+    """Whether runs are traced and export their counts as metrics."""
+    sampling_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the runs that are traced, in percent. Default: the operator's."""
+    endpoint: (
+        Annotated[
+            str,
+            # No user, no variable of the Pod, no query: nothing that could carry a secret.
+            Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"),
+        ]
+        | None
+    ) = None
+    """A collector of the policy's own, such as http://collector:4318, where the operator's configuration allows it. The
+    operator's headers are not sent there."""
+
+
 class SessionPolicySpec(Model):
     """How sessions are kept healthy: where they are, how long they live, how many a user may have."""
 
@@ -282,6 +301,8 @@ class SessionPolicySpec(Model):
     """Whom to tell when something is wrong."""
     logs: Logs = Logs()
     """Logs on a volume, and how ids are hashed."""
+    telemetry: Telemetry = Telemetry()
+    """Traces and metrics of the runs."""
     job: JobOptions = JobOptions()
     """How the run's Pod is made."""
 

@@ -30,6 +30,23 @@ EXPORT_SECONDS: Final = 2.0
 TRACEPARENT_ENV: Final = "TRACEPARENT"
 """W3C trace context of the reconciliation that configured a run."""
 
+ENDPOINT_ENV: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+SAMPLER_ENV: Final = "OTEL_TRACES_SAMPLER"
+SAMPLER_ARGUMENT_ENV: Final = "OTEL_TRACES_SAMPLER_ARG"
+DISABLED_ENV: Final = "OTEL_SDK_DISABLED"
+PROTOCOL_ENV: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+HEADERS_ENV: Final = "OTEL_EXPORTER_OTLP_HEADERS"
+METRICS_ENV: Final = "OTEL_METRICS_EXPORTER"
+RESOURCE_ENV: Final = "OTEL_RESOURCE_ATTRIBUTES"
+
+OPERATORS_VARIABLES: Final = frozenset(
+    {TRACEPARENT_ENV, ENDPOINT_ENV, PROTOCOL_ENV, HEADERS_ENV, SAMPLER_ENV, SAMPLER_ARGUMENT_ENV}
+    | {DISABLED_ENV, METRICS_ENV, RESOURCE_ENV}
+    # Never set, but no collector of a policy's own must get what was meant for the operator's.
+    | {"OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"}
+)
+"""In a run's container only the operator sets these. It may have others of OpenTelemetry's, from the administrator."""
+
 DONE: Final = frozenset(
     {
         "sessions.evicted",
@@ -51,7 +68,10 @@ _SAMPLERS: Final = _RATIO_SAMPLERS | {
     "parentbased_always_on",
     "parentbased_always_off",
 }
-_RESOURCE: Final = {
+_NEVER: Final = frozenset({"always_off", "parentbased_always_off"})
+_LOW_BITS: Final = 64
+"""Of a trace id; these are what the SDK's ratio samplers look at."""
+RESOURCE_FIELDS: Final = {
     "k8s.namespace.name": NAMESPACE_ENV,
     "k8s.pod.name": POD_NAME_ENV,
     "k8s.pod.uid": POD_UID_ENV,
@@ -60,6 +80,7 @@ _RESOURCE: Final = {
     "k8s.job.uid": JOB_UID_ENV,
     "k8s.cronjob.name": CRON_JOB_NAME_ENV,
 }
+"""Resource attributes that the downward API tells, with the variables that they are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +103,7 @@ class TelemetrySettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> TelemetrySettings:
         """Reads the ``OTEL_*`` variables. Without an endpoint, all is off."""
-        if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        if environment.get(DISABLED_ENV, "").strip().lower() == "true":
             return cls(None, None)
         problems: dict[str, None] = {}
         on = {}
@@ -116,7 +137,7 @@ class _Signal:
         if self._exporter not in ("", "otlp"):
             found.append(f"OTEL_{self._name}_EXPORTER must be otlp or none")
         checks: tuple[tuple[str, Callable[[str], bool], str], ...] = (
-            ("ENDPOINT", _is_url, "must be a URL that begins with http:// or https://"),
+            ("ENDPOINT", is_url, "must be a URL that begins with http:// or https://"),
             ("PROTOCOL", lambda p: p == "http/protobuf", "must be http/protobuf (usually port 4318, not 4317)"),
             ("TIMEOUT", lambda t: 0 < (_number(t) or 0) < math.inf, "must be a number of seconds"),
             ("COMPRESSION", lambda c: c in ("none", "gzip", "deflate"), "must be none, gzip or deflate"),
@@ -140,17 +161,35 @@ class _Signal:
 
 
 def _sampler_problems(values: Mapping[str, str]) -> list[str]:
-    sampler = values.get("OTEL_TRACES_SAMPLER", "").lower()
+    sampler = values.get(SAMPLER_ENV, "").lower()
     if sampler and sampler not in _SAMPLERS:
-        return [f"OTEL_TRACES_SAMPLER must be one of {', '.join(sorted(_SAMPLERS))}"]
-    argument = values.get("OTEL_TRACES_SAMPLER_ARG", "")
+        return [f"{SAMPLER_ENV} must be one of {', '.join(sorted(_SAMPLERS))}"]
+    argument = values.get(SAMPLER_ARGUMENT_ENV, "")
     ratio = _number(argument)
     if sampler in _RATIO_SAMPLERS and argument and not (ratio is not None and 0 <= ratio <= 1):
-        return ["OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1"]
+        return [f"{SAMPLER_ARGUMENT_ENV} must be a number from 0 to 1"]
     return []
 
 
-def _is_url(text: str) -> bool:
+def samples(environment: Mapping[str, str], trace_id: str) -> bool:
+    """Whether a trace that begins in a process of this environment is exported, as the SDK decides it.
+
+    Args:
+        environment: the ``OTEL_*`` variables.
+        trace_id: 32 hexadecimal digits.
+    """
+    sampler = environment.get(SAMPLER_ENV, "").lower()
+    if TelemetrySettings.from_environment(environment).traces is None or sampler in _NEVER:
+        return False
+    if sampler not in _RATIO_SAMPLERS:
+        return True
+    ratio = float(environment.get(SAMPLER_ARGUMENT_ENV) or 1)
+    share: int = 2**_LOW_BITS
+    return int(trace_id, 16) % share < round(ratio * share)
+
+
+def is_url(text: str) -> bool:
+    """Whether a collector may be there."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # reading it checks it
@@ -178,7 +217,7 @@ def resource_attributes(service: str, version: str, container: str, environment:
         container: name of its container.
         environment: of the process.
     """
-    known = {name: environment.get(variable, "") for name, variable in _RESOURCE.items()}
+    known = {name: environment.get(variable, "") for name, variable in RESOURCE_FIELDS.items()}
     if known["k8s.pod.name"]:
         known["k8s.container.name"] = container
     return {"service.name": service, "service.version": version} | {k: v for k, v in known.items() if v}

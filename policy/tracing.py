@@ -7,6 +7,9 @@ all runs or none.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 _TRACE_ID_BYTES = 16
 _SPAN_ID_BYTES = 8
@@ -27,3 +30,17 @@ def root_span_id(job_uid: str, pod_uid: str) -> str:
         pod_uid: UID of the Pod; empty where none is known.
     """
     return hashlib.sha256(f"{job_uid}/{pod_uid}".encode()).digest()[:_SPAN_ID_BYTES].hex()
+
+
+def traceparent(cron_job: Mapping[str, Any]) -> str:
+    """The W3C trace context of the reconciliation that makes a CronJob so.
+
+    It follows from the manifest: it changes only when the manifest does, and any other value in its place is drift.
+
+    Args:
+        cron_job: the manifest as it is applied, but for this very value.
+    """
+    text = json.dumps(cron_job, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).digest()
+    span = digest[_TRACE_ID_BYTES : _TRACE_ID_BYTES + _SPAN_ID_BYTES]
+    return f"00-{digest[:_TRACE_ID_BYTES].hex()}-{span.hex()}-01"

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from controller.cronjob import CONTAINER_NAME
+from policy.names import CONTAINER_NAME
 from tests.bench.api_client import ApiClient
 from tests.controlplane.kubelet import REPORT
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from controller.trace_link import link
 from tests.controlplane.conftest import StartController
 from tests.controlplane.policies import Policies, Policy
 from tests.controlplane.somebody import RefusedError, Somebody
@@ -45,6 +46,13 @@ _SPEC: dict[str, Any] = {
 _OPERATOR = {
     "SESSION_POLICY_JOB_PRIORITY_CLASS": "batch-low",
     "SESSION_POLICY_JOB_IMAGE_PULL_SECRETS": "registry-one,registry-two",
+    "SESSION_POLICY_JOB_TELEMETRY_ENDPOINT": "http://collector.example:4318",
+    "SESSION_POLICY_JOB_TELEMETRY_HEADERS_SECRET": "otlp",
+    "SESSION_POLICY_JOB_TELEMETRY_SAMPLING_PERCENT": "50",
+    "SESSION_POLICY_JOB_TELEMETRY_RESOURCE_ATTRIBUTES": "k8s.cluster.name=north",
+    "SESSION_POLICY_JOB_TELEMETRY_METRICS": "false",
+    # Nobody is there: the link of each run to its reconciliation is in the CronJob nevertheless.
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
 }
 
 # Where only some values are valid: another valid one. Else a value is changed by its type.
@@ -70,6 +78,11 @@ _OTHER: dict[str, Any] = {
     "batch-low": "system-node-critical",
     "ALL": "NET_RAW",
     "metadata.labels['batch.kubernetes.io/controller-uid']": "metadata.name",
+    "metadata.labels['batch.kubernetes.io/job-name']": "metadata.name",
+    "metadata.name": "metadata.uid",
+    "metadata.uid": "metadata.name",
+    "metadata.namespace": "metadata.name",
+    "spec.nodeName": "spec.serviceAccountName",
 }
 
 
@@ -293,7 +306,8 @@ def is_put_back(policy: Policy, before: dict[str, Any]) -> bool:
 def test_r1_1_drift_of_every_field_is_put_back(own: Policies, somebody: Somebody) -> None:
     policies = [own.ready(f"drift-{number}", **_SPEC) for number in range(_AT_ONCE)]
     before = [managed(policy.cron_job()) for policy in policies]
-    # But for the names, the CronJobs are the same.
+    # But for the names and the links to their reconciliations, the CronJobs are the same.
+    assert all(link(policy.cron_job()) for policy in policies)
     planned = [changes(policy.cron_job()) for policy in policies]
     put_back: list[str] = []
     left: list[str] = []

@@ -124,6 +124,7 @@ FULL: dict[str, Any] = {
         "cleanupRetentionDays": 9,
         "alertRetentionDays": 9,
     },
+    "telemetry": {"enabled": True, "samplingPercent": 9, "endpoint": "http://collector.web:4318"},
     "job": {
         "timeoutSeconds": 99,
         "retries": 1,
@@ -147,8 +148,13 @@ _CHANGED: dict[Path, Any] = {
     ("stores", "redis", "keys", "session"): "t:{id}",
     ("stores", "redis", "keys", "userIndex"): "v:{user}",
     ("stores", "redis", "keys", "accessLog"): "b:{id}",
-    ("job", "resources", "requests"): {"cpu": "20m", "memory": "20Mi"},
-    ("job", "resources", "limits"): {"cpu": "800m", "memory": "800Mi"},
+    ("telemetry", "endpoint"): "http://other.web:4318/otlp",
+    ("job", "resources", "requests", "cpu"): "20m",
+    ("job", "resources", "requests", "memory"): "20Mi",
+    ("job", "resources", "requests", "ephemeral-storage"): "20Mi",
+    ("job", "resources", "limits", "cpu"): "800m",
+    ("job", "resources", "limits", "memory"): "800Mi",
+    ("job", "resources", "limits", "ephemeral-storage"): "800Mi",
     ("job", "nodeSelector"): {"disk": "hdd", "zone": "a"},
     ("job", "tolerations"): [{"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 5}],
 }
@@ -285,6 +291,7 @@ def shown(cron_job: dict[str, Any]) -> dict[str, Any]:
         "claims": [volume["persistentVolumeClaim"]["claimName"] for volume in pod.get("volumes", [])],
         "mounts": len(container.get("volumeMounts", [])),
         "log directory": sum(variable["name"] == "LOG_DIRECTORY" for variable in container["env"]),
+        "telemetry": {v["name"]: v["value"] for v in container["env"] if v["name"].startswith("OTEL_")},
     }
 
 
@@ -309,7 +316,20 @@ def expected(stored: dict[str, Any]) -> dict[str, Any]:
         "claims": [claim] if claim else [],
         "mounts": int(claim is not None),
         "log directory": int(claim is not None),
+        "telemetry": telemetry_variables(spec["telemetry"]),
     }
+
+
+def telemetry_variables(telemetry: dict[str, Any]) -> dict[str, str]:
+    if not telemetry["enabled"]:
+        return {"OTEL_SDK_DISABLED": "true"}
+    if "endpoint" not in telemetry:
+        return {}
+    found = {"OTEL_EXPORTER_OTLP_ENDPOINT": telemetry["endpoint"], "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    if "samplingPercent" in telemetry:
+        found["OTEL_TRACES_SAMPLER"] = "parentbased_traceidratio"
+        found["OTEL_TRACES_SAMPLER_ARG"] = str(telemetry["samplingPercent"] / 100)
+    return found
 
 
 def manifest_in(cron_job: dict[str, Any]) -> dict[str, Any]:
@@ -322,7 +342,7 @@ def manifest_in(cron_job: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def own(cluster: Kubectl, namespace: str, start_controller: StartController) -> Policies:
-    start_controller(namespace)
+    start_controller(namespace, SESSION_POLICY_JOB_ALLOW_TELEMETRY_ENDPOINT="true")
     return Policies(cluster, namespace)
 
 

@@ -17,6 +17,7 @@ from controller.election import Unopposed
 from controller.kube import Kind, Kube
 from controller.metrics import Metrics
 from controller.settings import Settings
+from controller.tracing import Untraced
 from tests.controlplane.controller_process import JOB_IMAGE
 from tests.support.kube import eventually
 
@@ -73,7 +74,7 @@ class UnwatchingController:
         api.user_agent = FIELD_MANAGER
         kube = Kube(api)
         try:
-            self._controller = Controller(kube, self._settings, Metrics(), Unopposed())
+            self._controller = Controller(kube, self._settings, Metrics(), Unopposed(), Untraced())
             await self._controller.start()
             await self._stopping.wait()
             await self._controller.stop()

@@ -20,6 +20,7 @@ from controller.tracing import Tracing, open_tracing
 from controller.tracing import Untraced as UntracedController
 from job.embedded import EmbeddedPostgres, EmbeddedRedis
 from job.telemetry import Telemetry
+from policy.manifest import parse_policy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
     CRON_JOB_NAME_ENV,
@@ -32,7 +33,7 @@ from policy.names import (
 )
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
-from policy.telemetry import EXPORT_SECONDS, TRACEPARENT_ENV, TelemetrySettings
+from policy.telemetry import EXPORT_SECONDS, TRACEPARENT_ENV, TelemetrySettings, samples
 from policy.tracing import root_span_id, trace_id
 from tests.stores.test_whole_run import CANARY, POLICY, fill
 from tests.support.otlp import Collector, Span, collector
@@ -51,6 +52,8 @@ IN_A_POD = {
     CRON_JOB_NAME_ENV: "shop",
 }
 RUN = "session-policy run"
+CRON_JOB = {"spec": {"schedule": "1 * * * *"}}
+SHOP = parse_policy({**manifest(), "metadata": {"name": "shop", "namespace": "web", "generation": 3}})
 RECONCILE = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 TRACEPARENT = f"00-{RECONCILE[0]}-{RECONCILE[1]}-01"
 STEPS = [
@@ -338,12 +341,10 @@ def test_r1_3_a_ratio_takes_its_share_of_runs_and_controller_and_job_agree_on_wh
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = TelemetrySettings(traces=1.0, metrics=None)
-    controller = open_tracing(environment, Log())
     jobs = [str(uuid.UUID(int=n, version=4)) for n in range(200)]
     taken = {uid for uid in jobs if Telemetry(settings, {**environment, JOB_UID_ENV: uid}).id}
-    assert taken == {uid for uid in jobs if controller.traces(uid)}
+    assert taken == {uid for uid in jobs if samples(environment, trace_id(uid))}
     assert 0.3 < len(taken) / len(jobs) < 0.5
-    controller.close()
 
 
 @pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio", "always_off"])
@@ -561,8 +562,9 @@ def record(report: RunReport | None = None, **fields: Any) -> RunRecord:
 def test_r1_3_controller_and_job_write_one_trace_and_the_run_links_to_its_reconcile(
     sqlite: SessionStores, otlp: Collector, controller: Tracing, tmp_path: Path
 ) -> None:
-    with controller.reconcile("web", "shop", 3) as traceparent:
-        assert traceparent
+    traceparent = controller.traceparent(CRON_JOB)
+    assert traceparent
+    controller.record_reconciliation(SHOP, traceparent, time.time_ns())
     done = traced(tmp_path, sqlite, {**otlp.environment, TRACEPARENT_ENV: traceparent})
     report = report_of(done)
     controller.record_outcome("web", "shop", record(report), pod_uid=POD, reported=True)
@@ -582,7 +584,6 @@ def test_r1_3_controller_and_job_write_one_trace_and_the_run_links_to_its_reconc
 def test_r1_3_the_trace_of_a_run_that_was_killed_is_written_by_the_controller(
     otlp: Collector, controller: Tracing
 ) -> None:
-    assert controller.traces(JOB)
     killed = record(trace_id=trace_id(JOB))
     controller.record_outcome("web", "shop", killed, pod_uid=POD, reported=False)
     controller.close()
@@ -602,12 +603,29 @@ def test_r1_3_a_run_without_a_trace_gets_none(otlp: Collector, controller: Traci
 
 
 def test_an_error_of_a_reconcile_is_recorded_without_its_text(otlp: Collector, controller: Tracing) -> None:
-    with pytest.raises(ValueError, match="canary"), controller.reconcile("web", "shop", 1):
-        raise ValueError("canary")
+    traceparent = controller.traceparent(CRON_JOB)
+    assert traceparent
+    controller.record_reconciliation(SHOP, traceparent, time.time_ns(), error=ValueError("canary"))
     controller.close()
     span = otlp.named("reconcile")
     assert (span.status, span.attributes["error.type"]) == ("ERROR", "builtins.ValueError")
     assert all(b"canary" not in body for _, body in otlp.bodies)
+
+
+def test_the_same_manifest_has_the_same_context_and_no_two_spans_an_id(otlp: Collector, controller: Tracing) -> None:
+    traceparent = controller.traceparent(CRON_JOB)
+    assert traceparent == controller.traceparent(json.loads(json.dumps(CRON_JOB)))
+    assert traceparent != controller.traceparent({"spec": {"schedule": "2 * * * *"}})
+    assert traceparent
+    controller.record_reconciliation(SHOP, traceparent, time.time_ns(), error=ValueError())
+    controller.record_reconciliation(SHOP, traceparent, time.time_ns())
+    controller.record_reconciliation(SHOP, traceparent, time.time_ns(), is_repair=True)
+    controller.close()
+    failed, made, repaired = otlp.spans
+    assert {span.trace_id for span in otlp.spans} == {traceparent.split("-")[1]}
+    assert made.span_id == traceparent.split("-")[2]
+    assert (failed.parent_id, made.parent_id, repaired.parent_id) == ("", "", made.span_id)
+    assert len({span.span_id for span in otlp.spans}) == 3
 
 
 def test_a_controller_without_an_endpoint_traces_nothing_and_imports_nothing() -> None:
@@ -623,11 +641,11 @@ def test_a_controller_without_an_endpoint_traces_nothing_and_imports_nothing() -
 _CONTROLLER = """
 import os, time
 from controller.tracing import open_tracing
-from tests.support.runs import Log
+from policy.manifest import parse_policy
+from tests.support.runs import Log, manifest
 log = Log()
 tracing = open_tracing(os.environ, log)
-with tracing.reconcile("web", "shop", 1):
-    pass
+tracing.record_reconciliation(parse_policy(manifest()), tracing.traceparent({"spec": {}}), time.time_ns())
 began = time.monotonic()
 tracing.close()
 print(len(log.events), time.monotonic() - began)

@@ -54,7 +54,13 @@ EVERYTHING: dict[str, Any] = {
         "podAnnotations": {"sidecar.istio.io/inject": "false"},
         "extraEnv": {"HTTPS_PROXY": "http://proxy.example.com:3128"},
         "limits": {"maxCpu": "500m", "maxMemory": "512Mi", "maxTimeoutSeconds": 3600, "maxRetries": 0},
-        "allow": {"nodeSelector": False, "tolerations": False, "logVolumes": False},
+        "allow": {"nodeSelector": False, "tolerations": False, "logVolumes": False, "telemetryEndpoint": True},
+    },
+    "telemetry": {
+        "otlp": {"endpoint": "https://collector.example.com", "headersSecret": {"name": "otlp", "key": "token"}},
+        "samplingPercent": 7,
+        "resourceAttributes": {"k8s.cluster.name": "north 1", "deployment.environment.name": "a=b,c+d%"},
+        "jobs": {"metrics": False},
     },
     "serviceAccount": {"name": "sessions", "annotations": {"example.com/role": "none"}},
     "networkPolicy": {

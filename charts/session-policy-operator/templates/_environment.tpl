@@ -72,5 +72,80 @@
   value: {{ .allow.tolerations | quote }}
 - name: SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES
   value: {{ .allow.logVolumes | quote }}
+- name: SESSION_POLICY_JOB_ALLOW_TELEMETRY_ENDPOINT
+  value: {{ .allow.telemetryEndpoint | quote }}
 {{- end }}
+{{- with .Values.telemetry }}
+{{- $attributes := include "operator.resourceAttributes" .resourceAttributes }}
+{{- if .jobs.enabled }}
+{{- with .otlp.endpoint }}
+- name: SESSION_POLICY_JOB_TELEMETRY_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .otlp.headersSecret }}
+{{- if .name }}
+- name: SESSION_POLICY_JOB_TELEMETRY_HEADERS_SECRET
+  value: {{ .name | quote }}
+- name: SESSION_POLICY_JOB_TELEMETRY_HEADERS_KEY
+  value: {{ .key | quote }}
+{{- end }}
+{{- end }}
+- name: SESSION_POLICY_JOB_TELEMETRY_SAMPLING_PERCENT
+  value: {{ .samplingPercent | int64 | quote }}
+- name: SESSION_POLICY_JOB_TELEMETRY_METRICS
+  value: {{ .jobs.metrics | quote }}
+{{- with $attributes }}
+- name: SESSION_POLICY_JOB_TELEMETRY_RESOURCE_ATTRIBUTES
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- if and .controller.enabled .otlp.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .otlp.endpoint | quote }}
+- name: OTEL_EXPORTER_OTLP_PROTOCOL
+  value: http/protobuf
+{{- with .otlp.headersSecret }}
+{{- if .name }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name | quote }}
+      key: {{ .key | quote }}
+      # Telemetry keeps nobody from working.
+      optional: true
+{{- end }}
+{{- end }}
+{{- if lt (int64 .samplingPercent) 100 }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ divf .samplingPercent 100 | quote }}
+{{- end }}
+{{- with $attributes }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ . | quote }}
+{{- end }}
+- name: SESSION_POLICY_POD_UID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.uid
+- name: SESSION_POLICY_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: SESSION_POLICY_NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* As OTEL_RESOURCE_ATTRIBUTES has them: values with percent signs, like those of a URL. */}}
+{{- define "operator.resourceAttributes" -}}
+{{- $found := list }}
+{{- range $name, $value := . }}
+{{- $found = append $found (printf "%s=%s" $name ($value | urlquery | replace "+" "%20")) }}
+{{- end }}
+{{- join "," $found }}
 {{- end }}

@@ -150,6 +150,15 @@ scrapeTimeout: {{ . }}
   {{- end }}
 {{- end }}
 
+{{/* Egress to the collector's port, or nothing if there is none; argument: the chart's telemetry values. */}}
+{{- define "operator.telemetryEgress" -}}
+{{- with .otlp.endpoint }}
+{{- $url := urlParse . }}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) }}
+{{- include "operator.egress" (dict "ports" (list $port) "protocols" (list "TCP")) }}
+{{- end }}
+{{- end }}
+
 {{/* What the controller may do with policies and what it makes of them, in the namespaces it serves. No Secrets. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [sessionpolicy.dev]

@@ -90,6 +90,21 @@ def test_the_cleanup_pods_peers_can_be_narrowed_or_left_alone() -> None:
     assert set(policies({**ON, "jobs": {"enabled": False}}, watchNamespaces=["web"])) == {NAMESPACE}
 
 
+def test_controller_and_cleanup_pods_reach_the_collector() -> None:
+    for endpoint, port in (
+        ("http://collector.observability:4318", 4318),
+        ("https://collector.example.com/otlp", 443),
+        ("http://collector", 80),
+    ):
+        told = {"otlp": {"endpoint": endpoint}}
+        found = policies(ON, watchNamespaces=["web"], telemetry=told)
+        assert all(ports(spec["egress"][-1]) == {(port, "TCP")} for spec in found.values())
+        alone = policies(ON, watchNamespaces=["web"], telemetry={**told, "jobs": {"enabled": False}})
+        assert [len(alone[namespace]["egress"]) for namespace in (NAMESPACE, "web")] == [3, 2]
+        alone = policies(ON, watchNamespaces=["web"], telemetry={**told, "controller": {"enabled": False}})
+        assert [len(alone[namespace]["egress"]) for namespace in (NAMESPACE, "web")] == [2, 3]
+
+
 def test_the_operators_own_namespace_may_hold_policies_too() -> None:
     objects = of_kind(render({"networkPolicy": ON, "watchNamespaces": [NAMESPACE]}), "NetworkPolicy")
     assert [m["metadata"]["name"] for m in objects] == [NAME, f"{NAME}-jobs"]

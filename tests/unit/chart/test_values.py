@@ -12,6 +12,7 @@ import yaml
 
 from policy import names
 from policy.names import POLICY_LABEL
+from policy.telemetry import OPERATORS_VARIABLES
 from tests.support import chart_docs
 from tests.support.chart import CHART, of_kind, render
 from tests.support.chart_lint import VALUE_SETS, schema_findings
@@ -91,6 +92,12 @@ def test_no_object_takes_unknown_names_except_those_that_kubernetes_judges() -> 
         ({"job": {"limits": {"maxRetries": -1}}}, "/job/limits/maxRetries"),
         ({"job": {"allow": {"tolerations": "no"}}}, "/job/allow/tolerations"),
         ({"job": {"extraEnv": {"A": 1}}}, "/job/extraEnv/A"),
+        ({"telemetry": {"otlp": {"endpoint": "collector:4318"}}}, "/telemetry/otlp/endpoint"),
+        ({"telemetry": {"otlp": {"endpoint": "http://user:password@collector"}}}, "/telemetry/otlp/endpoint"),
+        ({"telemetry": {"otlp": {"headersSecret": "otlp"}}}, "/telemetry/otlp/headersSecret"),
+        ({"telemetry": {"samplingPercent": 0.5}}, "/telemetry/samplingPercent"),
+        ({"telemetry": {"resourceAttributes": {"a b": "c"}}}, "a b"),
+        ({"controller": {"extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "x"}]}}, "/extraEnv/0"),
         ({"watchNamespaces": ["Not A Namespace"]}, "/watchNamespaces/0"),
         ({"networkPolicy": {"apiServer": {"cidrs": ["kubernetes"]}}}, "/networkPolicy/apiServer/cidrs/0"),
         ({"networkPolicy": {"metricsFrom": [{"namespace": "a"}]}}, "namespace"),
@@ -108,10 +115,11 @@ def test_misspelt_or_senseless_values_are_refused_by_name(values: dict[str, Any]
 def test_no_variable_of_the_operator_can_be_set_behind_its_back() -> None:
     own = [value for name, value in vars(names).items() if name.endswith("_ENV")]
     assert own
+    own += OPERATORS_VARIABLES
     for name in own:
         with pytest.raises(HelmFailed, match=f"'{name}'"):
             render({"job": {"extraEnv": {name: "x"}}})
-    assert render({"job": {"extraEnv": {"HTTPS_PROXY": "x", "DATABASE_URL_SUFFIX": "y"}}})
+    assert render({"job": {"extraEnv": {"HTTPS_PROXY": "x", "DATABASE_URL_SUFFIX": "y", "OTEL_BSP_TIMEOUT": "1"}}})
 
 
 @pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS.keys())

@@ -9,6 +9,7 @@ from controller.controller import Controller
 from controller.election import Unopposed
 from controller.kube import JOBS
 from controller.metrics import Metrics
+from controller.tracing import Untraced
 from tests.unit.controller.builders import SETTINGS, job
 
 
@@ -21,7 +22,7 @@ def labelled(resource: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def test_an_object_that_makes_no_sense_does_not_keep_the_others_from_being_seen() -> None:
-    controller = Controller(cast("Any", SimpleNamespace(now=None)), SETTINGS, Metrics(), Unopposed())
+    controller = Controller(cast("Any", SimpleNamespace(now=None)), SETTINGS, Metrics(), Unopposed(), Untraced())
     nonsense = labelled(job(ended="Failed", uid="nonsense", name="nonsense"), 1)
     del nonsense["status"]["conditions"][0]["lastTransitionTime"]
     controller.seen(JOBS, nonsense, deleted=False)

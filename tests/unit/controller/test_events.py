@@ -44,6 +44,20 @@ def test_every_run_is_told_once_and_in_order() -> None:
     assert told(status, after(status, finished=(run(1),))) == []
 
 
+def test_r1_3_a_run_s_trace_is_told_with_it() -> None:
+    well, badly = (
+        run(number, outcome).model_copy(update={"trace_id": f"{number}" * 32})
+        for number, outcome in ((1, Outcome.SUCCEEDED), (2, Outcome.FAILED))
+    )
+    events = changes(after(EMPTY), after(EMPTY, finished=(well, badly, run(3))))
+    assert [event.message for event in events] == [
+        f"Job shop-1: run 1 (Completed, trace {'1' * 32})",
+        f"Job shop-2: run 2 (SomethingWrong, trace {'2' * 32})",
+        "Job shop-3: run 3 (Completed)",
+    ]
+    assert [event.trace_id for event in events] == ["1" * 32, "2" * 32, None]
+
+
 def test_a_refused_schedule_and_its_recovery_are_told() -> None:
     good, bad = after(EMPTY), after(after(EMPTY), REFUSED, stalled=Problem(REFUSED.reason, REFUSED.message))
     assert told(good, bad) == [("Warning", "InvalidSchedule")]

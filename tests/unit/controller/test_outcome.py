@@ -10,17 +10,71 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.outcome import parse_report, run_record
+from controller.outcome import Attempt, parse_report, recorded_attempt, run_record
 from controller.pods import Problem, start_problem
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
-from tests.unit.controller.builders import REPORT, START, job, pod, report, terminated, waiting
+from policy.tracing import trace_id
+from tests.unit.controller.builders import JOB_UID, REPORT, START, job, pod, report, terminated, waiting
 
 
 def recorded(*args: Any, **kwargs: Any) -> RunRecord:
     record = run_record(*args, **kwargs)
     assert record is not None
     return record
+
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+OWN_TRACE = trace_id(JOB_UID)
+
+
+def with_variables(made: dict[str, Any], **variables: str) -> dict[str, Any]:
+    """The Job, with these in its container as well."""
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    container["env"] += [{"name": name, "value": value} for name, value in variables.items()]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [(OWN_TRACE, OWN_TRACE), (trace_id("another Job"), None), ("0" * 32, None), (None, None)]
+)
+@pytest.mark.parametrize("stands_in", [True, False])
+def test_r1_3_a_report_may_name_the_trace_of_its_own_job_only(
+    said: str | None, kept: str | None, stands_in: bool
+) -> None:
+    made = with_variables(job(ended="Complete"), **COLLECTOR)
+    message = report(**({"traceID": said} if said else {}))
+    assert recorded(made, [pod(state=terminated(0, message))], stands_in=stands_in).trace_id == kept
+
+
+@pytest.mark.parametrize(
+    ("variables", "traced"),
+    [
+        (COLLECTOR, True),
+        ({}, False),
+        (COLLECTOR | {"OTEL_SDK_DISABLED": "true"}, False),
+        (COLLECTOR | {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "1.0"}, True),
+        (COLLECTOR | {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.0"}, False),
+        (COLLECTOR | {"OTEL_TRACES_SAMPLER": "always_off"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "nonsense"}, False),
+    ],
+)
+def test_r1_3_a_run_without_a_report_is_traced_as_its_container_was_told(
+    variables: dict[str, str], traced: bool
+) -> None:
+    killed = [pod(state=terminated(137, "", "OOMKilled"))]
+    made = with_variables(job(ended="Failed"), **variables)
+    assert recorded(made, killed, stands_in=True).trace_id == (OWN_TRACE if traced else None)
+    assert recorded(made, killed).trace_id is None  # nobody has written it
+    assert recorded(made, [], stands_in=True).trace_id == (OWN_TRACE if traced else None)
+
+
+def test_the_recorded_attempt_is_the_last_one() -> None:
+    first = pod(name="a", state=terminated(1, report(outcome="Failed", reason="First")))
+    last = pod(name="b", created=START + timedelta(seconds=15), state=terminated(137))
+    assert recorded_attempt(job(ended="Failed"), [last, first]) == Attempt("uid-of-b", reported=False)
+    assert recorded_attempt(job(ended="Failed"), [first]) == Attempt("uid-of-a", reported=True)
+    assert recorded_attempt(job(ended="Failed"), []) == Attempt("", reported=False)
 
 
 def test_a_job_that_is_not_finished_has_no_record() -> None:

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 
 from controller.cronjob import build_cron_job
+from controller.job_telemetry import JobTelemetry
+from controller.limits import Limits
 from controller.pod_extras import PodExtras
 from controller.settings import Settings
 from policy.manifest import InvalidPolicyError, parse_policy
+from policy.telemetry import OPERATORS_VARIABLES, RESOURCE_FIELDS
 from tests.support.pod_security import violations
 from tests.unit.controller.any_policy import ANY_SPEC, field_paths, spec_schema
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource
@@ -27,6 +30,8 @@ ADMINISTRATOR_S = dataclasses.replace(
     job_priority_class="low",
     job_image_pull_secrets=("registry",),
     pod_extras=PodExtras({"team": "a"}, {"note": "b"}, {"HTTPS_PROXY": "http://proxy"}, "cleaner"),
+    job_telemetry=JobTelemetry("http://collector:4318", "otlp", resource_attributes="a=b"),
+    limits=Limits(allow_telemetry_endpoint=True),
 )
 
 POD = ("spec", "jobTemplate", "spec", "template", "spec")
@@ -118,6 +123,7 @@ def test_a_variable_holds_the_policy_itself_or_a_secret_it_names_and_nothing_els
     assert env.pop("HTTPS_PROXY")["value"] == "http://proxy"
     if directory := env.pop("LOG_DIRECTORY", None):
         assert directory["value"] == "/var/log/session-policy"
+    check_telemetry(spec.get("telemetry", {}), {name: env.pop(name) for name in TELEMETRY if name in env})
     assert env.keys() <= {
         "DATABASE_URL", "REDIS_URL", "ALERT_OPERATIONS_URLS", "ALERT_SECURITY_URLS", "LOG_HASH_KEY",
     }  # fmt: skip
@@ -127,6 +133,30 @@ def test_a_variable_holds_the_policy_itself_or_a_secret_it_names_and_nothing_els
         assert variable.keys() == {"name", "valueFrom"}
         assert reference.keys() == {"name", "key"}  # a Pod's Secret is always one of its own namespace
         assert (reference["name"], reference["key"]) in named
+
+
+TELEMETRY = OPERATORS_VARIABLES | set(RESOURCE_FIELDS.values())
+
+
+def check_telemetry(wanted: Manifest, env: Manifest) -> None:
+    """Of telemetry an author has three things to say: whether, how often, and where to, if that is allowed."""
+    if not wanted.get("enabled", True):
+        assert env == {"OTEL_SDK_DISABLED": {"name": "OTEL_SDK_DISABLED", "value": "true"}}
+        return
+    assert env.pop("OTEL_EXPORTER_OTLP_ENDPOINT")["value"] == wanted.get("endpoint", "http://collector:4318")
+    assert ("OTEL_EXPORTER_OTLP_HEADERS" in env) is ("endpoint" not in wanted)
+    if headers := env.pop("OTEL_EXPORTER_OTLP_HEADERS", None):
+        assert headers["valueFrom"]["secretKeyRef"]["name"] == "otlp"
+    ratio = float(env.pop("OTEL_TRACES_SAMPLER_ARG", {"value": "1"})["value"])
+    assert round(100 * ratio) == wanted.get("samplingPercent", 100)
+    assert env.pop("OTEL_TRACES_SAMPLER", {"value": "parentbased_traceidratio"})["value"] == "parentbased_traceidratio"
+    values = {name: variable["value"] for name, variable in env.items() if "value" in variable}
+    assert values == {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_RESOURCE_ATTRIBUTES": "a=b",
+        "SESSION_POLICY_CRON_JOB_NAME": "shop",
+    }
+    assert all(env[name]["valueFrom"].keys() == {"fieldRef"} for name in env.keys() - values.keys())
 
 
 @settings(deadline=None)
@@ -203,6 +233,8 @@ def test_no_field_of_a_policy_is_one_of_a_pod_s_that_gives_rights() -> None:
         lambda spec: spec["job"].update(resources={"limits": {"nvidia.com/gpu": 1}}),
         lambda spec: spec["job"].update(resources={"claims": [{"name": "gpu"}]}),
         lambda spec: spec["logs"].update(hostPath="/"),
+        lambda spec: spec["telemetry"].update(headersFrom={"secretKeyRef": {"name": "a", "key": "b"}}),
+        lambda spec: spec["telemetry"].update(resourceAttributes={"a": "b"}),
         lambda spec: spec["stores"]["database"].update(url="postgresql://somewhere.else/db"),
         lambda spec: spec["stores"]["database"]["urlFrom"].update(configMapKeyRef={"name": "a", "key": "b"}),
         lambda spec: spec["stores"]["database"]["urlFrom"]["secretKeyRef"].update(namespace="kube-system"),
@@ -210,7 +242,7 @@ def test_no_field_of_a_policy_is_one_of_a_pod_s_that_gives_rights() -> None:
     ],
 )
 def test_what_is_no_field_of_a_policy_is_refused(change: Change) -> None:
-    resource = policy_resource(job={}, logs={})
+    resource = policy_resource(job={}, logs={}, telemetry={})
     parse_policy(resource)
     resource["spec"] = copy.deepcopy(resource["spec"])
     change(resource["spec"])
