@@ -21,7 +21,7 @@ BUILD_ARGS  := $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE))
 PYTEST      := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench clean
+.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench pictures clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ e2e: $(STAMP) e2e-images ## Test images and chart on a cluster: KUBECONFIG, or k
 
 bench: $(STAMP) ## Measure the operator with 2,000 policies on a real API server (KUBEBUILDER_ASSETS); BENCH_ARGS=--help
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+pictures: $(STAMP) ## Draw the documentation's pictures of dashboard and trace from real runs (KUBEBUILDER_ASSETS, prometheus)
+	$(BIN)/python -m tests.pictures
 
 clean: ## Remove the virtual environment, caches and build output
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

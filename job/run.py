@@ -32,6 +32,7 @@ from job.steps.statistics import count_active, keep_statistics
 from job.steps.sync import synchronise, tidy
 from job.tally import Tally
 from job.tracing import Trace, Untraced
+from job.vitals import reported
 from policy.manifest import SessionPolicy
 from policy.names import REDIS_URL_ENV
 from policy.report import Outcome, RunReport, printable
@@ -67,6 +68,7 @@ class Run:
     trace: Trace = field(default_factory=Untraced)
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
+    _measured: vitals.Vitals = field(default_factory=vitals.Vitals)
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def execute(self) -> tuple[RunReport, int]:
@@ -127,6 +129,9 @@ class Run:
         try:
             context = self._context(dry_run, opened.sessions, None)
             try:
+                with self._step("vitals"):
+                    self._measured = vitals.step_on_redis(context, opened.store.server)
+                self.findings += self._measured.problems
                 with self._step("assess"):
                     found = assess(context, spec.max_concurrent_sessions)
                 would_refuse = found.would_refuse
@@ -184,9 +189,9 @@ class Run:
 
         # Before the run's own look-ups count in Redis, and before anything is deleted.
         with self._step("vitals"):
-            vital = vitals.step(context, queries, statistics, self.run_id)
-        seen.created = vital.creation.sessions if vital.creation else None
-        self.findings += vital.problems
+            self._measured = measured = vitals.step(context, queries, statistics, self.run_id)
+        seen.created = measured.creation.sessions if measured.creation else None
+        self.findings += measured.problems
         with self._step("assess abnormal"):
             suspected = abnormal.assess(context, queries, logs)
         self.findings += suspected.problems()
@@ -254,6 +259,7 @@ class Run:
             policy_generation=self.policy.metadata.generation,
             sessions=self.tally.counts(),
             redis=self.tally.redis.counts() if self.policy.spec.stores.redis else None,
+            vitals=reported(self._measured.redis, self._measured.creation, self.tally.durations.average_seconds),
         )
 
 

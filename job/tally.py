@@ -1,9 +1,11 @@
-"""What a run has counted so far."""
+"""What a run has counted and measured so far."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from job.sessions import Session
 from policy.report import RedisCounts, SessionCounts
 
 
@@ -24,6 +26,26 @@ class RedisTally:
 
 
 @dataclass(slots=True)
+class Durations:
+    """How long the deleted sessions were in use: from their beginning to their last use."""
+
+    sessions: int = 0
+    seconds: float = 0.0
+
+    def add(self, deleted: Sequence[Session]) -> None:
+        """Adds sessions; those of which it is not known do not count."""
+        for session in deleted:
+            if session.created_at is not None and session.last_accessed_at is not None:
+                self.sessions += 1
+                self.seconds += max(0.0, (session.last_accessed_at - session.created_at).total_seconds())
+
+    @property
+    def average_seconds(self) -> int | None:
+        """The average, None without a session."""
+        return round(self.seconds / self.sessions) if self.sessions else None
+
+
+@dataclass(slots=True)
 class Tally:
     """Counts in the database; the fields are those of :class:`policy.report.SessionCounts`."""
 
@@ -37,7 +59,8 @@ class Tally:
     failed: int = 0
     remaining: int = 0
     redis: RedisTally = field(default_factory=RedisTally)
+    durations: Durations = field(default_factory=Durations)
 
     def counts(self) -> SessionCounts:
         """As the report has it."""
-        return SessionCounts(**{k: v for k, v in asdict(self).items() if k != "redis"})
+        return SessionCounts(**{k: v for k, v in asdict(self).items() if k not in ("redis", "durations")})

@@ -37,7 +37,7 @@ from job.tally import Tally
 from job.tracing import Calls, Delivery, Store, changes, collected_calls, is_failure
 from policy.manifest import SessionPolicy
 from policy.names import CONTAINER_NAME, JOB_UID_ENV, POD_UID_ENV
-from policy.report import Outcome, RunReport
+from policy.report import Outcome, RunReport, Vitals
 from policy.stores import RedisMode
 from policy.telemetry import (
     DONE,
@@ -189,11 +189,26 @@ class _Meters:
                 meter.create_counter(**options).add(count, policy)
             else:
                 meter.create_gauge(**options).set(count, policy)
+        for name, unit, value in _vitals(report):
+            meter.create_gauge(f"session_policy.run.{name}", unit).set(value, policy)
         meter.create_gauge("session_policy.run.duration", "s").set(report.duration_seconds, policy)
         outcome = {"session_policy.run.outcome": report.outcome.value}
         meter.create_counter("session_policy.run.completed", "{run}").add(1, {**policy, **outcome})
         self._provider.force_flush()
         return self._exporter.accepted
+
+
+def _vitals(report: RunReport) -> list[tuple[str, str, float]]:
+    """What the run measured of the stores: name, unit, value."""
+    seen = report.vitals or Vitals()
+    hourly = seen.created_per_hour
+    measured = (
+        ("redis.memory", "By", seen.redis_memory_bytes),
+        ("redis.hit_ratio", "1", seen.redis_hit_ratio),
+        ("sessions.creation_rate", "{session}/s", None if hourly is None else hourly / 3600),
+        ("sessions.average_duration", "s", seen.average_session_seconds),
+    )
+    return [(name, unit, value) for name, unit, value in measured if value is not None]
 
 
 class _MetricExporter(OTLPMetricExporter):

@@ -8,11 +8,14 @@ from typing import Any
 
 from job.alerts.problems import Audience, Problem
 from policy.alerts import Thresholds
+from policy.report import MAX_COUNT, Vitals
 
 _MEGABYTE = 2**20
 # Of fewer look-ups, or fewer new sessions, a share or a rate is an accident.
 _ENOUGH_LOOKUPS = 1000
 _ENOUGH_CREATED = 20
+# As much as a report may say.
+_MOST_CREATED = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class RedisVitals:
         """Share of look-ups that found their key; None where there were none."""
         lookups = self.hits + self.misses
         return 100 * self.hits / lookups if lookups else None
+
+    @property
+    def has_enough_lookups(self) -> bool:
+        """Whether the share tells anything."""
+        return self.hits + self.misses >= _ENOUGH_LOOKUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,24 @@ def read_info(infos: Sequence[Mapping[str, Any]]) -> RedisVitals:
     return RedisVitals(total("used_memory"), total("keyspace_hits"), total("keyspace_misses"))
 
 
+def reported(redis: RedisVitals | None, creation: Creation | None, average_seconds: int | None) -> Vitals | None:
+    """What the report says of the measurements; None if there is none.
+
+    Args:
+        redis: of Redis.
+        creation: sessions begun since the run before.
+        average_seconds: how long the deleted sessions were in use.
+    """
+    percent = redis.hit_percent if redis and redis.has_enough_lookups else None
+    vitals = Vitals(
+        redis_memory_bytes=min(redis.memory_bytes, MAX_COUNT) if redis else None,
+        redis_hit_ratio=None if percent is None else round(percent / 100, 4),
+        created_per_hour=None if creation is None else min(round(creation.per_second * 3600, 2), _MOST_CREATED),
+        average_session_seconds=average_seconds,
+    )
+    return None if vitals == Vitals() else vitals
+
+
 def redis_problems(vitals: RedisVitals, thresholds: Thresholds) -> Iterator[Problem]:
     """Memory over and hit ratio under their thresholds."""
     megabytes = vitals.memory_bytes // _MEGABYTE
@@ -75,7 +101,7 @@ def redis_problems(vitals: RedisVitals, thresholds: Thresholds) -> Iterator[Prob
             megabytes,
         )
     share = vitals.hit_percent
-    if share is not None and vitals.hits + vitals.misses >= _ENOUGH_LOOKUPS and share < thresholds.cache_hit_percent:
+    if share is not None and vitals.has_enough_lookups and share < thresholds.cache_hit_percent:
         yield Problem(
             "CacheHitRatioLow",
             Audience.OPERATIONS,

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from policy.model import Model
 from policy.stores import ValueSource
+
+RUNBOOKS: Final = "docs/runbooks/{alert}.md"
+"""Where the pages on the product's alerts are, in its repository: the links of those who name no place of their own."""
+
+_ALERT: Final = "{alert}"
+
+
+def runbook_link(alert: str, base: str | None = None) -> str:
+    """Where to read what to do about an alert.
+
+    Args:
+        alert: its name.
+        base: a URL with ``{alert}`` where the name goes, or one to append it to; the product's own pages by default.
+    """
+    place = base or RUNBOOKS
+    return place.replace(_ALERT, alert) if _ALERT in place else f"{place.rstrip('/')}/{alert}"
 
 
 class Channel(Model):
@@ -46,4 +62,4 @@ class Alerts(Model):
     repeat_after_seconds: Annotated[int, Field(ge=0, le=30 * 86400)] = 86400
     """A problem that stands is told again after this time, not with every run; in seconds."""
     runbook_url: Annotated[str, Field(max_length=512, pattern=r"^https?://\S+$")] | None = None
-    """Base of the links to your own runbooks; the product's otherwise."""
+    """Links to your own runbooks: a URL to append the alert's name to, or one with {alert} where the name goes."""

@@ -98,6 +98,19 @@ class RedisCounts(Model):
     """Session keys that had no TTL and got one."""
 
 
+class Vitals(Model):
+    """What the run measured of the session stores. What is not known is not set."""
+
+    redis_memory_bytes: Count | None = None
+    """Memory that Redis uses, all of its nodes together, in bytes."""
+    redis_hit_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the look-ups in Redis that found their key, since its servers began; not set for a few look-ups."""
+    created_per_hour: Annotated[float, Field(ge=0, le=10**9)] | None = None
+    """Sessions that began since the run before, per hour; of those that the application deleted nothing is known."""
+    average_session_seconds: Count | None = None
+    """How long the sessions that this run deleted were in use on average, in seconds."""
+
+
 MAX_ALERTS = 8
 
 
@@ -133,6 +146,8 @@ class RunReport(Model):
     """Sessions in the database."""
     redis: RedisCounts | None = None
     """Redis, where the policy has one."""
+    vitals: Vitals | None = None
+    """Memory, hit ratio, rate of new sessions and their duration, as far as the run measured them."""
     alerts: Annotated[list[Alert], Field(max_length=MAX_ALERTS)] = []
     """What was worth an alert, whether or not one was sent."""
     trace_id: Annotated[TraceID | None, Field(alias="traceID")] = None

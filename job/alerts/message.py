@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from job.alerts.decide import Notice
+from policy.alerts import runbook_link
 from policy.report import printable
-
-RUNBOOKS = "https://sessionpolicy.dev/runbooks"
-"""Base of the links where a policy names no runbooks of its own."""
 
 _MOST_LISTED = 10
 _TITLE_LENGTH = 120
@@ -58,15 +56,14 @@ def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None
     Args:
         told: what is wrong, and what no longer is; at least one.
         place: where.
-        runbook_url: base of the links to the runbooks; the product's by default.
+        runbook_url: where the runbooks are; see :func:`policy.alerts.runbook_link`.
     """
     standing = [notice for notice in told if not notice.resolved]
     subject = standing or list(told)
     first = subject[0].problem.reason
     more = f" and {len(subject) - 1} more" if len(subject) > 1 else ""
     state = "" if standing else " resolved"
-    base = (runbook_url or RUNBOOKS).rstrip("/")
-    parts = [_paragraph(notice, base) for notice in [*standing, *(n for n in told if n.resolved)][:_MOST_LISTED]]
+    parts = [_paragraph(notice, runbook_url) for notice in [*standing, *(n for n in told if n.resolved)][:_MOST_LISTED]]
     return Message(
         title=printable(f"Session policy {place}: {first}{more}{state}", _TITLE_LENGTH),
         body="\n\n".join([*parts, f"Policy: {place.policy}\nNamespace: {place.namespace}{_more(place)}"]),
@@ -74,12 +71,12 @@ def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None
     )
 
 
-def _paragraph(notice: Notice, base: str) -> str:
+def _paragraph(notice: Notice, runbook_url: str | None) -> str:
     problem = notice.problem
     head = f"{problem.reason} is over" if notice.resolved else f"{problem.reason}: {problem.message}"
     lines = [printable(head), f"Since: {_text(notice.since)}"]
     if not notice.resolved:
-        lines.append(f"What to do: {base}/{problem.reason}")
+        lines.append(f"What to do: {runbook_link(problem.reason, runbook_url)}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from job.sessions import Deletion, Session
 def settle(context: RunContext, result: Deletion) -> None:
     """Counts a batch that the database has deleted, and deletes it from Redis."""
     context.tally.deleted += len(result.deleted)
+    context.tally.durations.add(result.deleted)
     context.tally.failed += result.failed
     context.budget.spend(len(result.deleted))
     if context.redis:

@@ -12,6 +12,7 @@ from job.context import RunContext
 from job.database.link import Link
 from job.database.queries import RuleQueries
 from job.database.schema import statistics
+from job.errors import ConfigurationError
 from job.redisstore.server import RedisServer
 from job.vitals import Creation, RedisVitals, creation_problems, read_info, redis_problems
 
@@ -26,9 +27,9 @@ class Vitals:
         problems: what is worth an alert.
     """
 
-    redis: RedisVitals | None
-    creation: Creation | None
-    problems: tuple[Problem, ...]
+    redis: RedisVitals | None = None
+    creation: Creation | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 def step(context: RunContext, queries: RuleQueries, link: Link | None, run_id: str) -> Vitals:
@@ -45,17 +46,23 @@ def step(context: RunContext, queries: RuleQueries, link: Link | None, run_id: s
     vitals = read_redis(context.redis.server) if context.redis else None
     if vitals:
         problems += redis_problems(vitals, thresholds)
-        percent = vitals.hit_percent
-        context.log.info(
-            "redis vitals",
-            memoryBytes=vitals.memory_bytes,
-            hitPercent=None if percent is None else round(percent, 1),
-        )
+        _tell(context, vitals)
     now, before = _creation(context, queries, link, run_id) if link else (None, None)
     problems += creation_problems(now, before, thresholds)
     if now:
         context.log.info("created", sessions=now.sessions, perMinute=round(now.per_second * 60, 2))
     return Vitals(vitals, now, tuple(problems))
+
+
+def step_on_redis(context: RunContext, server: RedisServer) -> Vitals:
+    """Measures Redis alone. Its user may have no right to INFO, which nothing else needs: then nothing is known."""
+    try:
+        found = read_redis(server)
+    except ConfigurationError:
+        context.log.info("redis vitals", because="Redis does not let this user call INFO")
+        return Vitals()
+    _tell(context, found)
+    return Vitals(found, None, tuple(redis_problems(found, context.spec.alerts.thresholds)))
 
 
 def read_redis(server: RedisServer) -> RedisVitals:
@@ -65,6 +72,15 @@ def read_redis(server: RedisServer) -> RedisVitals:
         RedisUnavailableError, ConfigurationError: it cannot be reached, or refuses INFO.
     """
     return read_info([info for section in ("memory", "stats") for info in server.infos(section)])
+
+
+def _tell(context: RunContext, vitals: RedisVitals) -> None:
+    percent = vitals.hit_percent
+    context.log.info(
+        "redis vitals",
+        memoryBytes=vitals.memory_bytes,
+        hitPercent=None if percent is None else round(percent, 1),
+    )
 
 
 def _creation(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -11,6 +13,11 @@ from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy
 from tests.support.exposition import samples
 from tests.support.kube import Kubectl, eventually
+from tests.unit.chart.test_monitoring import alerts, dashboard_queries
+from tests.unit.test_runbooks import PAGES
+
+CANARY = "canary"
+VITALS = {"redisMemoryBytes": 2**30, "redisHitRatio": 0.75, "createdPerHour": 7200.0, "averageSessionSeconds": 900}
 
 
 @pytest.fixture
@@ -99,3 +106,86 @@ def test_the_controller_counts_its_own_work(policies: Policies, controller: Cont
     for family in text_string_to_metric_families(controller.metrics()):
         if family.name == "session_policy_controller_api_requests":
             assert all(set(sample.labels) == set(labels) for sample in family.samples)
+
+
+def names(process: ControllerProcess) -> set[str]:
+    return {s.name for family in text_string_to_metric_families(process.metrics()) for s in family.samples}
+
+
+def test_r5_every_metric_that_rules_and_dashboard_name_is_on_a_live_controller(
+    policies: Policies, kubelet: Kubelet, controller: ControllerProcess
+) -> None:
+    secret = {"secretKeyRef": {"name": "stores", "key": "url"}}
+    ran = policies.ready(stores={"database": {"urlFrom": secret}, "redis": {"urlFrom": secret}})
+    stuck = policies.ready()
+    job, waiting = ran.request_run(), stuck.request_run()
+    kubelet.finish(job, report(vitals=VITALS, alerts=[{"reason": "CreationRateHigh", "count": 7}]))
+    kubelet.wait(waiting, "ErrImagePull", "no such image")
+    eventually(lambda: "stalled ImagePullBackOff" in of_policy(controller, stuck), what="the stall is shown")
+    eventually(lambda: "redis_memory_bytes" in of_policy(controller, ran), what="the outcome is shown")
+    shown = of_policy(controller, ran)
+    assert shown["redis_memory_bytes"] == 2**30
+    assert shown["redis_hit_ratio"] == 0.75
+    assert shown["created_sessions_per_second"] == 2
+    assert shown["session_duration_average_seconds"] == 900
+    assert shown["last_run_alerts CreationRateHigh"] == 7
+    assert shown["last_run_reason Completed"] == 1
+    queries = [*(rule["expr"] for rule in alerts()), *dashboard_queries()]
+    asked = {name for query in queries for name in re.findall(r"session_policy_\w+", query)}
+    assert len(asked) > 30
+    assert asked <= names(controller)
+
+
+def test_no_id_user_or_credential_is_in_any_metric_whatever_a_container_reports(
+    policies: Policies, kubelet: Kubelet, controller: ControllerProcess
+) -> None:
+    secret = {"secretKeyRef": {"name": f"{CANARY}-secret", "key": f"{CANARY}-key"}}
+    policy = policies.ready(
+        stores={"database": {"urlFrom": secret}, "redis": {"urlFrom": secret}},
+        concurrency={"exemptUsers": [f"{CANARY}-user"]},
+        alerts={"operations": {"urlsFrom": secret}, "runbookUrl": f"https://{CANARY}.example"},
+        job={"retries": 0, "nodeSelector": {CANARY: CANARY}},
+    )
+    job = policy.request_run()
+    said = {
+        "reason": "CanaryReason",
+        "message": f"deleted {CANARY}-session of {CANARY}-user with {CANARY}-password",
+        "alerts": [{"reason": "CanaryAlert", "count": 1}, {"reason": "CanaryUser", "count": 2}],
+        "traceID": "c" * 32,
+    }
+    kubelet.finish(job, report(**said))
+    policy.await_record(job)
+    eventually(lambda: "last_run_reason Other" in of_policy(controller, policy), what="the outcome is shown")
+    assert of_policy(controller, policy)["last_run_alerts Other"] == 3
+    # What does not parse is not shown at all.
+    second = policy.request_run()
+    kubelet.finish(second, report(sessions={CANARY: 1}), exit_code=1)
+    policy.await_record(second)
+    # What a Pod's state says is somebody else's words, too.
+    third = policy.request_run()
+    kubelet.wait(third, "CreateContainerConfigError", f'secret "{CANARY}-secret" not found')
+    eventually(lambda: "stalled CreateContainerConfigError" in of_policy(controller, policy), what="the stall is shown")
+    for accept in ("*/*", "application/openmetrics-text; version=1.0.0"):
+        text = controller.metrics(accept)
+        assert policy.name in text
+        assert CANARY not in text.lower()
+        assert "c" * 32 not in text
+
+
+# What they ask is not part of an API server alone.
+ELSEWHERE = ("kubectl top", "kubectl logs", "kubectl get podmonitor")
+
+
+def test_the_commands_of_the_runbooks_work(policies: Policies, kubelet: Kubelet, controller: ControllerProcess) -> None:
+    """Those that look by kubectl."""
+    policy = policies.ready()
+    kubelet.finish(policy.request_run(), report())
+    eventually(lambda: "last_run_reason Completed" in of_policy(controller, policy), what="the outcome is recorded")
+    blocks = [block for page in PAGES for block in re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.S | re.M)]
+    lines = {line.partition(" | ")[0] for block in blocks for line in block.splitlines()}
+    commands = sorted(line for line in lines if line.startswith("kubectl") and not line.startswith(ELSEWHERE))
+    assert len(commands) > 10
+    variables = {"NS": policy.namespace, "POLICY": policy.name, "OPERATOR": "default"}
+    for command in commands:
+        done = policies.kubectl.shell(command, variables)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"

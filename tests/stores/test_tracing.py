@@ -311,6 +311,9 @@ def test_the_counts_of_a_run_are_metrics(postgres_and_redis: SessionStores, otlp
     assert (points["sessions.deleted"].kind, points["sessions.active"].kind) == ("sum", "gauge")
     assert (points["duration"].value, points["duration"].unit) == (report.duration_seconds, "s")
     assert points["completed"].attributes["session_policy.run.outcome"] == "Succeeded"
+    assert report.vitals is not None
+    assert (points["redis.memory"].value, points["redis.memory"].unit) == (report.vitals.redis_memory_bytes, "By")
+    assert points["sessions.average_duration"].value == report.vitals.average_session_seconds
     for point in otlp.points:
         assert point.attributes["session_policy.policy.name"] == "shop"
         assert point.resource["k8s.cronjob.name"] == "shop"

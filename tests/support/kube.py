@@ -54,6 +54,14 @@ class Kubectl:
             raise error
         return result.stdout
 
+    def shell(self, line: str, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """A line of shell as somebody would type it, with these variables set."""
+        path = os.pathsep.join([str(Path(self._program).parent), os.environ.get("PATH", os.defpath)])
+        own = {"PATH": path, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)}
+        return subprocess.run(
+            ["sh", "-c", line], env={**variables, **own}, capture_output=True, text=True, timeout=60, check=False
+        )
+
     def get(self, resource: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object."""
         found: dict[str, Any] = json.loads(self.run("get", resource, name, "-o", "json", *_in(namespace)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from job.reporting import to_text, write_termination_message
+from policy.reasons import ALERTS
 from policy.report import (
     MAX_ALERTS,
     MAX_MESSAGE_LENGTH,
@@ -21,6 +22,7 @@ from policy.report import (
     RedisCounts,
     RunReport,
     SessionCounts,
+    Vitals,
     printable,
 )
 
@@ -35,6 +37,13 @@ texts = st.one_of(
 )
 sessions = st.fixed_dictionaries(dict.fromkeys(SessionCounts.model_fields, counts)).map(lambda c: SessionCounts(**c))
 redis = st.fixed_dictionaries(dict.fromkeys(RedisCounts.model_fields, counts)).map(lambda c: RedisCounts(**c))
+vitals = st.builds(
+    Vitals,
+    redis_memory_bytes=st.one_of(st.none(), counts),
+    redis_hit_ratio=st.one_of(st.none(), st.floats(0, 1)),
+    created_per_hour=st.one_of(st.none(), st.floats(0, 10**9)),
+    average_session_seconds=st.one_of(st.none(), counts),
+)
 reports = st.fixed_dictionaries(
     {
         "outcome": st.sampled_from(Outcome),
@@ -47,6 +56,7 @@ reports = st.fixed_dictionaries(
         "policy_generation": st.one_of(st.none(), counts),
         "sessions": sessions,
         "redis": st.one_of(st.none(), redis),
+        "vitals": st.one_of(st.none(), vitals),
         "alerts": st.just([Alert(reason="R" * 64, count=MOST)] * MAX_ALERTS),
         "trace_id": st.one_of(st.none(), st.just("f" * 32)),
     }
@@ -59,6 +69,31 @@ def test_r2_10_any_report_fits_the_termination_message_and_comes_back(report: Ru
     assert len(text.encode()) <= KUBELET_KEEPS
     assert "\n" not in text
     assert RunReport.model_validate_json(text, strict=True, by_alias=True, by_name=False) == report
+
+
+def test_r2_10_a_report_with_all_there_is_to_say_stays_below_2_kib() -> None:
+    """Of runs as they are: all counts in the hundreds of millions, the longest words, a message of 512 letters."""
+    full = RunReport(
+        outcome=Outcome.SUCCEEDED,
+        reason="DeletionLimitReached",
+        message="x" * MAX_MESSAGE_LENGTH,
+        start_time=datetime(2026, 1, 1, tzinfo=UTC),
+        completion_time=datetime(2026, 1, 1, tzinfo=UTC),
+        duration_seconds=86399.999,
+        dry_run=True,
+        policy_generation=1_000_000,
+        sessions=SessionCounts(**dict.fromkeys(SessionCounts.model_fields, 999_999_999)),
+        redis=RedisCounts(**dict.fromkeys(RedisCounts.model_fields, 999_999_999)),
+        vitals=Vitals(
+            redis_memory_bytes=2**48,
+            redis_hit_ratio=0.9999,
+            created_per_hour=999_999_999.99,
+            average_session_seconds=999_999_999,
+        ),
+        alerts=[Alert(reason=reason, count=999_999_999) for reason in sorted(ALERTS, key=len)[-MAX_ALERTS:]],
+        trace_id="f" * 32,
+    )
+    assert len(to_text(full).encode()) < 2048
 
 
 @given(text=texts)
@@ -101,6 +136,10 @@ def good() -> dict[str, Any]:
         {"sessions": {"deleted": MOST + 1}},
         {"sessions": {"deleted": 1.5}},
         {"sessions": {"stolen": 1}},
+        {"vitals": {"redisHitRatio": 1.1}},
+        {"vitals": {"redisMemoryBytes": -1}},
+        {"vitals": {"createdPerHour": 10**10}},
+        {"vitals": {"sessionId": "s"}},
         {"unknown": 1},
         {"start_time": "2026-01-01T00:00:00Z"},
     ],

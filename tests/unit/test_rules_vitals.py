@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.vitals import Creation, RedisVitals, creation_problems, read_info, redis_problems
+from job.vitals import Creation, RedisVitals, creation_problems, read_info, redis_problems, reported
 from policy.alerts import Thresholds
+from policy.report import Vitals
 
 MIB = 2**20
 DEFAULT = Thresholds()
@@ -46,6 +47,21 @@ def test_r5_hit_ratio_under_95_percent(hits: int, misses: int, found: list[str])
 def test_r5_creation_rate_more_than_doubled(now: Creation | None, before: Creation | None, found: bool) -> None:
     assert bool(list(creation_problems(now, before, DEFAULT))) is found
     assert not list(creation_problems(now, before, Thresholds(creation_rate_factor=0)))
+
+
+def test_r5_what_is_measured_is_reported_and_nothing_else() -> None:
+    assert reported(None, None, None) is None
+    assert reported(RedisVitals(5, 0, 0), None, None) == Vitals(redis_memory_bytes=5)
+    assert reported(RedisVitals(5, 999, 0), None, None) == Vitals(redis_memory_bytes=5)  # too few look-ups
+    assert reported(RedisVitals(5, 750, 250), None, None) == Vitals(redis_memory_bytes=5, redis_hit_ratio=0.75)
+    assert reported(None, Creation(30, 60), 7) == Vitals(created_per_hour=1800, average_session_seconds=7)
+
+
+@given(st.integers(0, 2**70), st.integers(0, 2**70), st.integers(0, 2**70), st.integers(0, 2**70), st.floats(0, 1e9))
+def test_r5_whatever_is_measured_can_be_reported(
+    memory: int, hits: int, misses: int, created: int, lasted: float
+) -> None:
+    assert reported(RedisVitals(memory, hits, misses), Creation(created, lasted), None) is not None
 
 
 @given(

@@ -32,17 +32,32 @@ STATUS: dict[str, Any] = {
     "nextScheduleTime": "2026-03-01T11:50:00Z",
     "lastSuccessTime": "2026-03-01T09:50:12Z",
     "consecutiveFailures": 2,
+    "missedSchedules": 4,
     "lastRun": REPORT
     | {"jobName": "shop-1", "jobUID": "u", "trigger": "Schedule", "outcome": "Failed"}
     | {"redis": {"sessions": 8, "deleted": 3, "orphaned": 1, "missing": 2, "indexEntriesRemoved": 4, "ttlAdded": 5}}
-    | {"alerts": [{"reason": "RedisMemoryHigh", "count": 2000}]},
+    | {"alerts": [{"reason": "RedisMemoryHigh", "count": 2000}]}
+    | {"reason": "OOMKilled"}
+    | {
+        "vitals": {
+            "redisMemoryBytes": 2097152000,
+            "redisHitRatio": 0.875,
+            "createdPerHour": 7200.0,
+            "averageSessionSeconds": 1234,
+        }
+    },
     "history": [],
     "totals": {"runsSucceeded": 40, "runsFailed": 2, "deletedSessions": 123456, "missedSchedules": 3},
 }
 
 
+SECRET = {"secretKeyRef": {"name": "stores", "key": "url"}}
+STORES = {"database": {"urlFrom": SECRET}, "redis": {"urlFrom": SECRET}}
+
+
 def full_policy() -> dict[str, Any]:
-    return policy_resource(schedule="*/5 9-17 * * 1-5", job={"timeoutSeconds": 300}) | {"status": STATUS}
+    spec: dict[str, Any] = {"schedule": "*/5 9-17 * * 1-5", "job": {"timeoutSeconds": 300}, "stores": STORES}
+    return policy_resource(**spec) | {"status": STATUS}
 
 
 def exposed(metrics: Metrics, accept: str = "") -> str:
@@ -69,6 +84,8 @@ def test_r5_every_figure_of_a_policy() -> None:
         "ready": 1,
         "running": 1,
         "suspended": 0,
+        "dry_run": 0,
+        "overdue_schedules": 4,
         "stalled ImagePullBackOff": 1,
         "schedule_interval_seconds": (2 * 24 + 15) * 3600 + 5 * 60,
         "next_schedule_timestamp_seconds": 1772365800,
@@ -87,9 +104,21 @@ def test_r5_every_figure_of_a_policy() -> None:
         "last_run_sessions deleted": 3,
         "last_run_sessions failed": 0,
         "last_run_sessions remaining": 0,
-        "last_run_alerts": 1,
+        "last_run_dry_run": 0,
+        "last_run_reason OOMKilled": 1,
+        "last_run_alerts RedisMemoryHigh": 2000,
         "active_sessions": 5,
+        "active_sessions_threshold": 5000,
+        "failed_deletions_threshold_ratio": 0.05,
+        "run_duration_threshold_seconds": 600,
+        "created_sessions_per_second": 2,
+        "session_duration_average_seconds": 1234,
+        "backlog_growing_runs": 0,
         "consecutive_failures": 2,
+        "redis_memory_bytes": 2097152000,
+        "redis_memory_threshold_bytes": 2**30,
+        "redis_hit_ratio": 0.875,
+        "redis_hit_threshold_ratio": 0.95,
         "redis_sessions": 8,
         "redis_deleted_sessions": 3,
         "redis_orphaned_sessions": 1,
@@ -111,7 +140,77 @@ def test_what_is_not_known_has_no_sample() -> None:
     found = samples(metrics)
     assert found["ready"] == 0
     assert found["schedule_interval_seconds"] == 3600
-    assert not [name for name in found if name.startswith(("last_", "next_", "active_", "redis_", "stalled"))]
+    unknown = ("last_", "next_", "active_sessions", "redis_", "stalled", "created_", "session_")
+    assert {name for name in found if name.startswith(unknown)} == {"active_sessions_threshold"}
+
+
+def test_a_threshold_of_nought_is_none() -> None:
+    metrics = Metrics()
+    none = {"activeSessions": 0, "redisMemoryMegabytes": 0, "cacheHitPercent": 0, "failedPercent": 0}
+    metrics.policies.seen(policy_resource(alerts={"thresholds": none}, stores=STORES))
+    found = samples(metrics)
+    assert not found.keys() & {
+        "active_sessions_threshold",
+        "redis_memory_threshold_bytes",
+        "redis_hit_threshold_ratio",
+    }
+    assert found["failed_deletions_threshold_ratio"] == 0  # here nought means: any that fails
+
+
+def left(remaining: int, outcome: str = "Degraded", *, dry_run: bool = False) -> dict[str, Any]:
+    return {"outcome": outcome, "dryRun": dry_run, "sessions": {"remaining": remaining}}
+
+
+@pytest.mark.parametrize(
+    ("history", "growing"),
+    [
+        ([], 0),
+        ([left(9)], 0),
+        ([left(9), left(9)], 0),
+        ([left(9), left(8), left(7), left(8)], 2),
+        ([left(1), {"outcome": "Succeeded"}], 1),  # counts of nought are not stored
+        ([left(7), left(9), left(8)], 0),
+        # Runs that could not look, or only looked, tell nothing of what is left.
+        ([left(9), left(0, "Failed"), left(8), left(0, "Skipped"), left(99, dry_run=True), left(7)], 2),
+    ],
+)
+def test_a_growing_backlog_is_seen_in_the_history(history: list[dict[str, Any]], growing: int) -> None:
+    metrics = Metrics()
+    policy = full_policy()
+    policy["status"] = policy["status"] | {"history": history}
+    metrics.policies.seen(policy)
+    assert samples(metrics)["backlog_growing_runs"] == growing
+
+
+def test_whatever_a_status_says_labels_are_from_closed_sets() -> None:
+    metrics = Metrics()
+    policy = full_policy()
+    alerts = [{"reason": reason, "count": 2} for reason in ("CanaryUser", "CanaryPassword", "RunTooLong")]
+    policy["status"] = policy["status"] | {
+        "lastRun": STATUS["lastRun"] | {"reason": "CanarySession", "message": "canary", "alerts": alerts},
+        "conditions": [c | {"reason": "CanaryHost"} for c in STATUS["conditions"]],
+    }
+    metrics.policies.seen(policy)
+    found = samples(metrics)
+    assert {name for name in found if name.startswith(("stalled", "last_run_reason", "last_run_alerts"))} == {
+        "stalled Other",
+        "last_run_reason Other",
+        "last_run_alerts Other",
+        "last_run_alerts RunTooLong",
+    }
+    assert found["last_run_alerts Other"] == 4
+    assert "canary" not in exposed(metrics).lower()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "shown"), [("Succeeded", True), ("Degraded", True), ("Failed", False), ("Skipped", False)]
+)
+def test_a_run_that_counted_nothing_does_not_say_that_nobody_is_there(outcome: str, shown: bool) -> None:
+    metrics = Metrics()
+    policy = full_policy()
+    policy["status"] = policy["status"] | {"lastRun": STATUS["lastRun"] | {"outcome": outcome, "sessions": {}}}
+    metrics.policies.seen(policy)
+    assert ("active_sessions" in samples(metrics)) is shown
 
 
 def test_a_policy_that_does_not_parse_shows_what_its_status_tells() -> None:
