@@ -26,7 +26,27 @@ _LOG_TAIL_BYTES = 2000
 _POLL_SECONDS = 0.02
 
 
-class EmbeddedServer(ABC):
+class Startable(ABC):
+    """Something that runs from `start` to `stop`, or as long as a ``with`` block lasts."""
+
+    @abstractmethod
+    def start(self) -> Self:
+        """Start it and wait until it answers."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it. Does nothing if it does not run."""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class EmbeddedServer(Startable):
     """A server process with a data directory.
 
     Args:
@@ -138,14 +158,6 @@ class EmbeddedServer(ABC):
             return self._log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:
             return ""
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     # What a server must tell.
 

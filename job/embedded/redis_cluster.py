@@ -6,14 +6,14 @@ import random
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Any, Self
+from contextlib import suppress
+from typing import Any
 
 import redis
 from redis.crc import key_slot
 
 from job.embedded.errors import EmbeddedServerError
+from job.embedded.group import EmbeddedServers
 from job.embedded.process import HOST
 from job.embedded.redis import EmbeddedRedis
 
@@ -59,7 +59,7 @@ class ClusterNode(EmbeddedRedis):
             self._port = _free_port_with_bus()
 
 
-class EmbeddedRedisCluster:
+class EmbeddedRedisCluster(EmbeddedServers):
     """Masters that share the slots evenly, each with its replicas; reached at `url` without a password.
 
     Args:
@@ -72,7 +72,7 @@ class EmbeddedRedisCluster:
         self.masters = [ClusterNode() for _ in range(masters)]
         self.replicas = [ClusterNode() for _ in range(masters * replicas)]
         self._timeout_seconds = timeout_seconds
-        self._running = ExitStack()
+        super().__init__()
 
     @property
     def nodes(self) -> list[ClusterNode]:
@@ -84,33 +84,10 @@ class EmbeddedRedisCluster:
         """URL that names all nodes."""
         return "redis://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
 
-    def start(self) -> Self:
-        """Start all nodes and join them.
-
-        Raises:
-            EmbeddedServerUnavailable: There is no Redis server program.
-            EmbeddedServerError: A node ended, or they did not agree in time.
-        """
-        try:
-            for node in self.nodes:
-                self._running.enter_context(node)
-            self._join()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End all nodes."""
-        self._running.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _start_all(self) -> None:
+        for node in self.nodes:
+            self._running.enter_context(node)
+        self._join()
 
     # --- what tests do to it -------------------------------------------------------------------------------------
 

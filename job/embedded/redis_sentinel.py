@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import redis
 
 from job.embedded.errors import EmbeddedServerError
+from job.embedded.group import EmbeddedServers
 from job.embedded.process import HOST, EmbeddedServer
 from job.embedded.redis import EmbeddedRedis, server_program
 
@@ -93,7 +92,7 @@ class Sentinel(EmbeddedServer):
             return False
 
 
-class EmbeddedRedisSentinels:
+class EmbeddedRedisSentinels(EmbeddedServers):
     """A master, a replica and three sentinels.
 
     Args:
@@ -108,7 +107,7 @@ class EmbeddedRedisSentinels:
         self._password = password
         self._sentinel_password = sentinel_password
         self._timeout_seconds = timeout_seconds
-        self._running = ExitStack()
+        super().__init__()
 
     @property
     def url(self) -> str:
@@ -124,36 +123,13 @@ class EmbeddedRedisSentinels:
         _, port = sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
         return next(server for server in self.servers if server.port == int(port))
 
-    def start(self) -> Self:
-        """Start all and wait until they know each other.
-
-        Raises:
-            EmbeddedServerUnavailable: There is no Redis server program.
-            EmbeddedServerError: One ended, or they did not find each other in time.
-        """
-        try:
-            for server in self.servers:
-                self._running.enter_context(server)
-            self._replicate()
-            for sentinel in self.sentinels:
-                self._running.enter_context(sentinel)
-            self._wait(self._ready, "find each other")
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End all."""
-        self._running.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _start_all(self) -> None:
+        for server in self.servers:
+            self._running.enter_context(server)
+        self._replicate()
+        for sentinel in self.sentinels:
+            self._running.enter_context(sentinel)
+        self._wait(self._ready, "find each other")
 
     # --- what tests do to them -----------------------------------------------------------------------------------
 
