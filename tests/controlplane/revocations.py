@@ -11,7 +11,9 @@ from policy.names import API_VERSION, REVOCATION_KIND, REVOCATION_LABEL
 from tests.controlplane.api import Api
 from tests.support.kube import Kubectl, eventually
 
-USER = "canary-user"
+# Of these tests alone: the log of a controller that tests share is searched for it.
+CANARY = "revocation-canary"
+USER = f"{CANARY}-user"
 
 
 def manifest(name: str, **spec: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tests.controlplane.controller_process import ControllerProcess
 from tests.controlplane.kubelet import Kubelet
 from tests.controlplane.kubelet import report as run_report
 from tests.controlplane.policies import Policies
-from tests.controlplane.revocations import USER, Revocation, manifest, report
+from tests.controlplane.revocations import CANARY, USER, Revocation, manifest, report
 from tests.support.kube import Kubectl, eventually
 
 Revoke = Callable[..., Revocation]
@@ -400,7 +400,7 @@ def test_r2_the_user_stands_in_the_spec_and_in_the_container_s_variable_and_nowh
     policies: Policies, kubelet: Kubelet, revoke: Revoke, controller: ControllerProcess
 ) -> None:
     policy = policies.ready()
-    done, failed, missing = revoke(policy.name), revoke(policy.name), revoke("no-such-policy", reason="canary-reason")
+    done, failed, missing = revoke(policy.name), revoke(policy.name), revoke("no-such-policy", reason=CANARY)
     kubelet.finish(done.await_job(), report(revoked=1))
     hostile = json.dumps({"reason": "Oops", "message": f"{USER} is unknown"})
     kubelet.finish(failed.await_job(), hostile, exit_code=2)
@@ -412,7 +412,7 @@ def test_r2_the_user_stands_in_the_spec_and_in_the_container_s_variable_and_nowh
         for job in revocation.jobs():
             (container,) = job["spec"]["template"]["spec"]["containers"]
             container["env"] = [v for v in container["env"] if v["name"] != "SESSION_POLICY_REVOCATION"]
-            assert "canary" not in json.dumps(job)
-        assert "canary" not in json.dumps([revocation.status(), revocation.events()])
-    assert "canary" not in json.dumps(policy.get())
-    assert "canary" not in controller.log()
+            assert CANARY not in json.dumps(job)
+        assert CANARY not in json.dumps([revocation.status(), revocation.events()])
+    assert CANARY not in json.dumps(policy.get())
+    assert CANARY not in controller.log()
