@@ -25,6 +25,7 @@ class Ledger:
         self._namespace = namespace
         self._tokens: dict[str, list[str]] = {}
         self._jobs: dict[str, dict[str, dict[str, Any]]] = {}
+        self._ended: set[str] = set()
 
     def ask(self, policy: Policy) -> str:
         """Request a run and return its token."""
@@ -54,8 +55,11 @@ class Ledger:
         return eventually(probe, what=f"a Job for request {token}", timeout_seconds=90)
 
     def finish(self, policy: Policy, token: str | None = None) -> None:
-        """The run of this request, by default of the newest, ends well."""
-        self._kubelet.finish(self.job_of(policy, token or self.asked(policy)[-1]), report())
+        """The run of this request, by default of the newest, ends well; again is nothing: a container ends once."""
+        job = self.job_of(policy, token or self.asked(policy)[-1])
+        if job not in self._ended:  # until the Job controller has looked, the Job does not say so
+            self._kubelet.finish(job, report())
+            self._ended.add(job)
 
     def await_settled(self, policies: Sequence[Policy], timeout_seconds: float = 90) -> None:
         """Wait until every request has its Job and every outcome is recorded; check that it is so exactly once."""
