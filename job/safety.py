@@ -39,6 +39,11 @@ class Budget:
         self.exhausted = False
         """Whether something was left because the limit was reached."""
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._left is not None
+
     def take(self, wanted: int) -> int:
         """How many of the wanted may be deleted."""
         if self._left is None or wanted <= self._left:

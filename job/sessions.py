@@ -6,9 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from policy.spec import OnExceed
+
+if TYPE_CHECKING:
+    from job.database.strategy import Choice
+    from job.database.stretch import Stretch
 
 
 class Cause(StrEnum):
@@ -43,6 +47,41 @@ class Session:
         """The id as Redis keys and index sets spell it."""
         return str(self.id)
 
+    @property
+    def seconds(self) -> float | None:
+        """For how long it was in use, from its beginning to its last use; None if not known."""
+        if self.created_at is None or self.last_accessed_at is None:
+            return None
+        return max(0.0, (self.last_accessed_at - self.created_at).total_seconds())
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Sessions that tell their durations without being looked at one by one."""
+
+    @property
+    def durations(self) -> Sequence[float | None]:
+        """:attr:`Session.seconds` of each."""
+
+
+def durations(sessions: Sequence[Session]) -> Sequence[float | None]:
+    """:attr:`Session.seconds` of each."""
+    return sessions.durations if isinstance(sessions, Timed) else [session.seconds for session in sessions]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A session that the store whose word decides calls expired.
+
+    Attributes:
+        session: the session.
+        unused_since: it is merely idle, and lives on if somebody knows of a use since then; None where it has ended
+            however much it is used.
+    """
+
+    session: Session
+    unused_since: datetime | None = None
+
 
 @dataclass(slots=True)
 class Deletion:
@@ -51,10 +90,12 @@ class Deletion:
     Attributes:
         deleted: the sessions that are gone.
         failed: how many could not be deleted. The rest was in use, or no longer due.
+        is_logged: whether the cleanup log has them already.
     """
 
-    deleted: list[Session] = field(default_factory=list)
+    deleted: Sequence[Session] = field(default_factory=list)
     failed: int = 0
+    is_logged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +140,22 @@ class Sessions(DatabaseSessions, Protocol):
     def census(self) -> Census:
         """Counts all sessions."""
 
-    def ended_pages(self) -> Iterator[list[Session]]:
-        """Sessions past their absolute timeout or the application's own expiry, a batch at a time."""
+    def strategy(self) -> Choice | None:
+        """How expired sessions are found, and why; None where there is only one way."""
 
-    def idle_pages(self) -> Iterator[tuple[datetime, list[Session]]]:
-        """Sessions past their idle timeout and nothing else, a batch at a time; with when they must have been used."""
+    def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
+        """Expired sessions, a batch at a time.
+
+        Args:
+            stretches: the parts of the store to look at; None for all of it.
+        """
+
+    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Deletion]:
+        """Deletes all expired sessions, a batch at a time, where nobody else is to be asked about them.
+
+        Args:
+            stretches: the parts of the store to look at; None for all of it.
+        """
 
     def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:
         """How many live sessions are over their user's limit."""

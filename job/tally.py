@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from job.sessions import Session
+from job.sessions import Session, durations
 from policy.report import RedisCounts, SessionCounts
 
 
@@ -34,10 +34,9 @@ class Durations:
 
     def add(self, deleted: Sequence[Session]) -> None:
         """Adds sessions; those of which it is not known do not count."""
-        for session in deleted:
-            if session.created_at is not None and session.last_accessed_at is not None:
-                self.sessions += 1
-                self.seconds += max(0.0, (session.last_accessed_at - session.created_at).total_seconds())
+        known = [seconds for seconds in durations(deleted) if seconds is not None]
+        self.sessions += len(known)
+        self.seconds += sum(known)
 
     @property
     def average_seconds(self) -> int | None:

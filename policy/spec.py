@@ -111,6 +111,37 @@ class Retries(Model):
     """A Redis that cannot be reached."""
 
 
+class CleanupStrategy(StrEnum):
+    """How expired sessions are found."""
+
+    AUTO = "Auto"
+    EXPIRY_INDEX = "ExpiryIndex"
+    PHYSICAL_RANGES = "PhysicalRanges"
+    ID_ORDER = "IdOrder"
+
+
+class BatchSizing(StrEnum):
+    """What decides how much a transaction deletes."""
+
+    ADAPTIVE = "Adaptive"
+    FIXED = "Fixed"
+
+
+class Cleanup(Model):
+    """How fast expired sessions are deleted, and how gently."""
+
+    strategy: CleanupStrategy = CleanupStrategy.AUTO
+    """How expired sessions are found. Auto chooses by the table's statistics and says why in the log. ExpiryIndex goes
+    by the indexes on the expiry columns, PhysicalRanges reads the table block by block (PostgreSQL 14 and later, plain
+    tables), IdOrder goes by the ids."""
+    batch_sizing: BatchSizing = BatchSizing.ADAPTIVE
+    """Adaptive begins with cleanupBatchSize and lets each transaction take a few hundredths of a second; Fixed keeps
+    to cleanupBatchSize."""
+    throttle_percent: Annotated[int, Field(ge=1, le=100)] = 100
+    """The share of the time that the deletion of expired sessions may be at work, in percent. With 25 it rests three
+    times as long as it works."""
+
+
 class Statistics(Model):
     """Statistics kept in the database, in the tables that `session-policy init` creates."""
 
@@ -277,7 +308,9 @@ class SessionPolicySpec(Model):
     """Absolute timeout: a session older than this has expired however much it is used, in seconds. Default: the
     profile's, else none."""
     cleanup_batch_size: Annotated[int, Field(ge=1, le=50_000)] = 1000
-    """How many sessions are deleted in one transaction."""
+    """How many sessions are deleted in one transaction: to begin with, or always, as cleanup.batchSizing says."""
+    cleanup: Cleanup = Cleanup()
+    """How fast expired sessions are deleted, and how gently."""
     max_concurrent_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """How many live sessions a user may have; 0 means any number. Applies where a user column is mapped."""
     concurrency: Concurrency = Concurrency()

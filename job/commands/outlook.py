@@ -10,6 +10,7 @@ from typing import Any
 from job.commands.stores import Place
 from job.context import RunContext
 from job.database.queries import RuleQueries
+from job.database.strategy import Choice
 from job.progress import Silent
 from job.redisstore.access_log import AccessLogs
 from job.rules.table import missing_needs
@@ -54,12 +55,14 @@ class Outlook:
         deleting: how many would be deleted; a session that several rules apply to may count twice.
         lines: by rule, in the order of the run's steps.
         refusal: why a run would refuse to delete so many; None if it would not.
+        choice: how it would find what has expired, and why.
     """
 
     sessions: int
     deleting: int
     lines: list[Line]
     refusal: str | None
+    choice: Choice
 
 
 def look_ahead(place: Place, opened: Opened, log: Any) -> Outlook:
@@ -99,6 +102,7 @@ def look_ahead(place: Place, opened: Opened, log: Any) -> Outlook:
         deleting=deleting,
         lines=[expired, alike, over_limit, *rules, *_sync(context)],
         refusal=share_refusal(deleting, census.total, context.spec.safety),
+        choice=opened.database.strategy(),
     )
 
 

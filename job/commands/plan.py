@@ -49,6 +49,11 @@ def _document(outlook: Outlook, full: bool) -> dict[str, Any]:
         "sessions": outlook.sessions,
         "deleting": outlook.deleting,
         "refusal": outlook.refusal,
+        "strategy": {
+            "chosen": outlook.choice.strategy.value,
+            "because": outlook.choice.because,
+            "figures": outlook.choice.figures(),
+        },
         "rules": [
             {
                 "rule": line.rule,
@@ -78,6 +83,8 @@ def _print(outlook: Outlook, full: bool) -> None:
     console = Console()
     console.print(table)
     console.print(f"A run would delete about {outlook.deleting:,} of {outlook.sessions:,} sessions.", highlight=False)
+    found = f"It would find expired sessions by {outlook.choice.strategy}: {outlook.choice.because}."
+    console.print(found, markup=False, highlight=False)
     if outlook.refusal:
         console.print(f"It would refuse: {outlook.refusal}", markup=False, highlight=False)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from job.database.compact import CompactRows
 from job.database.dialects import dialect_of
 from job.database.schema import USER_LENGTH, history, statistics
-from job.sessions import Cause, Session
+from job.sessions import Cause, Session, durations
 
 
 class HistoryTable:
@@ -27,20 +28,21 @@ class HistoryTable:
     def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
         """Adds deleted sessions to their users' history; sessions without an owner have none."""
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for session in sessions:
-            if session.user_id is not None:
-                entry = counts[str(session.user_id)[:USER_LENGTH]]
+        users = sessions.users if isinstance(sessions, CompactRows) else [session.user_id for session in sessions]
+        for user, seconds in zip(users, durations(sessions), strict=True):
+            if user is not None:
+                entry = counts[str(user)[:USER_LENGTH]]
                 entry[0] += 1
-                entry[1] += _seconds(session)
+                entry[1] += int(seconds or 0)
         if not counts:
             return
         rows = [
-            {"user_id": user, "day": self._day, "cause": cause.value, "sessions": n, "total_seconds": seconds}
+            {"user_id": user, "sessions": n, "total_seconds": seconds}
             for user, (n, seconds) in sorted(counts.items())  # in one order, so that no two runs deadlock here
         ]
+        same = {"day": self._day, "cause": cause.value}
         keys = [column.name for column in history.primary_key]
-        insert = dialect_of(connection).insert(history, keys, {}, adds=("sessions", "total_seconds"))
-        connection.execute(insert, rows)
+        dialect_of(connection).add_rows(connection, history, keys, same, rows, adds=("sessions", "total_seconds"))
 
 
 def save_statistics(connection: sa.Connection, row: dict[str, Any]) -> None:
@@ -54,9 +56,3 @@ def forget_before(connection: sa.Connection, policy: str, moment: datetime) -> N
     """Deletes a policy's statistics, and the history that all policies of the database share, older than the moment."""
     connection.execute(sa.delete(statistics).where(statistics.c.policy == policy, statistics.c.started_at < moment))
     connection.execute(sa.delete(history).where(history.c.day < moment.astimezone(UTC).date()))
-
-
-def _seconds(session: Session) -> int:
-    if session.created_at is None or session.last_accessed_at is None:
-        return 0
-    return max(0, int((session.last_accessed_at - session.created_at) / timedelta(seconds=1)))

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from job.database.schema import settings
-from job.database.table import MappedTable
+from job.database.table import MappedTable, TimeExpression
 from job.lifetime import Cutoffs
 from job.settings import Level, Narrowing, Scope, Setting
 
@@ -32,6 +32,24 @@ class IdleClass:
 
 
 @dataclass(frozen=True, slots=True)
+class Edge:
+    """A column that may say that a session has expired, and the latest time in it that can.
+
+    Attributes:
+        time: the column.
+        moment: no later time makes a session expire; an earlier one need not, where settings narrow some only.
+    """
+
+    time: TimeExpression
+    moment: datetime
+
+    @property
+    def condition(self) -> sa.ColumnElement[bool]:
+        """Whether a row may have expired by this column; an index on the column serves it."""
+        return self.time.before(self.moment)
+
+
+@dataclass(frozen=True, slots=True)
 class Expiry:
     """What has expired, with every setting applied.
 
@@ -40,6 +58,7 @@ class Expiry:
         expired: past any timeout; NULL where nothing says so.
         live: not known to have expired.
         idle_classes: the sessions past their idle timeout and nothing else, by their timeout.
+        edges: a session that has expired lies before one of these.
         allowed: how many sessions the row's user may have; None where all may have the same number.
     """
 
@@ -47,6 +66,7 @@ class Expiry:
     expired: sa.ColumnElement[bool]
     live: sa.ColumnElement[bool]
     idle_classes: Sequence[IdleClass]
+    edges: Sequence[Edge]
     allowed: sa.ColumnElement[int] | None
 
 
@@ -92,8 +112,22 @@ def expiry(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) ->
         expired=expired,
         live=expired.is_not(sa.true()),
         idle_classes=classes,
+        edges=_edges(table, cutoffs, narrowing),
         allowed=sa.case(*limits, else_=_number(narrowing.effective_limit)) if narrowing and limits else None,
     )
+
+
+def _edges(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) -> list[Edge]:
+    now = cutoffs.expiry
+    edges = [Edge(table.expires_at, now)] if table.expires_at else []
+    ends = [cutoffs.absolute] if cutoffs.absolute else []
+    ends += [now - timedelta(seconds=level.value) for level in (narrowing.absolute if narrowing else ())]
+    if table.created_at and ends:
+        edges.append(Edge(table.created_at, max(ends)))
+    if table.last_accessed_at:
+        narrower = [now - timedelta(seconds=level.value) for level in (narrowing.idle if narrowing else ())]
+        edges.append(Edge(table.last_accessed_at, max([cutoffs.idle, *narrower])))
+    return edges
 
 
 def _number(value: int) -> sa.ColumnElement[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,24 +10,34 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from job.database.connect import is_refusal, is_transient
+from job.database.cutting import cut_blocks, cut_ids
+from job.database.deleting import Deleter
 from job.database.dialects import dialect_of
+from job.database.dialects.base import Layout
+from job.database.facts import facts_of
 from job.database.history import HistoryTable
 from job.database.ids import normal
 from job.database.link import Link
 from job.database.narrowing import expiry, subjects
-from job.database.statements import Removal, delete_over_limit, delete_where, ranked, remove
+from job.database.statements import Removal, delete_over_limit, delete_where, ranked
+from job.database.strategy import Choice, choose
+from job.database.stretch import Strategy, Stretch
+from job.database.sweeps import BlockSweep, IdSweep
 from job.database.table import MappedTable, TimeExpression
+from job.database.walks import Walks
 from job.lifetime import Cutoffs
 from job.logs import SessionLog
+from job.pacing import Pace
 from job.retry import Retrier
-from job.sessions import Cause, Census, Deletion, Session
+from job.sessions import Candidate, Cause, Census, Deletion, Session
 from job.settings import Narrowing, Scope
-from policy.spec import OnExceed
+from policy.spec import BatchSizing, Cleanup, OnExceed
 
-
-class _BatchFailedError(Exception):
-    """A batch of deletions failed in a way that may pass."""
+# Of one transaction, in sessions; of one range, in blocks of 8 KB and in rows. What is deleted is held in memory.
+_FEWEST_SESSIONS, _MOST_SESSIONS = 50, 10_000
+_MOST_BLOCKS = 1024
+_MOST_ROWS = 50_000
+_ROWS_PER_BLOCK = 50
 
 
 class SessionDatabase:
@@ -36,7 +47,9 @@ class SessionDatabase:
         link: the connection, with the lock.
         table: the session table.
         cutoffs: before when a session has expired, for the whole run.
-        batch_size: sessions per page and per transaction.
+        layout: how the table lies on disk.
+        cleanup: how fast expired sessions go.
+        batch_size: sessions per page and per transaction, to begin with.
         deletion_retrier: patience with batches that fail in a way that may pass.
         grace_seconds: how long ago a session must have been used to count as unused by the Redis synchronisation.
         history: where ended sessions are counted; None where nothing is kept.
@@ -49,6 +62,8 @@ class SessionDatabase:
         link: Link,
         table: MappedTable,
         cutoffs: Cutoffs,
+        layout: Layout,
+        cleanup: Cleanup,
         batch_size: int,
         deletion_retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
         grace_seconds: int,
@@ -59,13 +74,17 @@ class SessionDatabase:
         self._link = link
         self._table = table
         self._batch_size = batch_size
-        self._retry_deletion = deletion_retrier((_BatchFailedError,))
+        self._deleter = Deleter(link, table, deletion_retrier, history, audit)
         self._grace = timedelta(seconds=grace_seconds)
-        self._history = history
-        self._audit = audit
+        self._layout = layout
+        self._cleanup = cleanup
+        self._counted: int | None = None
+        adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
+        self._pace = Pace(batch_size, min(_FEWEST_SESSIONS, batch_size), max(_MOST_SESSIONS, batch_size), adapts)
         self._expiry = expiry(table, cutoffs, narrowing)
         self._expired = self._expiry.expired
         self._live = self._expiry.live
+        self._walks = Walks(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
 
     # --- what the rules' queries build on ------------------------------------------------------------------------
 
@@ -118,17 +137,8 @@ class SessionDatabase:
             self._table.clause
         )
         row: Sequence[int] = tuple(self._fetch(query)[0])
+        self._counted = row[1]
         return Census(total=row[0], expired=row[1], users=row[2])
-
-    def ended_pages(self) -> Iterator[list[Session]]:
-        """Sessions past their absolute timeout or the application's own expiry, a batch at a time."""
-        return self._pages(self._expiry.ended)
-
-    def idle_pages(self) -> Iterator[tuple[datetime, list[Session]]]:
-        """Sessions past their idle timeout and nothing else, a batch at a time; with when they must have been used."""
-        for each in self._expiry.idle_classes:
-            for page in self._pages(each.condition):
-                yield each.cutoff, page
 
     def live_pages(self) -> Iterator[list[Session]]:
         """All live sessions, a batch at a time, in the order of their ids."""
@@ -224,11 +234,75 @@ class SessionDatabase:
         # used least recently; a policy that maps its own columns is held to map the access.
         return self._table.last_accessed_at or self._table.created_at or self._table.expires_at
 
+    # --- what has expired ----------------------------------------------------------------------------------------
+
+    def strategy(self) -> Choice:
+        """How expired sessions are found, and why.
+
+        Raises:
+            ConfigurationError: the policy asks for a strategy that cannot be used here.
+        """
+        facts = self._link.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry, self._counted))
+        return choose(self._cleanup.strategy, facts)
+
+    def stretches(self, count: int) -> list[Stretch]:
+        """Cuts the table into about so many parts of like size that do not overlap and together are everything.
+
+        One, where cutting is not worth it.
+        """
+        strategy = self.strategy().strategy
+        if strategy is Strategy.PHYSICAL_RANGES:
+            return cut_blocks(self._layout.blocks or 0, count)
+        if strategy is Strategy.ID_ORDER and (self._layout.rows or 0) > count * self._batch_size:
+            return cut_ids(self._table, self._layout.rows or 0, count, self._fetch)
+        return [Stretch(strategy)]
+
+    def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
+        """Expired sessions, a batch at a time."""
+        for stretch in self.stretches(1) if stretches is None else stretches:
+            yield from self._walks.pages(stretch)
+
+    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Deletion]:
+        """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
+        for stretch in self.stretches(1) if stretches is None else stretches:
+            sweep = self._sweep(stretch)
+            pages = self._walks.pages(stretch) if sweep is None else self._swept(*sweep)
+            for page in pages:
+                yield page if isinstance(page, Deletion) else self.delete_expired([c.session for c in page])
+
+    def _sweep(self, stretch: Stretch) -> tuple[BlockSweep | IdSweep, Pace] | None:
+        if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
+            return None
+        if stretch.strategy is Strategy.PHYSICAL_RANGES:
+            rows, blocks = self._layout.rows, self._layout.blocks
+            per_block = max(1, rows // blocks) if rows and blocks else _ROWS_PER_BLOCK
+            begin = min(max(1, self._batch_size // per_block), _MOST_BLOCKS)
+            return BlockSweep(self._table, self._expired, stretch, self._layout), Pace(begin, 1, _MOST_BLOCKS)
+        clustered = stretch.strategy is Strategy.ID_ORDER and self._table.id_index == "PRIMARY"
+        if clustered and self._link.transaction(self._table.dialect.deletes_ranges_of_ids):
+            pace = Pace(self._batch_size, min(_FEWEST_SESSIONS, self._batch_size), _MOST_ROWS)
+            return IdSweep(self._table, self._expired, stretch, self._fetch), pace
+        return None
+
+    def _swept(self, sweep: BlockSweep | IdSweep, pace: Pace) -> Iterator[Deletion | list[Candidate]]:
+        """What was deleted of each part, or what is to be deleted of it by ids."""
+        while part := sweep.next(pace.size):
+            begun = time.monotonic()
+            deletion = self._deleter.at_once(part.take, Cause.EXPIRED)
+            pace = pace.after(pace.size, time.monotonic() - begun)
+            if deletion is not None:
+                yield deletion
+            else:
+                yield from self._walks.in_part(part.condition)
+
     # --- deleting ------------------------------------------------------------------------------------------------
 
     def delete_expired(self, sessions: Sequence[Session]) -> Deletion:
         """Deletes those of the sessions that are still past their timeout."""
-        return self._delete(sessions, lambda ids: delete_where(self._table, ids, self._expired), Cause.EXPIRED)
+        begun = time.monotonic()
+        deletion = self._delete(sessions, lambda ids: delete_where(self._table, ids, self._expired), Cause.EXPIRED)
+        self._pace = self._pace.after(len(sessions), time.monotonic() - begun)
+        return deletion
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
         """Deletes those of the sessions that are still over their user's limit."""
@@ -251,49 +325,7 @@ class SessionDatabase:
         return self._link.transaction(clock_offset)
 
     def _delete(self, sessions: Sequence[Session], statement: Callable[[list[Any]], Removal], cause: Cause) -> Deletion:
-        """One batch; halved where a single row is the trouble, so that the others still go."""
-        if not sessions:
-            return Deletion()
-        attempted: list[Session] = []
-
-        def work(connection: sa.Connection) -> list[Session]:
-            nonlocal attempted
-            if attempted and not self._any_exists(connection, attempted):
-                return attempted  # the commit had gone through; only the answer to it was lost
-            rows = remove(connection, self._table, statement([s.id for s in sessions]))
-            attempted = [self._table.session(row) for row in rows]
-            if self._history:
-                self._history.add(connection, attempted, cause)
-            return attempted
-
-        def attempt() -> list[Session]:
-            try:
-                return self._link.transaction(work, retry_transient=False)
-            except sa.exc.DBAPIError as error:
-                attempted.clear()  # rolled back for certain: the connection is still there
-                if is_transient(error):
-                    raise _BatchFailedError from error
-                raise
-
-        try:
-            deleted = self._retry_deletion(attempt)
-            if self._audit:
-                self._audit.deleted(deleted, cause.value)
-            return Deletion(deleted)
-        except _BatchFailedError:
-            return Deletion(failed=len(sessions))
-        except sa.exc.DBAPIError as error:
-            if not is_refusal(error):
-                raise
-            if len(sessions) == 1:
-                return Deletion(failed=1)
-            half = len(sessions) // 2
-            first, second = (self._delete(part, statement, cause) for part in (sessions[:half], sessions[half:]))
-            return Deletion(first.deleted + second.deleted, first.failed + second.failed)
-
-    def _any_exists(self, connection: sa.Connection, sessions: Sequence[Session]) -> bool:
-        query = sa.select(sa.literal(1)).where(self._table.id_in([s.id for s in sessions])).limit(1)
-        return connection.execute(query).first() is not None
+        return self._deleter.batch(sessions, statement, cause)
 
 
 def clock_offset(connection: sa.Connection) -> timedelta:

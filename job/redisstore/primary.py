@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from job.lifetime import Cutoffs
 from job.logs import SessionLog
@@ -19,8 +20,11 @@ from job.redisstore.lock import RedisLock
 from job.redisstore.ranking import Ranking, UserSketch, place
 from job.redisstore.store import RedisStore
 from job.redisstore.verdict import Verdict, judge
-from job.sessions import Cause, Census, Deletion, Session
+from job.sessions import Candidate, Cause, Census, Deletion, Session
 from policy.spec import OnExceed
+
+if TYPE_CHECKING:
+    from job.database.stretch import Stretch
 
 # Sessions of users that may be over the limit, held at one time.
 _MOST_AT_ONCE = 100_000
@@ -91,15 +95,20 @@ class RedisPrimary:
                     sketch.add(found.session.user_id)
         return Census(total=total, expired=expired, users=sketch.users())
 
-    def ended_pages(self) -> Iterator[list[Session]]:
+    def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
         """All expired sessions, a batch at a time: here, nothing else could know of a later use of an idle one."""
         for page in self._pages():
-            if expired := [found.session for found in page if found.verdict is not Verdict.LIVE]:
+            if expired := [Candidate(found.session) for found in page if found.verdict is not Verdict.LIVE]:
                 yield expired
 
-    def idle_pages(self) -> Iterator[tuple[datetime, list[Session]]]:
-        """None: :meth:`ended_pages` has them all."""
-        return iter(())
+    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Deletion]:
+        """Deletes all expired sessions, a batch at a time."""
+        for page in self.expired_pages():
+            yield self.delete_expired([candidate.session for candidate in page])
+
+    def strategy(self) -> None:
+        """Redis knows one way only."""
+        return None
 
     def live_pages(self) -> Iterator[list[Session]]:
         """All live sessions, a batch at a time; one may be met twice."""

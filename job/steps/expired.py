@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from job.context import RunContext
-from job.sessions import Session
+from job.pacing import rest_seconds
+from job.sessions import Candidate, Cause, Deletion, Session
 from job.steps.removal import settle
+
+if TYPE_CHECKING:
+    from job.database.stretch import Stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +31,7 @@ class Batch:
     due: list[Session]
 
 
-def delete_expired(context: RunContext, found: int) -> int:
+def delete_expired(context: RunContext, found: int, stretches: Sequence[Stretch] | None = None) -> int:
     """Deletes what has expired.
 
     The database goes first, because its statement looks again at each row: a session used a moment ago keeps both its
@@ -33,6 +40,7 @@ def delete_expired(context: RunContext, found: int) -> int:
     Args:
         context: the run.
         found: sessions the database calls expired.
+        stretches: the parts of the table to look at; None for all of it.
 
     Returns:
         How many the database calls idle but Redis saw in use: they are live.
@@ -42,9 +50,60 @@ def delete_expired(context: RunContext, found: int) -> int:
     """
     tally = context.tally
     context.progress.start("Expired sessions", found)
+    if found and not context.dry_run and (choice := context.database.strategy()):
+        context.log.info("strategy", chosen=choice.strategy.value, because=choice.because, **choice.figures())
+    kept = 0
+    # Nobody else is to be asked, so finding and deleting may be one statement.
+    if context.dry_run or context.redis is not None or context.budget.limited:
+        kept = _page_by_page(context, found, stretches)
+    else:
+        _sweep(context, found, stretches)
+    context.progress.finish(f"{tally.expired:,} found, {tally.deleted:,} deleted")
+    context.log.info("expired", found=tally.expired, deleted=tally.deleted, failed=tally.failed, keptByRedis=kept)
+    return kept
+
+
+def _sweep(context: RunContext, found: int, stretches: Sequence[Stretch] | None) -> None:
+    tally = context.tally
+    behind, reached = tally.remaining - tally.expired, 0
+    tally.expired = found
+    deletions = context.database.sweep_expired(stretches)
+    # A batch is counted and logged while the server is at work on the next one.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="settle") as aside:
+        settled: Future[None] | None = None
+        while True:
+            context.clock.checkpoint()
+            begun = time.monotonic()
+            deletion = next(deletions, None)
+            if settled:
+                settled.result()
+            if deletion is None:
+                break
+            gone = len(deletion.deleted) + deletion.failed
+            reached += gone
+            tally.remaining = behind + max(0, found - reached)
+            settled = aside.submit(_settle, context, deletion)
+            context.progress.advance(gone)
+            _rest(context, time.monotonic() - begun)
+    tally.remaining = behind  # what was not met is in use, or not due any more
+
+
+def _settle(context: RunContext, deletion: Deletion) -> None:
+    if context.audit and not deletion.is_logged:
+        context.audit.deleted(deletion.deleted, Cause.EXPIRED.value)
+    settle(context, deletion)
+
+
+def _page_by_page(context: RunContext, found: int, stretches: Sequence[Stretch] | None) -> int:
+    tally = context.tally
     behind, unseen, kept = tally.remaining - (0 if context.dry_run else tally.expired), found, 0
-    for batch in expired_batches(context):
+    batches = expired_batches(context, stretches)
+    while True:
         context.clock.checkpoint()
+        begun = time.monotonic()
+        batch = next(batches, None)
+        if batch is None:
+            break
         unseen -= batch.found
         kept += batch.found - len(batch.due)
         tally.expired = max(0, found - kept)
@@ -53,9 +112,9 @@ def delete_expired(context: RunContext, found: int) -> int:
             tally.remaining = behind + max(0, unseen) + len(batch.due) - reached
             behind += len(batch.due) - reached
         context.progress.advance(batch.found)
+        if not context.dry_run:
+            _rest(context, time.monotonic() - begun)
     tally.remaining = behind
-    context.progress.finish(f"{tally.expired:,} found, {tally.deleted:,} deleted")
-    context.log.info("expired", found=tally.expired, deleted=tally.deleted, failed=tally.failed, keptByRedis=kept)
     return kept
 
 
@@ -66,20 +125,27 @@ def _delete(context: RunContext, due: Sequence[Session]) -> int:
     return reached
 
 
-def expired_batches(context: RunContext) -> Iterator[Batch]:
+def _rest(context: RunContext, busy_seconds: float) -> None:
+    if seconds := rest_seconds(busy_seconds, context.spec.cleanup.throttle_percent):
+        context.clock.wait(seconds)
+
+
+def expired_batches(context: RunContext, stretches: Sequence[Stretch] | None = None) -> Iterator[Batch]:
     """The expired sessions, a batch at a time.
 
     Only idleness can be disproved by Redis: a session past its absolute timeout or the application's own expiry has
     ended however much it is used.
     """
-    for page in context.database.ended_pages():
-        yield Batch(len(page), page)
-    for cutoff, page in context.database.idle_pages():
-        yield Batch(len(page), _not_used_since(context, page, cutoff))
+    for page in context.database.expired_pages(stretches):
+        yield Batch(len(page), _due(context, page))
 
 
-def _not_used_since(context: RunContext, page: list[Session], cutoff: datetime) -> list[Session]:
-    if context.redis is None:
-        return page
-    accesses = context.redis.last_accesses([session.key for session in page])
-    return [s for s in page if (used := accesses.get(s.key)) is None or used < cutoff]
+def _due(context: RunContext, page: Sequence[Candidate]) -> list[Session]:
+    idle = [c.session.key for c in page if c.unused_since] if context.redis else []
+    accesses = context.redis.last_accesses(idle) if context.redis and idle else {}
+    return [c.session for c in page if not _used(c, accesses.get(c.session.key))]
+
+
+def _used(candidate: Candidate, accessed: datetime | None) -> bool:
+    """Whether Redis has seen a use that keeps an idle session alive."""
+    return candidate.unused_since is not None and accessed is not None and accessed >= candidate.unused_since

@@ -9,6 +9,7 @@ from typing import Any
 
 from job.clock import RunClock
 from job.database.connect import create_engine, parse_url
+from job.database.facts import layout_of
 from job.database.findings import Severity
 from job.database.history import HistoryTable
 from job.database.link import Link
@@ -27,7 +28,7 @@ from job.settings import Setting, narrow
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 from policy.presets import resolve_table
 from policy.profiles import resolve_lifetime
-from policy.spec import OnExceed, SessionPolicySpec
+from policy.spec import CleanupStrategy, OnExceed, SessionPolicySpec
 
 # SQLite takes 32,766 parameters in a statement, unless it was built otherwise.
 _LARGEST_BATCH = {"sqlite": 30_000}
@@ -122,6 +123,8 @@ def initialise(
             link=link,
             table=table,
             cutoffs=limits,
+            layout=link.transaction(lambda connection: layout_of(connection, table)),
+            cleanup=spec.cleanup,
             batch_size=min(spec.cleanup_batch_size, _LARGEST_BATCH.get(engine.dialect.name, spec.cleanup_batch_size)),
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
@@ -129,6 +132,8 @@ def initialise(
             narrowing=narrowing,
             audit=audit,
         )
+        if spec.cleanup.strategy is not CleanupStrategy.AUTO:
+            database.strategy()  # refused before anything is done
     except BaseException:
         link.close()
         if redis:

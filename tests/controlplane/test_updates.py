@@ -50,6 +50,7 @@ FULL: dict[str, Any] = {
     "sessionTimeoutSeconds": 600,
     "absoluteTimeoutSeconds": 6000,
     "cleanupBatchSize": 10,
+    "cleanup": {"strategy": "IdOrder", "batchSizing": "Fixed", "throttlePercent": 50},
     "maxConcurrentSessions": 3,
     "concurrency": {"onExceed": "EvictOldest", "exemptUsers": ["robot"]},
     "duplicates": {"action": "KeepNewest"},

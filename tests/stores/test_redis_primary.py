@@ -281,8 +281,8 @@ def test_a_lost_lock_stops_the_run_before_its_next_batch(world: RedisOnly) -> No
     for number in range(20):
         world.add(f"{number:02}", used=HOUR)
     opened = world.open(world.policy(cleanupBatchSize=5))
-    pages = opened.sessions.ended_pages()
-    opened.sessions.delete_expired(next(pages))
+    pages = opened.sessions.expired_pages()
+    opened.sessions.delete_expired([candidate.session for candidate in next(pages)])
     (key,) = world.client.keys("session-policy:lock:*")
     world.client.set(key, "another run's")
     with pytest.raises(LockLostError):

@@ -239,10 +239,11 @@ def test_times_are_the_stores_own(postgres: SessionStores) -> None:
     """A setting's cutoff counts from the same moment as the policy's."""
     store(postgres, ("User", "a", 600, None, None))
     with steps(policy(), postgres) as opened:
-        cutoffs = [cutoff for cutoff, _ in opened.opened.database.idle_pages()]
-        assert cutoffs == []
+        assert list(opened.opened.database.expired_pages()) == []
         postgres.add("s", "a", used=700)
-        ((cutoff, page),) = opened.opened.database.idle_pages()
-    assert [s.id for s in page] == ["s"]
+        (((candidate,)),) = opened.opened.database.expired_pages()
+    cutoff = candidate.unused_since
+    assert candidate.session.id == "s"
+    assert cutoff
     assert cutoff == opened.opened.cutoffs.expiry - timedelta(seconds=600)
     assert abs((datetime.now(UTC) - cutoff).total_seconds() - 605) < 60

@@ -21,11 +21,16 @@ from policy.report import RunReport
 
 SECRET = {"secretKeyRef": {"name": "stores", "key": "url"}}
 KEYS = {"session": "sess:{id}", "userIndex": "user_sess:{user}", "accessLog": "access_log:{id}"}
+CLEANUP: dict[str, Any] = {"batchSizing": "Fixed"}
+"""How expired sessions are deleted, unless a test says otherwise; see test_strategies_everywhere.py."""
 AT_ONCE = {"attempts": 2, "delaySeconds": 0}
 
 
 def manifest(*, redis: bool = False, table: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    """A policy that deletes whatever is due, tries again without a pause and has no grace, unless told otherwise."""
+    """A policy that deletes whatever is due, tries again without a pause and has no grace, unless told otherwise.
+
+    Its batches have a fixed size, so that tests know how many there are.
+    """
     stores: dict[str, Any] = {"database": {"urlFrom": SECRET}}
     if table is not None:
         stores["database"]["table"] = dict(table)
@@ -35,6 +40,7 @@ def manifest(*, redis: bool = False, table: Mapping[str, Any] | None = None, **s
         "safety": {"maxDeletePercent": 100},
         "retries": {"deletion": AT_ONCE, "database": AT_ONCE, "redis": AT_ONCE},
         "sync": {"graceSeconds": 0},
+        "cleanup": dict(CLEANUP),
     }
     return {
         "apiVersion": API_VERSION,

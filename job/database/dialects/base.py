@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -23,6 +23,9 @@ STATEMENT_TIMEOUT_SECONDS = 120
 
 CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
 """Encodings that are a date and a time of day; the others are numbers."""
+
+SWEEPING = "session_policy_sweeping"
+"""Execution option of statements that delete a whole part of a table, and return it as it is on the wire."""
 
 # Parameters are session ids: they must not show in error messages.
 HIDDEN: Mapping[str, Any] = {"hide_parameters": True}
@@ -66,6 +69,25 @@ class Referring:
     is_itself: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table lies on disk, by the database's own statistics.
+
+    Attributes:
+        rows: about how many; None where not known.
+        blocks: exactly how many; None where ranges of them cannot be read.
+        indexes: column -> an index that begins with it and has every row.
+        no_index: why rows cannot be read in the order of such an index; None where they can.
+        no_ranges: why ranges of blocks cannot be read; None where they can.
+    """
+
+    rows: int | None = None
+    blocks: int | None = None
+    indexes: Mapping[str, str] = field(default_factory=dict)
+    no_index: str | None = None
+    no_ranges: str | None = None
+
+
 LOGIN_REFUSED = f"the database refused the login: check user and password in {DATABASE_URL_ENV}"
 NO_SUCH_DATABASE = f"the database named in {DATABASE_URL_ENV} does not exist on the server"
 NO_PRIVILEGE = (
@@ -97,6 +119,7 @@ class Dialect(ABC):
         explanations: the first that fits an error counts.
         deletes_returning: whether one statement can choose rows, delete them and return them.
         index_options: what makes SQLAlchemy reflect every index.
+        compact_epoch: what :meth:`compact_time` counts from.
     """
 
     name: ClassVar[str]
@@ -105,6 +128,7 @@ class Dialect(ABC):
     explanations: ClassVar[tuple[Explanation, ...]]
     deletes_returning: ClassVar[bool] = True
     index_options: ClassVar[Mapping[str, Any]] = {}
+    compact_epoch: ClassVar[datetime] = datetime(1970, 1, 1)
 
     # --- connections ---------------------------------------------------------------------------------------------
 
@@ -169,6 +193,27 @@ class Dialect(ABC):
             adds: columns to which the new value is added.
         """
 
+    def add_rows(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        keys: Sequence[str],
+        same: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+        adds: Collection[str],
+    ) -> None:
+        """Inserts rows; to the row that is there already, the new values are added.
+
+        Args:
+            connection: to the database.
+            table: one of the product's own.
+            keys: its primary key.
+            same: columns that have one value in all rows.
+            rows: the other columns of each.
+            adds: columns to which the new value is added.
+        """
+        connection.execute(self.insert(table, keys, {}, adds), [{**same, **row} for row in rows])
+
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
         """The query, locking the table's rows that it finds; rows that somebody works on are skipped.
 
@@ -229,6 +274,49 @@ class Dialect(ABC):
     def text(self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """The column as text, for clients and addresses."""
         return column if isinstance(kind, sa.String) else sa.cast(column, sa.Text)
+
+    # --- finding what has expired --------------------------------------------------------------------------------
+
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
+        """How the table lies on disk.
+
+        Args:
+            connection: to the database.
+            schema: of the table; None for the connection's.
+            table: its name.
+            id_index: of the ids; None where it has no name.
+        """
+        return Layout(no_index=f"{self.name} is read by ids only", no_ranges=f"{self.name} has no ranges of blocks")
+
+    def estimate(self, connection: sa.Connection, query: sa.Select[Any]) -> int | None:
+        """How many rows the database expects a query to find, without running it; None where it does not tell."""
+        return None
+
+    def by_index(self, query: sa.Select[Any], table: sa.TableClause, index: str) -> sa.Select[Any]:
+        """The query, read in the order of an index."""
+        return query
+
+    def place(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """A value of a column as :meth:`at_place` takes it, whatever Python can tell of it."""
+        return column
+
+    def at_place(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        """The value that :meth:`place` told, exactly."""
+        return sa.literal(value)
+
+    def deletes_ranges_of_ids(self, connection: sa.Connection) -> bool:
+        """Whether one statement can delete what has expired in a range of ids, and return it, waiting for nobody.
+
+        With the execution option :data:`SWEEPING`, that is.
+        """
+        return False
+
+    def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
+        """A date and time of day as microseconds since :attr:`compact_epoch`; a time may lie outside Python's calendar.
+
+        Only for statements with the execution option :data:`SWEEPING`.
+        """
+        raise NotImplementedError
 
     # --- times ---------------------------------------------------------------------------------------------------
 

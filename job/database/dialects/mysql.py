@@ -21,8 +21,10 @@ from job.database.dialects.base import (
     NO_PRIVILEGE,
     NO_SUCH_DATABASE,
     STATEMENT_TIMEOUT_SECONDS,
+    SWEEPING,
     Dialect,
     Explanation,
+    Layout,
     Referring,
     number_problem,
     require_driver,
@@ -53,6 +55,8 @@ _MARIADB_SETTINGS = {"max_statement_time": STATEMENT_TIMEOUT_SECONDS, "in_predic
 _MYSQL_SETTINGS = {"max_execution_time": STATEMENT_TIMEOUT_SECONDS * 1000, "range_optimizer_max_mem_size": 0}
 # By whether it is MariaDB.
 _SKIP_LOCKED_SINCE = {True: (10, 6), False: (8, 0, 1)}
+# A lock wait timeout of 0 seconds.
+_NO_WAIT_SINCE = (10, 6, 3)
 _VALUES_SINCE = {True: (10, 3), False: (8, 0, 19)}
 
 
@@ -113,6 +117,7 @@ class MySQL(Dialect):
             **HIDDEN,
         )
         sa.event.listen(engine, "connect", _set_up)
+        sa.event.listen(engine, "before_cursor_execute", _waiting_for_nobody, retval=True)
         return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -193,6 +198,48 @@ class MySQL(Dialect):
         connection.execute(statement.bindparams(*binds))
         return None
 
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
+        """From information_schema; InnoDB's number of rows is an estimate."""
+        rows = connection.scalar(_ROWS, {"schema": schema, "table": table})
+        name = ".".join(_backquoted(part) for part in (schema, table) if part)
+        shown = connection.exec_driver_sql(f"SHOW INDEX FROM {name}".replace("%", "%%")).mappings() if rows else ()
+        return Layout(
+            rows=int(rows) if rows is not None else None,
+            indexes={
+                index["Column_name"]: index["Key_name"]
+                for index in shown
+                if index["Seq_in_index"] == 1
+                and index["Index_type"] == "BTREE"
+                and index["Sub_part"] is None
+                and index.get("Visible", "YES") == "YES"
+                and index.get("Ignored", "NO") == "NO"
+            },
+            # Only then is the id part of every other index, and rows of one time are in its order.
+            no_index=None if id_index == "PRIMARY" else "the id is not the primary key",
+            no_ranges=super().layout(connection, schema, table, id_index).no_ranges,
+        )
+
+    def estimate(self, connection: sa.Connection, query: sa.Select[Any]) -> int | None:
+        """By EXPLAIN."""
+        compiled = query.compile(dialect=connection.dialect)
+        plan = connection.exec_driver_sql(f"EXPLAIN {compiled}", dict(compiled.params)).mappings().first()
+        return int(plan["rows"]) if plan and plan["rows"] is not None else None
+
+    def by_index(self, query: sa.Select[Any], table: sa.TableClause, index: str) -> sa.Select[Any]:
+        """By a hint: with old statistics the server may prefer to read and sort everything, for each page."""
+        return query.with_hint(table, _force(index))
+
+    def deletes_ranges_of_ids(self, connection: sa.Connection) -> bool:
+        """Only MariaDB returns what it deletes, and can be told not to wait."""
+        return _is_mariadb(connection) and _version(connection) >= _NO_WAIT_SINCE
+
+    def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
+        """The driver takes long to make a time of a text; a zero date is none."""
+        microseconds = sa.func.timestampdiff(
+            sa.literal_column("MICROSECOND"), sa.literal_column("'1970-01-01'"), column
+        )
+        return sa.case((column >= sa.literal(_FIRST_DATE, sa.DateTime()), microseconds))
+
     def exact(self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """Most collations take upper and lower case for the same, and letters with and without accents."""
         if not isinstance(kind, sa.String):
@@ -271,6 +318,10 @@ class MySQL(Dialect):
         return None
 
 
+_ROWS = sa.text(
+    "SELECT table_rows FROM information_schema.tables WHERE table_schema = COALESCE(:schema, DATABASE())"
+    " AND table_name = :table AND table_type = 'BASE TABLE'"
+)
 _REFERRING = sa.text(
     """
     SELECT k.constraint_name, NULLIF(k.table_schema, DATABASE()), k.table_name, k.column_name, k.referenced_column_name,
@@ -304,6 +355,14 @@ def _force(index: str) -> str:
 def _number(original: BaseException) -> int | None:
     number = original.args[0] if original.args else None
     return number if isinstance(number, int) else None
+
+
+def _waiting_for_nobody(
+    _c: Any, _cursor: Any, statement: str, parameters: Any, context: sa.engine.ExecutionContext | None, _m: Any
+) -> tuple[str, Any]:
+    if context is not None and context.execution_options.get(SWEEPING):
+        statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
+    return statement, parameters
 
 
 def _set_up(connection: Any, _record: object) -> None:

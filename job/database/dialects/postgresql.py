@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+from psycopg.pq import Format
+from psycopg.types.numeric import Int8BinaryLoader
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
@@ -22,9 +24,11 @@ from job.database.dialects.base import (
     NO_PRIVILEGE,
     NO_SUCH_DATABASE,
     STATEMENT_TIMEOUT_SECONDS,
+    SWEEPING,
     TABLES_CHANGED,
     Dialect,
     Explanation,
+    Layout,
     Referring,
     number_problem,
 )
@@ -45,6 +49,7 @@ class PostgreSQL(Dialect):
     """PostgreSQL."""
 
     name = "postgresql"
+    compact_epoch = datetime(2000, 1, 1)
     driver = "psycopg"
     drivers: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("postgres", "postgresql", "postgresql+psycopg"), "postgresql+psycopg"
@@ -74,7 +79,7 @@ class PostgreSQL(Dialect):
     def create_engine(self, url: URL, create_file: bool) -> sa.Engine:
         """READ COMMITTED: each statement must see what applications have committed since."""
         timeouts = {"lock_timeout": LOCK_TIMEOUT_SECONDS, "statement_timeout": STATEMENT_TIMEOUT_SECONDS}
-        return sa.create_engine(
+        engine = sa.create_engine(
             url,
             poolclass=NullPool,
             isolation_level="READ COMMITTED",
@@ -88,6 +93,8 @@ class PostgreSQL(Dialect):
             },
             **HIDDEN,
         )
+        sa.event.listen(engine, "before_cursor_execute", _compactly)
+        return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
         """By a cancel request, which needs no login."""
@@ -134,9 +141,63 @@ class PostgreSQL(Dialect):
         added = {name: table.c[name] + statement.excluded[name] for name in adds}
         return statement.on_conflict_do_update(index_elements=list(keys), set_={**changes, **added})
 
+    def add_rows(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        keys: Sequence[str],
+        same: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+        adds: Collection[str],
+    ) -> None:
+        """As one statement with an array for each column: there may be thousands of rows."""
+        names = list(rows[0])
+        arrays = [sa.literal([row[name] for row in rows], sa.ARRAY(table.c[name].type)) for name in names]
+        given = sa.func.unnest(*arrays).table_valued(*names, name="given").render_derived()
+        fixed = [sa.literal(value, table.c[name].type) for name, value in same.items()]
+        statement = postgresql.insert(table).from_select([*names, *same], sa.select(*given.c, *fixed))
+        added = {name: table.c[name] + statement.excluded[name] for name in adds}
+        connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=added))
+
     def id_in(self, column: sa.ColumnElement[Any], ids: Collection[Any]) -> sa.ColumnElement[bool]:
         """One array parameter: the statement stays the same for every batch size."""
         return column == sa.any_(sa.literal(list(ids), sa.ARRAY(column.type)))
+
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
+        """From pg_class and pg_index."""
+        name = {"table": _quoted(schema, table)}
+        kind, has_children, method, rows, blocks = connection.execute(_LAYOUT, name).one()
+        no_ranges = _NO_RANGES.get(kind)
+        if has_children:
+            no_ranges = _NO_RANGES["p"]
+        elif method != "heap":
+            no_ranges = no_ranges or "its access method is not heap"
+        elif (connection.dialect.server_version_info or ()) < _RANGES_SINCE:
+            no_ranges = "the server is older than PostgreSQL 14"
+        return Layout(
+            rows=int(rows) if rows >= 0 else None,  # -1: never analysed
+            blocks=int(blocks) if no_ranges is None else None,
+            indexes={row[0]: row[1] for row in connection.execute(_INDEXES, name)},
+            no_ranges=no_ranges,
+        )
+
+    def estimate(self, connection: sa.Connection, query: sa.Select[Any]) -> int | None:
+        """By EXPLAIN."""
+        compiled = query.compile(dialect=connection.dialect)
+        (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", dict(compiled.params)).scalar_one()
+        return int(plan["Plan"]["Plan Rows"])
+
+    def place(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """As text: it knows infinity, and years that Python does not."""
+        return sa.cast(column, sa.Text)
+
+    def at_place(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        """From text."""
+        return sa.cast(sa.literal(value, sa.Text), kind)
+
+    def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
+        """As the server keeps it; see :func:`_compactly`. Infinity is a number far outside Python's calendar."""
+        return column
 
     def json_text(
         self, column: sa.ColumnElement[Any], path: Sequence[str], kind: sa.types.TypeEngine[Any]
@@ -187,6 +248,42 @@ class PostgreSQL(Dialect):
         return self._create_index(connection, schema, table, columns, "CREATE INDEX CONCURRENTLY")
 
 
+def _compactly(_c: Any, cursor: Any, _s: Any, _p: Any, context: sa.engine.ExecutionContext | None, _m: Any) -> None:
+    """In binary, a time is a number already: to read it as one takes a fifth of the time."""
+    if context is None or not context.execution_options.get(SWEEPING):
+        return
+    cursor.format = Format.BINARY
+    for kind in ("timestamptz", "timestamp"):
+        cursor.adapters.register_loader(kind, Int8BinaryLoader)
+
+
+_RANGES_SINCE = (14,)
+_NO_RANGES = {
+    "v": "it is a view",
+    "m": "it is a view",
+    "p": "it has partitions: name one of them, or choose another strategy",
+    "f": "it is a foreign table",
+}
+_LAYOUT = sa.text(
+    """
+    SELECT c.relkind::text, c.relhassubclass, m.amname::text, c.reltuples,
+           CASE WHEN c.relkind = 'r'
+                THEN pg_relation_size(c.oid) / CAST(current_setting('block_size') AS integer) ELSE 0 END
+      FROM pg_class c
+      LEFT JOIN pg_am m ON m.oid = c.relam
+     WHERE c.oid = CAST(:table AS regclass)
+    """
+)
+_INDEXES = sa.text(
+    """
+    SELECT a.attname::text, x.relname::text
+      FROM pg_index i
+      JOIN pg_class x ON x.oid = i.indexrelid
+      JOIN pg_am m ON m.oid = x.relam
+      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = CAST(:table AS regclass) AND m.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL
+    """
+)
 _ON_DELETE = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT"}
 _REFERRING = sa.text(
     """

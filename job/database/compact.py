@@ -1,0 +1,166 @@
+"""Very many deleted rows at once: kept as the driver returned them, and made into sessions only where one looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, overload
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from job.database.dialects.base import CLOCK_TIMES
+from job.database.table import MappedTable, TimeExpression
+from job.encoding import decode_time
+from job.sessions import Session
+from policy.stores import TimeEncoding
+
+_PER_SECOND = {
+    TimeEncoding.TIMESTAMP: 1_000_000,
+    TimeEncoding.EPOCH_SECONDS: 1,
+    TimeEncoding.EPOCH_MILLISECONDS: 1000,
+}
+
+
+# A thousand years: what seems to last longer began or ended at no time that a calendar knows.
+_LONGEST_SECONDS = 1000 * 366 * 24 * 3600
+
+
+class CompactColumns:
+    """What to select of a session table so that reading very many rows costs little.
+
+    Args:
+        table: the session table.
+        dialect: of the connection that returns the rows.
+    """
+
+    def __init__(self, table: MappedTable, dialect: sa.Dialect) -> None:
+        self._table = table
+        self._created, self._accessed = table.created_at, table.last_accessed_at
+        self._id: Callable[[Any], Any] | None = table.ids.sql.dialect_impl(dialect).result_processor(dialect, None)
+        self._per_second = self._unit()
+
+    @cached_property
+    def columns(self) -> list[sa.ColumnElement[Any]]:
+        """The columns to select."""
+        table, user = self._table, self._table.user_id
+        if user is not None and not _is_plain(table):
+            user = sa.cast(user, sa.Text)
+        key = table.id
+        if isinstance(table.types[table.table.columns.id.name], postgresql.CITEXT):
+            key = sa.cast(key, sa.Text)
+        times = [self._time(each) for each in (self._created, self._accessed)]
+        return [key.label("id"), (user if user is not None else sa.null()).label("user_id"), *times]
+
+    def id(self, row: Sequence[Any]) -> Any:
+        """The id in a row."""
+        return self._id(row[0]) if self._id else row[0]
+
+    def session(self, row: Sequence[Any]) -> Session:
+        """The session in a row."""
+        created, accessed = self._moment(self._created, row[2]), self._moment(self._accessed, row[3])
+        return Session(self.id(row), row[1], created, accessed)
+
+    def durations(self, rows: Sequence[Sequence[Any]]) -> list[float | None]:
+        """For how many seconds each session was in use; None where that is not known."""
+        if unit := self._per_second:
+            most = _LONGEST_SECONDS * unit
+            return [
+                None
+                if r[2] is None or r[3] is None or not -most < r[3] - r[2] < most
+                else max(0.0, (r[3] - r[2]) / unit)
+                for r in rows
+            ]
+        return [self.session(row).seconds for row in rows]
+
+    def _time(self, time: TimeExpression | None) -> sa.ColumnElement[Any]:
+        if time is None:
+            return sa.null()
+        if time.mapping.encoding in CLOCK_TIMES:
+            return self._table.dialect.compact_time(time.column, time.mapping.encoding)
+        return time.value
+
+    def _moment(self, time: TimeExpression | None, value: Any) -> Any:
+        if time is None or value is None:
+            return None
+        if time.mapping.encoding in CLOCK_TIMES:
+            try:
+                reading = self._table.dialect.compact_epoch + timedelta(microseconds=value)
+            except OverflowError:
+                return None
+            return decode_time(reading, time.mapping.encoding, time.zone)
+        return time.decode(value)
+
+    def _unit(self) -> int | None:
+        """How many of the numbers in both columns are a second; None where they are no whole numbers of the same."""
+        if self._created is None or self._accessed is None:
+            return None
+        encoding = self._created.mapping.encoding
+        if encoding is not self._accessed.mapping.encoding or encoding not in _PER_SECOND:
+            return None
+        names = (self._created.mapping.name, self._accessed.mapping.name)
+        whole = all(isinstance(self._table.types[name], sa.Integer) for name in names)
+        return _PER_SECOND[encoding] if whole or encoding is TimeEncoding.TIMESTAMP else None
+
+
+class CompactRows(Sequence[Session]):
+    """Deleted sessions, as rows of :attr:`CompactColumns.columns`.
+
+    Args:
+        count: how many.
+        fetch: has the driver make the rows of what the server sent; called once, if at all, from any thread.
+        columns: what the rows hold.
+    """
+
+    def __init__(self, count: int, fetch: Callable[[], Sequence[Sequence[Any]]], columns: CompactColumns) -> None:
+        self._count = count
+        self._fetch = fetch
+        self._columns = columns
+
+    @cached_property
+    def _rows(self) -> Sequence[Sequence[Any]]:
+        return self._fetch() if self._count else ()
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Session: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Session]: ...
+    def __getitem__(self, index: int | slice) -> Session | Sequence[Session]:
+        if isinstance(index, slice):
+            rows = self._rows[index]
+            return CompactRows(len(rows), lambda: rows, self._columns)
+        return self._columns.session(self._rows[index])
+
+    def __iter__(self) -> Iterator[Session]:
+        return map(self._columns.session, self._rows)
+
+    @property
+    def ids(self) -> list[Any]:
+        """Of all."""
+        return list(map(self._columns.id, self._rows))
+
+    @property
+    def users(self) -> list[Any]:
+        """Of all; None for a session without an owner."""
+        return [row[1] for row in self._rows]
+
+    @cached_property
+    def durations(self) -> list[float | None]:
+        """For how many seconds each was in use; None where that is not known."""
+        return self._columns.durations(self._rows)
+
+
+def _is_plain(table: MappedTable) -> bool:
+    """Whether drivers can read the column of the owners in any format."""
+    mapping = table.table.columns.user_id
+    assert mapping is not None
+    kind = table.types[mapping.name]
+    if mapping.path:
+        return True
+    if isinstance(kind, sa.Enum | postgresql.CITEXT):
+        return False
+    return isinstance(kind, sa.String | sa.Integer | sa.Uuid)

@@ -1,0 +1,144 @@
+"""Deleting in short transactions: each is counted in the history, written to the cleanup log, and done only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from job.database.compact import CompactRows
+from job.database.connect import is_refusal, is_transient
+from job.database.history import HistoryTable
+from job.database.link import Link
+from job.database.statements import Removal, remove
+from job.database.table import MappedTable
+from job.logs import SessionLog
+from job.retry import Retrier
+from job.sessions import Cause, Deletion, Session
+
+
+class _BatchFailedError(Exception):
+    """A batch of deletions failed in a way that may pass."""
+
+
+class Deleter:
+    """Deletes sessions of a table.
+
+    Args:
+        link: the connection, with the lock.
+        table: the session table.
+        retrier: patience with batches that fail in a way that may pass.
+        history: where ended sessions are counted; None where nothing is kept.
+        audit: the log of single deleted sessions; None for none.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        table: MappedTable,
+        retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
+        history: HistoryTable | None,
+        audit: SessionLog | None,
+    ) -> None:
+        self._link = link
+        self._table = table
+        self._retry = retrier((_BatchFailedError,))
+        self._history = history
+        self._audit = audit
+
+    def batch(self, sessions: Sequence[Session], statement: Callable[[list[Any]], Removal], cause: Cause) -> Deletion:
+        """One batch; halved where a single row is the trouble, so that the others still go."""
+        if not sessions:
+            return Deletion()
+
+        def take(connection: sa.Connection) -> Sequence[Session]:
+            rows = remove(connection, self._table, statement([s.id for s in sessions]))
+            return [self._table.session(row) for row in rows]
+
+        transaction = _Once(self._link, self._table, self._history, take, cause)
+
+        def attempt() -> Sequence[Session]:
+            try:
+                return transaction.run()
+            except sa.exc.DBAPIError as error:
+                if is_transient(error):
+                    raise _BatchFailedError from error
+                raise
+
+        try:
+            return self._settled(self._retry(attempt), cause)
+        except _BatchFailedError:
+            return Deletion(failed=len(sessions))
+        except sa.exc.DBAPIError as error:
+            if not is_refusal(error):
+                raise
+            if len(sessions) == 1:
+                return Deletion(failed=1)
+            half = len(sessions) // 2
+            first, second = (self.batch(part, statement, cause) for part in (sessions[:half], sessions[half:]))
+            return Deletion([*first.deleted, *second.deleted], first.failed + second.failed)
+
+    def at_once(self, take: Callable[[sa.Connection], CompactRows], cause: Cause) -> Deletion | None:
+        """Whatever ``take`` deletes, in one transaction; None where a row is locked or refuses, and nothing is done.
+
+        It is left to the caller to write it to the cleanup log.
+        """
+        try:
+            deleted = _Once(self._link, self._table, self._history, take, cause).run()
+            return Deletion(deleted, is_logged=self._audit is None)
+        except sa.exc.DBAPIError as error:
+            if is_transient(error) or is_refusal(error):
+                return None
+            raise
+
+    def _settled(self, deleted: Sequence[Session], cause: Cause) -> Deletion:
+        if self._audit:
+            self._audit.deleted(deleted, cause.value)
+        return Deletion(deleted)
+
+
+class _Once:
+    """A transaction that deletes. When its connection is lost, it finds out by itself whether it was committed."""
+
+    def __init__(
+        self,
+        link: Link,
+        table: MappedTable,
+        history: HistoryTable | None,
+        take: Callable[[sa.Connection], Sequence[Session]],
+        cause: Cause,
+    ) -> None:
+        self._link = link
+        self._table = table
+        self._history = history
+        self._take = take
+        self._cause = cause
+        self._attempted: Sequence[Session] = ()
+
+    def run(self) -> Sequence[Session]:
+        """Does it, and returns what is gone.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: a statement failed, and all was rolled back; the connection is fine.
+        """
+        try:
+            return self._link.transaction(self._work, retry_transient=False)
+        except sa.exc.DBAPIError:
+            self._attempted = ()  # rolled back for certain: the connection is still there
+            raise
+
+    def _work(self, connection: sa.Connection) -> Sequence[Session]:
+        if self._attempted and not self._any_exists(connection):
+            return self._attempted  # the commit had gone through; only the answer to it was lost
+        self._attempted = ()
+        self._attempted = deleted = self._take(connection)
+        if self._history:
+            self._history.add(connection, deleted, self._cause)
+        return deleted
+
+    def _any_exists(self, connection: sa.Connection) -> bool:
+        found = self._attempted
+        ids = found.ids if isinstance(found, CompactRows) else [session.id for session in found]
+        query = sa.select(sa.literal(1)).where(self._table.id_in(ids)).limit(1)
+        return connection.execute(query).first() is not None

@@ -1,0 +1,56 @@
+"""How much one transaction does, and how long a run rests between two of them. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+TARGET_SECONDS = 0.04
+"""What a transaction should take: an application that needs one of its rows waits no longer."""
+
+_GROWS_AT_MOST = 2.0
+_SHRINKS_AT_MOST = 0.25
+# Less than this share of the target is so short that the clock and the round trip are most of it.
+_MEASURABLE_SECONDS = TARGET_SECONDS / 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much the next transaction does.
+
+    Attributes:
+        size: how much, in whatever the work is counted in.
+        least: never less.
+        most: never more: whatever a transaction deletes is held in memory.
+        adapts: whether the size follows the time that transactions take.
+    """
+
+    size: int
+    least: int
+    most: int
+    adapts: bool = True
+
+    def after(self, done: int, seconds: float) -> Pace:
+        """The pace after a transaction.
+
+        Args:
+            done: how much it did; less than the size where there was no more to do.
+            seconds: how long it took.
+        """
+        if not self.adapts or done <= 0:
+            return self
+        factor = TARGET_SECONDS / max(seconds, _MEASURABLE_SECONDS)
+        # A small remainder says little of what a full size takes: the fixed cost of a transaction is most of it.
+        if done < self.size and factor > 1:
+            return self
+        wanted = round(min(done, self.size) * min(max(factor, _SHRINKS_AT_MOST), _GROWS_AT_MOST))
+        return replace(self, size=min(max(wanted, self.least), self.most))
+
+
+def rest_seconds(busy_seconds: float, throttle_percent: int) -> float:
+    """How long to rest after so much work, so that work takes no more than its share of the time.
+
+    Args:
+        busy_seconds: how long the work took.
+        throttle_percent: the share, 1 to 100.
+    """
+    return busy_seconds * (100 - throttle_percent) / throttle_percent
