@@ -62,6 +62,8 @@ def decode_time(value: Any, encoding: TimeEncoding, zone: tzinfo = UTC) -> datet
 
 
 def _number(value: Any) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str | bytes):
         raise TypeError("not a number")
     number = float(value)

@@ -127,8 +127,11 @@ class DatabaseSessions(Protocol):
         An id that the id column's type cannot hold (no UUID, no number) has none.
         """
 
-    def live_pages(self) -> Iterator[list[Session]]:
-        """All live sessions, a batch at a time, in the order of their ids."""
+    def live_id_pages(self) -> Iterator[Sequence[Any]]:
+        """The ids of all live sessions, many at a time."""
+
+    def live_sessions(self, ids: Sequence[Any]) -> list[Session]:
+        """Those of the sessions that are live."""
 
     def delete_live(self, sessions: Sequence[Session]) -> Deletion:
         """Deletes these in one transaction, but for any that was used since it was read."""

@@ -111,6 +111,8 @@ def _text(key: str) -> str | None:
 
 
 def _encodable(key: str) -> str | None:
+    if key.isascii():
+        return key
     try:
         key.encode()
     except UnicodeEncodeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,6 +37,8 @@ _FEWEST_SESSIONS, _MOST_SESSIONS = 50, 10_000
 _MOST_BLOCKS = 1024
 _MOST_ROWS = 50_000
 _ROWS_PER_BLOCK = 50
+# Ids in one answer, where nothing but the id is asked for.
+_IDS_PER_PAGE = 2000
 
 
 class SessionDatabase:
@@ -140,9 +141,21 @@ class SessionDatabase:
         self._counted = row[1]
         return Census(total=row[0], expired=row[1], users=row[2])
 
-    def live_pages(self) -> Iterator[list[Session]]:
-        """All live sessions, a batch at a time, in the order of their ids."""
-        return self._pages(self._live)
+    def live_id_pages(self) -> Iterator[Sequence[Any]]:
+        """The ids of all live sessions, many at a time, in their order."""
+        key = self._table.id
+        query = sa.select(key).where(self._live, key.is_not(None)).order_by(key).limit(_IDS_PER_PAGE)
+        page = self._scalars(query)
+        while page:
+            yield page
+            if len(page) < _IDS_PER_PAGE:
+                return
+            page = self._scalars(query.where(key > sa.literal(page[-1], key.type)))
+
+    def live_sessions(self, ids: Sequence[Any]) -> list[Session]:
+        """Those of the sessions that are live."""
+        query = sa.select(*self._table.session_columns).where(self._live, self._table.id_in(ids))
+        return [self._table.session(row) for row in self._fetch(query)]
 
     def _pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Session]]:
         return self._read(sa.select(*self._table.session_columns).where(condition), self._table.id)
@@ -159,23 +172,26 @@ class SessionDatabase:
 
     def existing(self, keys: Collection[str]) -> set[str]:
         """Those of the ids, spelt as in Redis, that have a row, live or not."""
-        by_id: defaultdict[Any, list[str]] = defaultdict(list)  # a UUID and a number can be spelt in several ways
-        for key in keys:
-            by_id[self._table.parse_key(key)].append(key)
-        by_id.pop(None, None)
-        if not by_id:
+        parse = self._table.ids.parse
+        ids = {key: parse(key) for key in keys}  # a UUID and a number can be spelt in several ways
+        wanted = set(ids.values()) - {None}
+        if not wanted:
             return set()
-        found = self._known(by_id.keys())
-        # A column that ignores case or trailing blanks answers with its own spelling. Whether it does, only it can
-        # tell: the other spellings are asked for alone.
-        similar = {normal(i) for i in found}
-        doubtful = [i for i in by_id if i not in found and normal(i) in similar]
-        same = {normal(i) for i in self._known(doubtful)} if doubtful else set()
-        return {key for i, keys in by_id.items() if i in found or normal(i) in same for key in keys}
+        found = self._known(wanted)
+        if missing := wanted - found:
+            # A column that ignores case or trailing blanks answers with its own spelling. Whether it does, only it can
+            # tell: the other spellings are asked for alone.
+            similar = {normal(i) for i in found}
+            if doubtful := [i for i in missing if normal(i) in similar]:
+                same = {normal(i) for i in self._known(doubtful)}
+                found |= {i for i in doubtful if normal(i) in same}
+        return {key for key, i in ids.items() if i in found}
 
     def _known(self, ids: Collection[Any]) -> set[Any]:
-        query = sa.select(self._table.id).where(self._table.id_in(ids))
-        return {row[0] for row in self._fetch(query)}
+        return set(self._scalars(sa.select(self._table.id).where(self._table.id_in(ids))))
+
+    def _scalars(self, query: sa.Executable) -> Sequence[Any]:
+        return self._link.transaction(lambda connection: connection.scalars(query).all())
 
     def _fetch(self, query: sa.Executable) -> Sequence[sa.Row[Any]]:
         return self._link.transaction(lambda connection: connection.execute(query).all())

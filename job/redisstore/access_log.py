@@ -32,6 +32,8 @@ _LONGITUDES = ("lon", "lng", "long", "longitude")
 # A number of seconds as large as this would lie in the year 5138: it is one of milliseconds.
 _MILLISECONDS_FROM = 1e11
 
+_NOTHING = Access()
+
 
 class AccessLogs:
     """The access logs of a policy.
@@ -59,18 +61,18 @@ class AccessLogs:
             ids: of the sessions.
             most: entries of one log.
         """
+        first = min(most, _FIRST_ENTRIES)
         for group in batches(ids, _GROUP):
-            keys = {i: key for i in group if (key := self._names.access_log_key(i)) is not None}
-            first = min(most, _FIRST_ENTRIES)
+            keys = self._names.access_log_keys(group)
             beginnings = self._entries(keys, 0, first)
             longer = {i: keys[i] for i, found in beginnings.items() if len(found) == first < most}
             for session_id in group:
                 if session_id not in longer:
-                    yield session_id, [read_entry(entry) for entry in beginnings.get(session_id, ())]
+                    yield session_id, list(map(read_entry, beginnings.get(session_id, ())))
             # Read anew from its beginning: meanwhile entries may have been added, and places have shifted.
             for some in batches(longer.items(), max(1, _ENTRIES_AT_ONCE // most)):
                 for session_id, entries in self._entries(dict(some), 0, most).items():
-                    yield session_id, [read_entry(entry) for entry in entries]
+                    yield session_id, list(map(read_entry, entries))
 
     def _entries(self, keys: Mapping[str, bytes], start: int, end: int) -> dict[str, Sequence[bytes]]:
         replies = self._server.pipeline([("LRANGE", key, start, end - 1) for key in keys.values()])
@@ -81,25 +83,25 @@ class AccessLogs:
 def read_entry(entry: bytes | str) -> Access:
     """What an entry says. Nothing in it can make a run fail: what cannot be read is not known."""
     if len(entry) > _LONGEST_ENTRY:
-        return Access()
+        return _NOTHING
     try:
         fields = from_json(entry)  # several times as fast as the standard library's
     except ValueError:
-        return Access()
+        return _NOTHING
     if not isinstance(fields, dict):
-        return Access()
+        return _NOTHING
+    # By place, not by name, and without a generator anywhere: this is asked of every entry there is.
     return Access(
-        at=_time(_first(fields, _TIMES)),
-        address=_text(_first(fields, _ADDRESSES)),
-        client=_text(_first(fields, _CLIENTS)),
-        place=_place(_first(fields, _LOCATIONS)) or _place(fields),
+        _time(_first(fields, _TIMES)),
+        _text(_first(fields, _ADDRESSES)),
+        _text(_first(fields, _CLIENTS)),
+        _place(_first(fields, _LOCATIONS)) or _place(fields),
     )
 
 
 def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
-    for name in names:  # no generator: this is asked of every entry there is
-        value = fields.get(name)
-        if value is not None:
+    for name in names:
+        if (value := fields.get(name)) is not None:
             return value
     return None
 
@@ -119,7 +121,7 @@ def _number(value: Any) -> float | None:
 
 
 def _time(value: Any) -> datetime | None:
-    number = _number(value)
+    number = value if type(value) is float else _number(value)
     if number is not None:
         seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
         try:
@@ -131,6 +133,8 @@ def _time(value: Any) -> datetime | None:
 
 def _place(value: Any) -> Place | None:
     """A place written as an object, as ``[latitude, longitude]`` or as ``"latitude,longitude"``."""
+    if value is None:
+        return None
     if isinstance(value, dict):
         pair: Sequence[Any] = (_first(value, _LATITUDES), _first(value, _LONGITUDES))
     elif isinstance(value, str):
@@ -139,7 +143,11 @@ def _place(value: Any) -> Place | None:
         pair = value if isinstance(value, list) else ()
     if len(pair) != 2:  # noqa: PLR2004
         return None
-    latitude, longitude = _number(pair[0]), _number(pair[1])
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:  # noqa: PLR2004
-        return None
-    return Place(latitude, longitude)
+    latitude, longitude = pair
+    if type(latitude) is not float or type(longitude) is not float:
+        latitude, longitude = _number(latitude), _number(longitude)
+        if latitude is None or longitude is None:
+            return None
+    if -90 <= latitude <= 90 and -180 <= longitude <= 180:  # noqa: PLR2004
+        return Place(latitude, longitude)
+    return None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,15 +71,25 @@ class ClusterLink:
 
     def times(self) -> list[tuple[int, int]]:
         """The time by the clock of each master."""
-        return [self._at(node, [("TIME",)])[0] for node in self.masters()]
+        return [self._ask(node, "TIME") for node in self.masters()]
 
     def infos(self, section: str) -> list[Mapping[str, Any]]:
         """What each master says of itself."""
-        return [self._at(node, [("INFO", section)])[0] for node in self.masters()]
+        return [self._ask(node, "INFO", section) for node in self.masters()]
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip to each master that has one of the keys, and more only where slots have moved."""
         return self._routed([(_bytes(command[1]), command) for command in commands])
+
+    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
+        """One command for each key, for the reason that :meth:`unlink` has."""
+        replies = iter(self._routed([(key, ("EXISTS", key)) for group in groups for key in group]))
+        counts: list[Any] = []
+        for group in groups:
+            answers = [next(replies) for _ in group]
+            errors = [answer for answer in answers if isinstance(answer, RedisError)]
+            counts.append(errors[0] if errors else sum(answers))
+        return counts
 
     def unlink(self, keys: Sequence[bytes]) -> list[Any]:
         """One command for each key: a node refuses a command with keys of several slots."""
@@ -168,9 +179,18 @@ class ClusterLink:
 
     # --- commands ------------------------------------------------------------------------------------------------
 
+    def _ask(self, node: Address, *command: Argument) -> Any:
+        with self._forgetting():
+            return self.client(node).execute_command(*command)  # type: ignore[no-untyped-call]
+
     def _at(self, node: Address, commands: Sequence[Command]) -> list[Any]:
-        try:
+        with self._forgetting():
             return send(self.client(node), commands)
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        try:
+            yield
         except (ConnectionError, TimeoutError, OSError):
             # Dead, perhaps, and replaced: the next attempt asks who has its slots now.
             self.forget()
@@ -230,7 +250,7 @@ class ClusterLink:
             replies[index] = answer
 
     def _load_scripts(self, node: Address) -> None:
-        for reply in self._at(node, [("SCRIPT LOAD", script.text) for script in self._scripts.values()]):
+        for reply in self._at(node, [("SCRIPT", "LOAD", script.text) for script in self._scripts.values()]):
             if isinstance(reply, RedisError):
                 raise reply
 

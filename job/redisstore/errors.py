@@ -70,7 +70,7 @@ _REFUSED_WORDS: tuple[tuple[str, str], ...] = (
     (
         "unknown command",
         "Redis does not know, or has disabled, a command that is needed; needed are Redis 4 or later and SCAN, SSCAN, "
-        "TIME, EVALSHA, SCRIPT LOAD, UNLINK, SREM, STRLEN, GET and HMGET",
+        "TIME, EVALSHA, SCRIPT LOAD, EXISTS, UNLINK, SREM, STRLEN, GET and HMGET",
     ),
 )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from job.errors import ConfigurationError
@@ -37,6 +39,36 @@ class KeyTemplate:
         # A text that UTF-8 cannot write (a lone surrogate) becomes a key that no other text has.
         return self.prefix + name.encode("utf-8", "surrogatepass") + self.suffix
 
+    def keys(self, names: Iterable[str]) -> list[bytes]:
+        """The keys with these variable parts."""
+        prefix, suffix = self.prefix, self.suffix
+        return [prefix + name.encode("utf-8", "surrogatepass") + suffix for name in names]
+
+    def names(self, keys: Sequence[bytes]) -> list[str]:
+        """The variable parts of keys; those that are not of this template, or not UTF-8, are left out."""
+        try:
+            return [part.decode() for part in self.parts(keys)]
+        except UnicodeDecodeError:
+            return [name for key in keys if (name := self.name(key)) is not None]
+
+    def readable(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those of the keys that are of this template, and whose variable part is UTF-8."""
+        ours = [key for key in keys if self.matches(key)]
+        try:
+            b"\n".join(ours).decode()
+        except UnicodeDecodeError:
+            return [key for key in ours if self.name(key) is not None]
+        return ours
+
+    def parts(self, keys: Iterable[bytes]) -> list[bytes]:
+        """The variable parts of keys as they are written; those that are not of this template are left out."""
+        start, end, fixed = len(self.prefix), -len(self.suffix) or None, len(self.prefix) + len(self.suffix)
+        return [
+            key[start:end]
+            for key in keys
+            if len(key) > fixed and key.startswith(self.prefix) and key.endswith(self.suffix)
+        ]
+
     def name(self, key: bytes) -> str | None:
         """The variable part of a key; None if the key is not of this template, or not UTF-8."""
         if not self.matches(key):
@@ -55,6 +87,13 @@ class KeyTemplate:
         """Whether every key of the other template is one of this, too."""
         return other.prefix.startswith(self.prefix) and other.suffix.endswith(self.suffix)
 
+    def is_apart_from(self, other: KeyTemplate) -> bool:
+        """Whether no key can be of both templates."""
+        ours, theirs = self.prefix, other.prefix
+        if not (ours.startswith(theirs) or theirs.startswith(ours)):
+            return True
+        return not (self.suffix.endswith(other.suffix) or other.suffix.endswith(self.suffix))
+
     @property
     def pattern(self) -> bytes:
         """The glob pattern for SCAN. It may find a few more keys than :meth:`matches`, never fewer."""
@@ -65,7 +104,7 @@ def _escape(text: bytes) -> bytes:
     return b"".join(b"\\" + bytes([c]) if c in _GLOB_CHARACTERS else bytes([c]) for c in text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeyNames:
     """All templates of a policy. A key that fits userIndex or accessLog as well is no session key.
 
@@ -104,26 +143,65 @@ class KeyNames:
         key = self.session.key(session_id)
         return None if not session_id or self._is_other(key) else key
 
+    def session_keys(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The sessions' keys by their ids; without those that :meth:`session_key` refuses."""
+        named = [i for i in ids if i]
+        keys = zip(named, self.session.keys(named), strict=True)
+        return dict(keys) if self._stands_alone else {i: key for i, key in keys if not self._is_other(key)}
+
+    def session_key_of(self, written: bytes) -> bytes | None:
+        """As :meth:`session_key`, of an id as it is written in a key."""
+        key = self.session.prefix + written + self.session.suffix
+        return None if not written or (not self._stands_alone and self._is_other(key)) else key
+
     def session_id(self, key: bytes) -> str | None:
         """Whose session key this is; None if it is no session key, or not UTF-8."""
         return None if self._is_other(key) else self.session.name(key)
+
+    def session_ids(self, keys: Sequence[bytes]) -> list[str]:
+        """Whose session keys these are; those that are none, or not UTF-8, are left out."""
+        return self.session.names(keys if self._stands_alone else [key for key in keys if not self._is_other(key)])
 
     def access_log_key(self, session_id: str) -> bytes | None:
         """Key of the session's access log; None if there is none, or a key of that name would be an index."""
         if self.access_log is None or not session_id:
             return None
         key = self.access_log.key(session_id)
-        return None if self.user_index is not None and self.user_index.matches(key) else key
+        return None if self._is_index(key) else key
 
     def access_log_owner(self, key: bytes) -> str | None:
         """Whose access log this key is named like; None if it is named like none, or like an index."""
-        if self.access_log is None or (self.user_index is not None and self.user_index.matches(key)):
-            return None
-        return self.access_log.name(key)
+        return None if self.access_log is None or self._is_index(key) else self.access_log.name(key)
+
+    def access_log_keys(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """The keys of the sessions' access logs by their ids; without those that :meth:`access_log_key` refuses."""
+        if self.access_log is None:
+            return {}
+        named = [i for i in ids if i]
+        keys = zip(named, self.access_log.keys(named), strict=True)
+        return dict(keys) if self._logs_stand_alone else {i: key for i, key in keys if not self._is_index(key)}
+
+    def access_log_owners(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Whose access logs these keys are named like, as it is written; those of no one are left out."""
+        if self.access_log is None:
+            return []
+        return self.access_log.parts(keys if self._logs_stand_alone else [k for k in keys if not self._is_index(k)])
 
     def user_index_key(self, user_id: str) -> bytes | None:
         """Key of the user's index; None if there is none."""
         return None if self.user_index is None or not user_id else self.user_index.key(user_id)
+
+    @cached_property
+    def _stands_alone(self) -> bool:
+        """Whether no session key can be anything else as well: then no key has to be asked."""
+        others = (KeyTemplate(LOCK_PREFIX, b""), self.user_index, self.access_log)
+        return all(other is None or self.session.is_apart_from(other) for other in others)
+
+    @cached_property
+    def _logs_stand_alone(self) -> bool:
+        """Whether no key of an access log can be a user's index as well."""
+        log, index = self.access_log, self.user_index
+        return log is None or index is None or log.is_apart_from(index)
 
     def is_access_log(self, key: bytes) -> bool:
         """Whether the key is named like an access log."""
@@ -132,4 +210,7 @@ class KeyNames:
     def _is_other(self, key: bytes) -> bool:
         if key.startswith(LOCK_PREFIX):
             return True
-        return self.is_access_log(key) or (self.user_index is not None and self.user_index.matches(key))
+        return self.is_access_log(key) or self._is_index(key)
+
+    def _is_index(self, key: bytes) -> bool:
+        return self.user_index is not None and self.user_index.matches(key)

@@ -34,6 +34,9 @@ class Link(Protocol):
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands of one key each, which follows the command's name; an error stands as a reply."""
 
+    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
+        """How many keys of each group there are; an error stands as a reply. It does not count as a use of a key."""
+
     def unlink(self, keys: Sequence[bytes]) -> list[Any]:
         """Deletes keys. The replies add up to how many there were; an error stands as a reply."""
 

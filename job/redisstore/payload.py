@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pydantic_core
+
 from job.encoding import decode_time
 from job.redisstore.java import decode_long, decode_text
 from policy.stores import RedisFields, TimeField
@@ -47,9 +49,13 @@ def from_hash(values: Sequence[bytes | None], fields: RedisFields) -> Content:
 def from_json(document: bytes | str, fields: RedisFields) -> Content:
     """The content of a JSON text. Nothing is known of a text that is not a JSON object."""
     try:
-        decoded = json.loads(document)
-    except (ValueError, RecursionError):
-        return UNKNOWN
+        # Several times as fast as the standard library's, but it does not take all that applications have written.
+        decoded = pydantic_core.from_json(document)
+    except ValueError:
+        try:
+            decoded = json.loads(document)
+        except (ValueError, RecursionError):
+            return UNKNOWN
     if not isinstance(decoded, dict):
         return UNKNOWN
     return _content([_find(decoded, name) for name in hash_fields(fields)], fields)
@@ -57,9 +63,10 @@ def from_json(document: bytes | str, fields: RedisFields) -> Content:
 
 def _find(document: dict[str, Any], name: str) -> Any:
     """The field of that name or, where there is none, what its dots lead to."""
-    if name in document or "." not in name:
-        return document.get(name)
-    found: Any = document
+    found: Any = document.get(name)
+    if found is not None or "." not in name or name in document:
+        return found
+    found = document
     for part in name.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
@@ -85,6 +92,8 @@ def _text(value: bytes | None) -> str | int | None:
 
 
 def _user(value: Any) -> str | None:
+    if type(value) is str:
+        return value or None
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     try:
@@ -95,6 +104,6 @@ def _user(value: Any) -> str | None:
 
 def _time(value: Any, field: TimeField) -> datetime | None:
     # A list, an object or a boolean is no time in any encoding.
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, (float, int, str)):
         return None
     return decode_time(value, field.encoding)

@@ -6,8 +6,8 @@ from policy.stores import RedisKeys
 
 #: As ACL SETUSER takes them.
 PERMISSIONS = (
-    "+scan", "+time", "+evalsha", "+script|load", "+type", "+pttl", "+pexpire", "+strlen", "+get", "+hmget", "+unlink",
-    "+sscan", "+srem",
+    "+scan", "+time", "+evalsha", "+script|load", "+exists", "+type", "+pttl", "+pexpire", "+strlen", "+get", "+hmget",
+    "+unlink", "+sscan", "+srem",
 )  # fmt: skip
 #: Not needed, but a run that knows since when a key was not used need not wait to look at it again.
 TO_SAVE_TIME = ("+object|idletime", "+object|encoding")

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from job.lifetime import Cutoffs
 from job.logs import SessionLog
@@ -17,6 +16,7 @@ from job.redisstore import scripts
 from job.redisstore.batches import batches
 from job.redisstore.contents import Marked
 from job.redisstore.lock import RedisLock
+from job.redisstore.payload import Content
 from job.redisstore.ranking import Ranking, UserSketch, place
 from job.redisstore.store import RedisStore
 from job.redisstore.verdict import Verdict, judge
@@ -30,21 +30,32 @@ if TYPE_CHECKING:
 _MOST_AT_ONCE = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A session key with its content.
+class _Seen(NamedTuple):
+    """A session as its key tells of it.
 
     Attributes:
         session: what is known of the session.
-        marked: its content, to be recognised.
-        ttl: of the key, in milliseconds; scripts.NO_TTL for none.
-        verdict: whether the session has ended.
+        verdict: whether it has ended.
     """
 
     session: Session
+    verdict: Verdict
+
+
+class _Found(NamedTuple):
+    """As :class:`_Seen`, with what a session is recognised by when it is deleted.
+
+    Attributes:
+        session: what is known of the session.
+        verdict: whether it has ended.
+        marked: its content.
+        ttl: of the key, in milliseconds; scripts.NO_TTL for none.
+    """
+
+    session: Session
+    verdict: Verdict
     marked: Marked
     ttl: int
-    verdict: Verdict
 
 
 class RedisPrimary:
@@ -110,11 +121,15 @@ class RedisPrimary:
         """Redis knows one way only."""
         return None
 
-    def live_pages(self) -> Iterator[list[Session]]:
-        """All live sessions, a batch at a time; one may be met twice."""
+    def live_id_pages(self) -> Iterator[list[str]]:
+        """The ids of all live sessions, a batch at a time; one may be met twice."""
         for page in self._pages():
-            if live := [found.session for found in page if found.verdict is Verdict.LIVE]:
+            if live := [found.session.key for found in page if found.verdict is Verdict.LIVE]:
                 yield live
+
+    def live_sessions(self, ids: Sequence[str]) -> list[Session]:
+        """Those of the sessions that are live."""
+        return [seen.session for seen in self._look(ids) if seen.verdict is Verdict.LIVE]
 
     def existing(self, keys: Collection[str]) -> set[str]:
         """Those of the ids that have a session key, live or not."""
@@ -164,7 +179,7 @@ class RedisPrimary:
             before = len(told)
             for ids in pages:
                 self._lock.check()
-                live = (f for f in self._find(ids) if f.verdict is Verdict.LIVE)
+                live = (seen for seen in self._look(ids) if seen.verdict is Verdict.LIVE)
                 # An entry of a session that has another owner by now is the index's mistake.
                 owned = (f.session for f in live if f.session.user_id in (None, user))
                 if excess := _excess(ranking, (_owned_by(session, user) for session in owned)):
@@ -229,25 +244,32 @@ class RedisPrimary:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _pages(self) -> Iterator[list[_Found]]:
+    def _pages(self) -> Iterator[list[_Seen]]:
         for page in self._store.session_pages():
             for ids in batches(page, self._batch_size):
                 self._lock.check()
-                yield list(self._find(ids))
+                yield list(self._look(ids))
+
+    def _look(self, ids: Collection[str]) -> Iterator[_Seen]:
+        ttls = self._store.inspect(ids).ttls
+        for session_id, content in self._store.all_contents(ttls).items():
+            yield _Seen(_session(session_id, content), self._judge(content, ttls[session_id]))
 
     def _again(self, sessions: Sequence[Session]) -> Iterator[_Found]:
         return self._find([session.key for session in sessions])
 
     def _find(self, ids: Collection[str]) -> Iterator[_Found]:
-        states = self._store.inspect(ids)
-        for session_id, marked in self._store.marked(states.sessions).items():
-            content, ttl = marked.content, states.ttls[session_id]
-            yield _Found(
-                Session(session_id, content.user_id, content.created_at, content.last_accessed_at),
-                marked,
-                ttl,
-                judge(content, has_ttl=ttl != scripts.NO_TTL, cutoffs=self._cutoffs),
-            )
+        ttls = self._store.inspect(ids).ttls
+        for session_id, marked in self._store.marked(ttls).items():
+            content, ttl = marked.content, ttls[session_id]
+            yield _Found(_session(session_id, content), self._judge(content, ttl), marked, ttl)
+
+    def _judge(self, content: Content, ttl: int) -> Verdict:
+        return judge(content, has_ttl=ttl != scripts.NO_TTL, cutoffs=self._cutoffs)
+
+
+def _session(session_id: str, content: Content) -> Session:
+    return Session(session_id, content.user_id, content.created_at, content.last_accessed_at)
 
 
 def _excess(ranking: Ranking, sessions: Iterator[Session]) -> list[Session]:

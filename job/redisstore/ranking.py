@@ -75,18 +75,26 @@ class UserSketch:
 
     def __init__(self) -> None:
         self._counts = array("I", bytes(4 * _SIZE))
+        self._used = 0
+        self._largest = 0
 
     def add(self, user: str) -> None:
         """Another session of the user."""
-        self._counts[hash(user) % _SIZE] += 1
+        bucket = hash(user) % _SIZE
+        self._counts[bucket] = count = self._counts[bucket] + 1
+        if count == 1:
+            self._used += 1
+        self._largest = max(self._largest, count)
 
     def users(self) -> int:
         """About how many users there are: off by a few in ten thousand, and by none where there are few."""
-        used = _SIZE - self._counts.count(0)
+        used = self._used
         return round(-_SIZE * math.log1p(-used / _SIZE)) if used < _SIZE else used
 
     def groups(self, limit: int, most: int) -> Iterator[UserGroup]:
         """The users that may be over the limit, in groups that have about so many sessions at most."""
+        if self._largest <= limit:
+            return
         chosen: set[int] = set()
         sessions = 0
         for bucket, count in enumerate(self._counts):

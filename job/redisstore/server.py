@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class RedisServer:
     """The Redis of a run: one server, or a cluster. Every command may be sent twice, when the first answer was lost.
 
+    Several threads may use it; one at a time speaks with Redis.
+
     All methods raise RedisUnavailableError if Redis cannot be reached or keeps failing, and ConfigurationError if it
     refuses the login or a command.
 
@@ -37,6 +40,7 @@ class RedisServer:
 
     def __init__(self, link: Link, retry: Retry, clock: RunClock, log: Any) -> None:
         self._link = link
+        self._one_at_a_time = threading.Lock()
         self._retrier = Retrier(retry, (RedisUnavailableError,), clock, log, "Redis")
 
     def times(self) -> list[datetime]:
@@ -53,6 +57,10 @@ class RedisServer:
         if not commands:
             return []
         return self._attempt(lambda: [_checked(reply) for reply in self._link.pipeline(commands)])
+
+    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[int]:
+        """How many keys of each group there are, of whatever type."""
+        return self._attempt(lambda: [_checked(reply) for reply in self._link.existing(groups)]) if groups else []
 
     def unlink(self, keys: Sequence[bytes]) -> int:
         """Deletes keys. Returns how many there were."""
@@ -78,7 +86,7 @@ class RedisServer:
     def _attempt(self, work: Callable[[], T]) -> T:
         def attempt() -> T:
             try:
-                with calling(Store.REDIS):
+                with self._one_at_a_time, calling(Store.REDIS):
                     return work()
             except (RedisError, OSError) as error:
                 # Without its cause: a Redis error quotes the command, and with it a session's id.

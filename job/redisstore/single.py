@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
+from hiredis import pack_command
+from redis.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
+from job.redisstore.batches import batches
 from job.redisstore.link import Argument, Command
 from job.redisstore.scripts import Script
+
+# Redis serves nobody else during a command.
+_KEYS_PER_COMMAND = 500
 
 
 class SingleLink:
@@ -34,27 +40,40 @@ class SingleLink:
         """All commands in one round trip."""
         return send(self._client, commands)
 
+    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
+        """One command for each group."""
+        return send(self._client, [("EXISTS", *group) for group in groups])
+
     def unlink(self, keys: Sequence[bytes]) -> list[Any]:
-        """All keys in one command."""
-        return [self._execute("UNLINK", *keys)]
+        """Few commands, with many keys each."""
+        return send(self._client, [("UNLINK", *group) for group in batches(keys, _KEYS_PER_COMMAND)])
 
     def evaluate(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> list[Any]:
-        """All keys in one call."""
-        if not keys:
-            return []
-        call = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        try:
-            replies: list[Any] = self._execute(*call)
-        except NoScriptError:
+        """Few calls, with many keys each."""
+        each = len(arguments) // len(keys) if keys else 0
+        calls: list[Command] = []
+        for start in range(0, len(keys), _KEYS_PER_COMMAND):
+            group = keys[start : start + _KEYS_PER_COMMAND]
+            given = arguments[start * each : (start + len(group)) * each]
+            calls.append(("EVALSHA", script.sha, len(group), *group, *given))
+        answers = send(self._client, calls)
+        if lacking := [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]:
             self._execute("SCRIPT LOAD", script.text)
-            replies = self._execute(*call)
-        except ResponseError as error:
-            if "READONLY" not in str(error):
-                raise
-            # From within a script, before Redis 7, the client does not know that error: this is no master any more.
-            self._client.connection_pool.disconnect()
-            raise ReadOnlyError from None
+            for number, answer in zip(lacking, send(self._client, [calls[i] for i in lacking]), strict=True):
+                answers[number] = answer
+        replies: list[Any] = []
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                self._refused(answer)
+            replies += answer
         return replies
+
+    def _refused(self, error: ResponseError) -> None:
+        if "READONLY" not in str(error):
+            raise error
+        # From within a script, before Redis 7, the client does not know that error: this is no master any more.
+        self._client.connection_pool.disconnect()
+        raise ReadOnlyError from None
 
     def walk(self, pattern: bytes, count: int) -> SingleWalk:
         """A SCAN of the server."""
@@ -96,8 +115,29 @@ class SingleWalk:
 
 
 def send(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """The replies of one server to several commands in one round trip; an error stands as a reply."""
-    with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        return pipeline.execute(raise_on_error=False)
+    """The replies of one server to several commands in one round trip; an error stands as a reply.
+
+    Commands are sent, and replies returned, as they are: the client's own pipeline looks at each argument and each
+    reply, which takes it longer than the commands take the server.
+    """
+    if not commands:
+        return []
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
+        connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
+        return [_reply(connection) for _ in commands]
+    except BaseException:
+        # There may be replies that nobody has read: the next command must not take them for its own.
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,13 +24,18 @@ from policy.spec import Retry
 
 # What SCAN looks at in one call.
 _SCAN_COUNT = 1000
-# Keys in one command or pipeline: Redis serves nobody else during a command.
-_GROUP = 500
+# Keys in one round trip.
+_GROUP = 1000
+# Keys counted together: only where one is missing they are looked at one by one.
+_COUNTED_TOGETHER = 50
+# Sessions in one answer to whoever reads all of them.
+_PAGE = 1000
 # Read by one script.
 _BYTES_AT_ONCE = 4 * 2**20
 # Members of one index in one answer: few at first, for most users have few; more where there is more.
 _FIRST_MEMBERS = 100
 _MORE_MEMBERS = 1000
+_INDEXES_AT_ONCE = 250
 _LARGE_INDEXES_AT_ONCE = 20
 
 
@@ -70,7 +76,7 @@ class IndexPage:
     """Some entries of user indexes.
 
     Attributes:
-        entries: the entries; those that are neither UTF-8 nor a Java string are left out.
+        entries: the entries whose sessions have no key; those that are neither UTF-8 nor a Java string are left out.
         wrong_type: how many keys were found that are named like an index, but are no sets.
     """
 
@@ -156,25 +162,53 @@ class RedisStore:
         a replica takes over or slots move meanwhile, a key may be missed, or found again.
         """
         for keys in self._server.scan(self._names.session.pattern, _SCAN_COUNT):
-            ids = (self._names.session_id(key) for key in keys)
-            yield list(dict.fromkeys(i for i in ids if i is not None))
+            yield list(dict.fromkeys(self._names.session_ids(keys)))
+
+    def state_pages(self) -> Iterator[KeyStates]:
+        """What there is under all keys that are named like a session's; see :meth:`session_pages`."""
+        ids: list[str] = []
+        for page in self.session_pages():
+            ids += page
+            # Where most keys are something else's, a page of SCAN has few: whoever is asked about them has a life too.
+            if len(ids) >= _PAGE:
+                yield self.inspect(ids)
+                ids = []
+        if ids:
+            yield self.inspect(ids)
 
     def inspect(self, ids: Iterable[str]) -> KeyStates:
         """What there is under the keys of these sessions. An id that can have no session key is in none of the sets."""
         states = KeyStates()
-        keys = self._keys(ids)
-        for group in batches(keys, _GROUP):
-            for session_id, state in zip(
-                group, self._server.evaluate(scripts.INSPECT, [keys[i] for i in group]), strict=True
-            ):
+        for group in batches(self._names.session_keys(ids).items(), _GROUP):
+            names = [session_id for session_id, _ in group]
+            found = dict(zip(names, self._server.evaluate(scripts.INSPECT, [key for _, key in group]), strict=True))
+            odd = {session_id: state for session_id, state in found.items() if state < 0}
+            for session_id, state in odd.items():
+                if state == scripts.NO_TTL:
+                    states.without_ttl.add(session_id)
+                    continue
+                del found[session_id]
                 if state == scripts.GONE:
                     states.gone.add(session_id)
-                elif state != scripts.OTHER_TYPE:
-                    states.sessions.add(session_id)
-                    states.ttls[session_id] = state
-                    if state == scripts.NO_TTL:
-                        states.without_ttl.add(session_id)
+            states.sessions.update(found)
+            states.ttls.update(found)
         return states
+
+    def gone(self, ids: Iterable[str]) -> set[str]:
+        """Those of the sessions under whose keys there is nothing. An id that can have no session key is not in it."""
+        gone: set[str] = set()
+        for group in batches(self._names.session_keys(ids).items(), _GROUP):
+            absent = self._absent([key for _, key in group])
+            gone.update(session_id for session_id, key in group if key in absent)
+        return gone
+
+    def _absent(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys that are not there, of whatever type."""
+        groups = list(batches(keys, _COUNTED_TOGETHER))
+        counts = self._server.existing(groups)
+        doubtful = [key for group, count in zip(groups, counts, strict=True) if count < len(group) for key in group]
+        states = self._server.evaluate(scripts.INSPECT, doubtful) if doubtful else []
+        return {key for key, state in zip(doubtful, states, strict=True) if state == scripts.GONE}
 
     def idle_at_least(self, ids: Iterable[str], seconds: int) -> set[str]:
         """Those of the sessions whose keys were, for certain, neither read nor written for this long."""
@@ -193,6 +227,10 @@ class RedisStore:
         """What the content of these sessions says. Sessions that are not there are left out."""
         return self._reader.read(self._keys(ids))
 
+    def all_contents(self, ids: Iterable[str]) -> dict[str, Content]:
+        """As :meth:`contents`, but a session that is an empty string is there, and says nothing."""
+        return self._reader.read_all(self._keys(ids))
+
     def marked(self, ids: Iterable[str]) -> dict[str, Marked]:
         """The content of these sessions, so that :meth:`delete_unchanged` knows it again."""
         return self._reader.read_marked(self._keys(ids))
@@ -205,29 +243,53 @@ class RedisStore:
             if content.last_accessed_at is not None
         }
 
-    def access_log_pages(self) -> Iterator[list[str]]:
-        """The ids of all sessions that have an access log, a page at a time; one may be found again on a later page."""
+    def lone_access_log_pages(self) -> Iterator[list[str]]:
+        """The ids of sessions that have an access log, but no key, a page at a time; one may be found again later."""
         if self._names.access_log is None:
             return
         for keys in self._server.scan(self._names.access_log.pattern, _SCAN_COUNT):
-            ids = (self._names.access_log_owner(key) for key in keys)
-            yield list(dict.fromkeys(i for i in ids if i is not None))
+            yield _decoded(self._without_key(self._names.access_log_owners(keys)))
 
-    def index_pages(self) -> Iterator[IndexPage]:
-        """All entries of all user indexes, a page at a time; an entry may be found more than once."""
+    def lone_index_pages(self) -> Iterator[IndexPage]:
+        """All entries of all user indexes whose session has no key, a page at a time; one may be found again later."""
         template = self._names.user_index
         if template is None:
             return
         for keys in self._server.scan(template.pattern, _SCAN_COUNT):
-            indexes = dict.fromkeys(key for key in keys if template.name(key) is not None)
-            for group in batches(indexes, _GROUP):
-                page, unread = self._read_indexes(dict.fromkeys(group, 0), _FIRST_MEMBERS)
-                yield page
+            for group in batches(dict.fromkeys(template.readable(keys)), _INDEXES_AT_ONCE):
+                members, unread = self._read_indexes(dict.fromkeys(group, 0), _FIRST_MEMBERS)
+                yield self._lone(members)
                 for large in batches(unread.items(), _LARGE_INDEXES_AT_ONCE):
                     cursors = dict(large)
                     while cursors:
-                        page, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
-                        yield page
+                        members, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
+                        yield self._lone(members)
+
+    def _lone(self, members: Mapping[bytes, Sequence[bytes] | None]) -> IndexPage:
+        """The entries whose session has no key, among the members of indexes."""
+        everything = {member for found in members.values() for member in found or ()}
+        # As they are written. Most are there, and there is nothing more to find out about them.
+        lone = self._without_key(everything)
+        entries = [
+            entry
+            for key, found in (members.items() if lone else ())
+            for member in found or ()
+            if member in lone and (entry := _entry(key, member)) is not None
+        ]
+        if otherwise := [entry.session_id for entry in entries if entry.member is not None]:
+            gone = self.gone(otherwise)
+            entries = [entry for entry in entries if entry.member is None or entry.session_id in gone]
+        # An access log may be named like an index; that is nothing to tell about.
+        odd = (key for key, found in members.items() if found is None)
+        return IndexPage(entries, sum(not self._names.is_access_log(key) for key in odd))
+
+    def _without_key(self, written: Iterable[bytes]) -> set[bytes]:
+        """Those of the ids, as they are written, under whose session keys there is nothing."""
+        lone: set[bytes] = set()
+        for group in batches(written, _GROUP):
+            keys = {key: i for i in group if (key := self._names.session_key_of(i)) is not None}
+            lone.update(keys[key] for key in self._absent(list(keys)))
+        return lone
 
     def indexes_over(self, limit: int) -> Iterator[tuple[str, Iterator[list[str]]]]:
         """The users whose index has more entries than that, with the entries, a page at a time."""
@@ -245,25 +307,18 @@ class RedisStore:
     def _members(self, key: bytes) -> Iterator[list[str]]:
         cursors = {key: 0}
         while cursors:
-            page, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
-            yield list(dict.fromkeys(entry.session_id for entry in page.entries))
+            members, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
+            entries = (_entry(key, member) for found in members.values() for member in found or ())
+            yield list(dict.fromkeys(entry.session_id for entry in entries if entry is not None))
 
-    def _read_indexes(self, cursors: Mapping[bytes, int], count: int) -> tuple[IndexPage, dict[bytes, int]]:
-        """One step further in each of these indexes; and where those that have more go on."""
+    def _read_indexes(
+        self, cursors: Mapping[bytes, int], count: int
+    ) -> tuple[dict[bytes, Sequence[bytes] | None], dict[bytes, int]]:
+        """Some members of each of these indexes, None where it is no set; and where those that have more go on."""
         replies = self._server.pipeline([("SSCAN", key, cursor, "COUNT", count) for key, cursor in cursors.items()])
-        entries: list[IndexEntry] = []
-        unread: dict[bytes, int] = {}
-        wrong_type = 0
-        for key, reply in zip(cursors, replies, strict=True):
-            if reply is None:
-                # An access log may be named like an index; that is nothing to tell about.
-                wrong_type += not self._names.is_access_log(key)
-                continue
-            cursor, members = reply
-            entries += [entry for member in members if (entry := _entry(key, member)) is not None]
-            if cursor:
-                unread[key] = cursor
-        return IndexPage(entries, wrong_type), unread
+        members = {key: reply and reply[1] for key, reply in zip(cursors, replies, strict=True)}
+        unread = {key: int(reply[0]) for key, reply in zip(cursors, replies, strict=True) if reply and reply[0] != b"0"}
+        return members, unread
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -287,12 +342,11 @@ class RedisStore:
         """As :meth:`delete`, and tells of the index entries, too."""
         session_keys = index_entries = 0
         for group in batches(sessions, _GROUP):
-            index_entries += self.remove_index_entries(self._index_entries(group))
-            logs = [key for s in group if (key := self._names.access_log_key(s.key)) is not None]
-            keys = list(self._keys(s.key for s in group).values())
+            ids = [s.key for s in group]
+            index_entries += self._remove_from_indexes(group)
+            self._server.unlink(list(self._names.access_log_keys(ids).values()))
             # The session key goes last: while it is there, the next run finds what this one may not have finished.
-            self._server.unlink(logs)
-            session_keys += self._server.unlink(keys)
+            session_keys += self._server.unlink(list(self._names.session_keys(ids).values()))
         return Removed(session_keys, index_entries)
 
     def delete_unchanged(self, marked: Mapping[str, Marked], ttls: Mapping[str, int]) -> Unchanged:
@@ -318,11 +372,11 @@ class RedisStore:
     def remove_residue(self, sessions: Sequence[Session]) -> int:
         """Removes access logs and index entries of sessions without keys. Returns how many entries there were."""
         self.remove_access_logs(session.key for session in sessions)
-        return self.remove_index_entries(self._index_entries([s for s in sessions if s.user_id is not None]))
+        return self._remove_from_indexes([s for s in sessions if s.user_id is not None])
 
     def remove_access_logs(self, ids: Iterable[str]) -> int:
         """Removes the access logs of these sessions. Returns how many there were."""
-        keys = [key for i in ids if (key := self._names.access_log_key(i)) is not None]
+        keys = self._names.access_log_keys(ids).values()
         return sum(self._server.unlink(group) for group in batches(keys, _GROUP))
 
     def remove_index_entries(self, entries: Iterable[IndexEntry]) -> int:
@@ -331,9 +385,8 @@ class RedisStore:
         for group in batches(entries, _GROUP):
             by_index: defaultdict[bytes, list[bytes]] = defaultdict(list)
             for entry in group:
-                by_index[entry.key].append(entry.member or entry.session_id.encode("utf-8", "surrogatepass"))
-            replies = self._server.pipeline([("SREM", key, *members) for key, members in by_index.items()])
-            removed += sum(reply or 0 for reply in replies)  # None: the key is not a set
+                by_index[entry.key].append(entry.member or _encoded(entry.session_id))
+            removed += self._remove_members(by_index)
         return removed
 
     def close(self) -> None:
@@ -343,18 +396,39 @@ class RedisStore:
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _keys(self, ids: Iterable[str]) -> dict[str, bytes]:
-        return {i: key for i in ids if (key := self._names.session_key(i)) is not None}
+        return self._names.session_keys(ids)
 
-    def _index_entries(self, sessions: Sequence[Session]) -> Iterator[IndexEntry]:
+    def _remove_from_indexes(self, sessions: Sequence[Session]) -> int:
+        """Removes each session from the index of its user. Returns how many entries there were."""
         if self._names.user_index is None:
-            return
+            return 0
         # Without a user column only the session itself tells whose it is.
         contents = self.contents(s.key for s in sessions if s.user_id is None)
+        by_user: defaultdict[str, list[bytes]] = defaultdict(list)
         for session in sessions:
-            user = str(session.user_id) if session.user_id is not None else contents.get(session.key, UNKNOWN).user_id
-            key = self._names.user_index_key(user) if user else None
-            if key is not None:
-                yield IndexEntry(key, session.key)
+            user = session.user_id if session.user_id is not None else contents.get(session.key, UNKNOWN).user_id
+            if user is not None:
+                by_user[str(user)].append(_encoded(session.key))
+        by_user.pop("", None)
+        keys = self._names.user_index.keys(by_user)
+        return self._remove_members(dict(zip(keys, by_user.values(), strict=True)))
+
+    def _remove_members(self, by_index: Mapping[bytes, Sequence[bytes]]) -> int:
+        replies = self._server.pipeline([("SREM", key, *members) for key, members in by_index.items()])
+        return sum(reply or 0 for reply in replies)  # None: the key is not a set
+
+
+def _encoded(session_id: str) -> bytes:
+    return session_id.encode("utf-8", "surrogatepass")
+
+
+def _decoded(ids: Iterable[bytes]) -> list[str]:
+    """The ids as text; without those that are none."""
+    found: list[str] = []
+    for written in ids:
+        with suppress(UnicodeDecodeError):
+            found.append(written.decode())
+    return found
 
 
 def _entry(key: bytes, member: bytes) -> IndexEntry | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from job.rules.login_burst import Bursts
 from job.rules.weak_id import IdStrength
@@ -12,8 +13,7 @@ from job.sessions import Session
 from policy.rules import SessionRule
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A place on earth, in degrees.
 
     Attributes:
@@ -25,8 +25,7 @@ class Place:
     longitude: float
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """An entry of a session's access log; what is None is not known.
 
     Attributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
+from job.background import ahead, alongside
 from job.context import RunContext
 from job.errors import SafetyLimitError
 from job.redisstore.batches import batches
@@ -67,13 +68,11 @@ def tidy(context: RunContext, redis: RedisStore) -> None:
     """
     tally = context.tally.redis
     context.progress.start("Redis")
-    for page in redis.session_pages():
+    for states in redis.state_pages():
         context.clock.checkpoint()
-        for ids in batches(page, _BATCH):
-            states = redis.inspect(ids)
-            tally.sessions += len(states.sessions)
-            _add_ttls(context, redis, sorted(states.without_ttl))
-        context.progress.advance(len(page))
+        tally.sessions += len(states.sessions)
+        _add_ttls(context, redis, sorted(states.without_ttl))
+        context.progress.advance(len(states.sessions))
     _sync_indexes(context, redis)
     _sync_access_logs(context, redis)
     context.log.info(
@@ -111,19 +110,16 @@ def _sync_session_keys(context: RunContext, redis: RedisStore) -> None:
         confirm=lambda ids: _still_orphaned(context, redis, ids),
         settle=lambda ids: _remove_orphans(context, redis, ids),
     )
-    pages = redis.session_pages()
     context.clock.checkpoint()
-    for page in pages:
-        for ids in batches(page, _BATCH):
-            states = redis.inspect(ids)
-            tally.sessions += len(states.sessions)
-            with_row = context.database.existing(states.sessions) if states.sessions else set()
-            _add_ttls(context, redis, sorted(states.without_ttl & with_row))
-            suspects = states.sessions - with_row
+    for states in ahead(redis.state_pages()):
+        tally.sessions += len(states.sessions)
+        with_row = context.database.existing(states.sessions) if states.sessions else set()
+        _add_ttls(context, redis, sorted(states.without_ttl & with_row))
+        if suspects := states.sessions - with_row:
             ripe = redis.idle_at_least(suspects, grace)
             orphans.hold(ripe, ripe=True)
             orphans.hold(suspects - ripe)
-        context.progress.advance(len(page))
+        context.progress.advance(len(states.sessions))
         context.clock.checkpoint()
     orphans.flush()
 
@@ -194,9 +190,10 @@ def _sync_indexes(context: RunContext, redis: RedisStore) -> None:
     )
     wrong_type = 0
     context.clock.checkpoint()
-    for page in redis.index_pages():
+    for page in ahead(redis.lone_index_pages()):
         for entries in batches(page.entries, _BATCH):
-            stale.hold(_pointing_nowhere(context, redis, entries))
+            rows = context.database.existing({entry.session_id for entry in entries})
+            stale.hold(entry for entry in entries if entry.session_id not in rows)
         wrong_type += page.wrong_type
         context.clock.checkpoint()
     stale.flush()
@@ -237,10 +234,10 @@ def _sync_access_logs(context: RunContext, redis: RedisStore) -> None:
         confirm=lambda ids: sorted(_unknown(context, redis, ids)),
         settle=settle,
     )
-    for page in redis.access_log_pages():
+    for page in ahead(redis.lone_access_log_pages()):
         context.clock.checkpoint()
         for ids in batches(page, _BATCH):
-            stale.hold(_unknown(context, redis, ids))
+            stale.hold(set(ids) - context.database.existing(ids))
     stale.flush()
     if removed:
         context.log.info("access logs removed", logs=removed)
@@ -248,7 +245,7 @@ def _sync_access_logs(context: RunContext, redis: RedisStore) -> None:
 
 def _unknown(context: RunContext, redis: RedisStore, ids: Collection[str]) -> set[str]:
     """Those of the sessions that have neither key nor row."""
-    gone = redis.inspect(ids).gone
+    gone = redis.gone(ids)
     return gone - context.database.existing(gone) if gone else gone
 
 
@@ -283,14 +280,14 @@ def _sync_rows(context: RunContext, redis: RedisStore) -> None:
         settle=_deletion(context, redis) if delete else lambda sessions: _count_missing(context, sessions),
     )
     context.clock.checkpoint()
-    for page in context.database.live_pages():
+    for page, gone in alongside(context.database.live_id_pages(), lambda page: redis.gone(map(str, page))):
         seen += len(page)
-        gone = redis.inspect(session.key for session in page).gone
         if gone:
+            sessions = context.database.live_sessions([i for i in page if str(i) in gone])
             now = redis.server_time()
-            for session in page:
+            for session in sessions:
                 times = (session.created_at, session.last_accessed_at)
-                if session.key in gone and not _is_young(now, grace, *times):
+                if not _is_young(now, grace, *times):
                     missing.hold([session], ripe=not delete and any(times))
         context.progress.advance(len(page))
         context.clock.checkpoint()
@@ -298,7 +295,7 @@ def _sync_rows(context: RunContext, redis: RedisStore) -> None:
 
 
 def _still_missing(context: RunContext, redis: RedisStore, sessions: Sequence[Session]) -> list[Session]:
-    gone = redis.inspect(session.key for session in sessions).gone
+    gone = redis.gone(session.key for session in sessions)
     with_row = context.database.existing(gone) if gone else set()
     return [session for session in sessions if session.key in with_row]
 

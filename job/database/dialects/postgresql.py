@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from psycopg.pq import Format
+from psycopg.types.array import ListBinaryDumper
 from psycopg.types.numeric import Int8BinaryLoader
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
@@ -94,6 +95,7 @@ class PostgreSQL(Dialect):
             **HIDDEN,
         )
         sa.event.listen(engine, "before_cursor_execute", _compactly)
+        sa.event.listen(engine, "connect", _binary_arrays)
         return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -246,6 +248,11 @@ class PostgreSQL(Dialect):
     def create_index(self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]) -> str:
         """Without a lock against writers."""
         return self._create_index(connection, schema, table, columns, "CREATE INDEX CONCURRENTLY")
+
+
+def _binary_arrays(connection: Any, _record: Any) -> None:
+    """Has arrays sent in binary: thousands of ids need not be quoted one by one."""
+    connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def _compactly(_c: Any, cursor: Any, _s: Any, _p: Any, context: sa.engine.ExecutionContext | None, _m: Any) -> None:
