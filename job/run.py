@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +19,7 @@ from job.database.link import Link
 from job.database.queries import RuleQueries
 from job.errors import ConfigurationError, LockHeldError, RunError, StopRequestedError
 from job.logs import SessionLog, safe_traceback
+from job.pace import Pace, in_words
 from job.progress import Progress, Silent
 from job.redisstore.access_log import AccessLogs
 from job.redisstore.opening import open_redis
@@ -24,11 +27,12 @@ from job.redisstore.store import RedisStore
 from job.safety import Budget
 from job.sessions import Sessions
 from job.steps import abnormal, active, duplicates, settings, vitals
-from job.steps.assess import assess
+from job.steps.assess import Counted, assess, count
 from job.steps.concurrency import enforce_limit
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
-from job.steps.statistics import count_active, keep_statistics
+from job.steps.overview import look
+from job.steps.statistics import count_again, keep_statistics, tell_active
 from job.steps.sync import synchronise, tidy
 from job.tally import Tally
 from job.tracing import Trace, Untraced
@@ -69,7 +73,12 @@ class Run:
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
     _measured: vitals.Vitals = field(default_factory=vitals.Vitals)
+    _pace: Pace = field(init=False)
+    _concluded: RunReport | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(self.clock)
 
     def execute(self) -> tuple[RunReport, int]:
         """Runs all steps. Returns the report and the exit code of the process; raises nothing."""
@@ -80,11 +89,44 @@ class Run:
             namespace=self.policy.metadata.namespace,
             dryRun=dry_run,
         )
-        report, exit_code = self._guarded(dry_run)
+        report, exit_code = self._in_time(dry_run)
         self.problems = problems(report, self.policy.spec.alerts.thresholds, self.findings)
         report = report.model_copy(update={"alerts": report_alerts(self.problems)})
         self.log.info("run finished", **report.to_json_object())
         return report, exit_code
+
+    def _in_time(self, dry_run: bool) -> tuple[RunReport, int]:
+        """The steps, in a thread that is left behind if it hangs: whatever a store does, there is a report in time.
+
+        A store may fall silent in the middle of an answer, or of a commit, and not even a connection that is cut may
+        say so. Where the thread goes on after all, it stops before its next batch. The process ends soon.
+        """
+        ended = threading.Event()
+        outcome: list[tuple[RunReport, int] | BaseException] = []
+
+        def work() -> None:
+            try:
+                outcome.append(self._guarded(dry_run))
+            except BaseException as error:  # raised again below, where it would have been without a thread
+                outcome.append(error)
+            finally:
+                ended.set()
+
+        threading.Thread(target=copy_context().run, args=(work,), name="run", daemon=True).start()
+        if not self.clock.wait_for_end(ended):
+            return self._left_behind(dry_run), 0
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _left_behind(self, dry_run: bool) -> RunReport:
+        if self._concluded:  # all that was missing is its row of statistics
+            self.log.warning("statistics not kept", because="the database did not answer in time")
+            return self._concluded
+        stopped = self.clock.why_to_stop() or "DeadlineReached"
+        self.log.error("run left behind", reason=stopped, because="a store did not answer, nor let the run go")
+        what = _summary(self.tally, dry_run)
+        return self._report(Outcome.DEGRADED, stopped, f"{_STOPPED[stopped]}; a store did not answer: {what}", dry_run)
 
     def _guarded(self, dry_run: bool) -> tuple[RunReport, int]:
         """R2.11: whatever happens ends in a report that says so."""
@@ -133,15 +175,15 @@ class Run:
                     self._measured = vitals.step_on_redis(context, opened.store.server)
                 self.findings += self._measured.problems
                 with self._step("assess"):
-                    found = assess(context, spec.max_concurrent_sessions)
+                    found = assess(context, count(context, spec.max_concurrent_sessions))
                 would_refuse = found.would_refuse
-                with self._step("expired"):
+                with self._pace.deleting(), self._step("expired"):
                     kept = delete_expired(context, found.census.expired)
                     context.tally.active = found.census.active + kept
-                with self._step("concurrency"):
-                    enforce_limit(context, spec.max_concurrent_sessions)
+                with self._pace.deleting(), self._step("concurrency"):
+                    enforce_limit(context, spec.max_concurrent_sessions, found.evicting)
                 with self._step("count"):
-                    count_active(context, kept)
+                    tell_active(context, opened.sessions.census() if self.tally.deleted else found.census, kept)
                 with self._step("tidy"):
                     tidy(context, opened.store)
             except StopRequestedError as stop:
@@ -174,7 +216,7 @@ class Run:
         except StopRequestedError as stop:
             stopped = stop.reason
         opened.link.conclude()
-        report = self._conclude(context, stopped, seen.would_refuse)
+        report = self._concluded = self._conclude(context, stopped, seen.would_refuse)
         if statistics and not context.dry_run:  # a dry run changes nothing at all
             with self._step("statistics"):
                 keep_statistics(
@@ -187,34 +229,39 @@ class Run:
         queries = RuleQueries(opened.database)
         logs = AccessLogs(context.redis.server, context.redis.names) if context.redis else None
 
+        with self._step("overview"):
+            earlier = vitals.earlier_runs(context, statistics, self.run_id)
+            overview = look(context, queries, opened.max_sessions, [run.started for run in earlier[:1]])
+        owners = overview.owners
         # Before the run's own look-ups count in Redis, and before anything is deleted.
         with self._step("vitals"):
-            self._measured = measured = vitals.step(context, queries, statistics, self.run_id)
+            self._measured = measured = vitals.step(context, earlier, overview)
         seen.created = measured.creation.sessions if measured.creation else None
         self.findings += measured.problems
         with self._step("assess abnormal"):
-            suspected = abnormal.assess(context, queries, logs)
+            suspected = abnormal.assess(context, queries, logs, owners.most)
         self.findings += suspected.problems()
-        with self._step("assess duplicates"):
-            same = duplicates.assess(context, queries)
         with self._step("assess"):
-            found = assess(context, opened.max_sessions, also_due=suspected.due + same)
+            same = duplicates.assess(context, queries, owners.duplicates)
+            evicting = owners.over_limit_apart if same else owners.over_limit
+            found = assess(context, Counted(overview.census, owners.over_limit, evicting, suspected.due + same))
         seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
 
-        with self._step("expired"):
+        with self._pace.deleting(), self._step("expired"):
             kept = delete_expired(context, found.census.expired)
             context.tally.active = found.census.active + kept
         with self._step("active"):
-            active.step(context, queries, statistics)
+            active.step(context, queries, statistics, overview)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
-        with self._step("abnormal"):
-            abnormal.step(context, queries, logs, suspected)
-        with self._step("duplicates"):
+        with self._pace.deleting(), self._step("abnormal"):
+            by_rules = abnormal.step(context, queries, logs, suspected)
+        with self._pace.deleting(), self._step("duplicates"):
             duplicates.step(context, queries, same)
-        with self._step("concurrency"):
-            enforce_limit(context, opened.max_sessions)
+        with self._pace.deleting(), self._step("concurrency"):
+            enforce_limit(context, opened.max_sessions, found.evicting)
         with self._step("count"):
-            seen.active_users = count_active(context, kept)
+            left = count_again(context, queries, found.census, users_gone=by_rules > 0)
+            seen.active_users = tell_active(context, left, kept)
         if context.redis:
             with self._step("sync"):
                 synchronise(context)
@@ -248,6 +295,9 @@ class Run:
         return self._report(Outcome.SUCCEEDED, "DryRun" if context.dry_run else "Completed", what, context.dry_run)
 
     def _report(self, outcome: Outcome, reason: str, message: str, dry_run: bool) -> RunReport:
+        left = self._pace.seconds_for(self.tally.remaining, self.tally.deleted)
+        if left is not None:
+            message += f"; {in_words(left)} of deleting remain{'s' if left == 1 else ''}"
         return RunReport(
             outcome=outcome,
             reason=reason,
@@ -259,6 +309,7 @@ class Run:
             policy_generation=self.policy.metadata.generation,
             sessions=self.tally.counts(),
             redis=self.tally.redis.counts() if self.policy.spec.stores.redis else None,
+            estimated_seconds_remaining=left,
             vitals=reported(self._measured.redis, self._measured.creation, self.tally.durations.average_seconds),
         )
 

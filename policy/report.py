@@ -148,6 +148,9 @@ class RunReport(Model):
     """Redis, where the policy has one."""
     vitals: Vitals | None = None
     """Memory, hit ratio, rate of new sessions and their duration, as far as the run measured them."""
+    estimated_seconds_remaining: Count | None = None
+    """How long deleting the remaining sessions would take, in seconds, at the pace of this run. Not set where nothing
+    remains, or where the run deleted nothing that tells a pace."""
     alerts: Annotated[list[Alert], Field(max_length=MAX_ALERTS)] = []
     """What was worth an alert, whether or not one was sent."""
     trace_id: Annotated[TraceID | None, Field(alias="traceID")] = None

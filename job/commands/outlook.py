@@ -9,16 +9,18 @@ from typing import Any
 
 from job.commands.stores import Place
 from job.context import RunContext
+from job.database.owners import Owners
 from job.database.queries import RuleQueries
 from job.database.strategy import Choice
 from job.progress import Silent
 from job.redisstore.access_log import AccessLogs
 from job.rules.table import missing_needs
 from job.safety import share_refusal
-from job.sessions import Session
+from job.sessions import Census, Session
 from job.steps import abnormal, duplicates
 from job.steps.expired import expired_batches
 from job.steps.initialise import Opened
+from job.steps.overview import look
 from job.steps.sync import synchronise
 from job.tally import Tally
 from policy.rules import RuleAction
@@ -52,7 +54,7 @@ class Outlook:
 
     Attributes:
         sessions: how many there are.
-        deleting: how many would be deleted; a session that several rules apply to may count twice.
+        deleting: how many would be deleted; one that a rule applies to may count twice, as a duplicate as well.
         lines: by rule, in the order of the run's steps.
         refusal: why a run would refuse to delete so many; None if it would not.
         choice: how it would find what has expired, and why.
@@ -89,14 +91,18 @@ def look_ahead(place: Place, opened: Opened, log: Any) -> Outlook:
     )
     queries = RuleQueries(opened.database)
     logs = AccessLogs(opened.redis.server, opened.redis.names) if opened.redis else None
-    census = opened.database.census()
-    expired = _expired(context, opened)
-    over_limit = _over_limit(context, opened)
-    alike = _duplicates(context, queries)
-    rules, abnormal_due = _rules(context, queries, logs)
+    overview = look(context, queries, opened.max_sessions)
+    census = overview.census
+    expired = _expired(context, census)
+    over_limit = _over_limit(context, opened, overview.owners)
+    alike = _duplicates(context, queries, overview.owners)
+    rules, abnormal_due = _rules(context, queries, logs, overview.owners)
     deleting = (
         sum(line.found or 0 for line in (expired, over_limit, alike) if line.action != RuleAction.REPORT) + abnormal_due
     )
+    if RuleAction.REPORT not in (over_limit.action, alike.action):
+        # Duplicates go first; most often that leaves fewer over the limit.
+        deleting -= overview.owners.over_limit - overview.owners.over_limit_apart
     return Outlook(
         sessions=census.total,
         deleting=deleting,
@@ -106,30 +112,30 @@ def look_ahead(place: Place, opened: Opened, log: Any) -> Outlook:
     )
 
 
-def _expired(context: RunContext, opened: Opened) -> Line:
+def _expired(context: RunContext, census: Census) -> Line:
     found, examples = _count(batch.due for batch in expired_batches(context))
-    kept = opened.database.census().expired - found
+    kept = census.expired - found
     note = f"{kept} more are kept, for Redis has seen them in use" if kept > 0 else ""
     return Line("Expired", "Delete", found, examples, note)
 
 
-def _over_limit(context: RunContext, opened: Opened) -> Line:
+def _over_limit(context: RunContext, opened: Opened, owners: Owners) -> Line:
     policy, limit = context.spec.concurrency, opened.max_sessions
     if not limit or opened.database.table.user_id is None:
         note = "there is no limit" if not limit else "not mapped: columns.userId"
         return Line("ConcurrencyLimit", policy.on_exceed.value, None, note=note)
     pages = opened.database.over_limit_pages(limit, policy.on_exceed, policy.exempt_users)
-    first = next(iter(pages), [])
-    found = opened.database.count_over_limit(limit, policy.exempt_users)
+    found = owners.over_limit
+    first = next(iter(pages), []) if found else []
     note = f"more than {limit} sessions of one user, or what a stored setting allows"
     return Line("ConcurrencyLimit", policy.on_exceed.value, found, first[:_EXAMPLES], note)
 
 
-def _duplicates(context: RunContext, queries: RuleQueries) -> Line:
+def _duplicates(context: RunContext, queries: RuleQueries, owners: Owners) -> Line:
     action = context.spec.duplicates.action
     if not queries.knows_duplicates:
         return Line("Duplicates", action.value, None, note="not mapped: columns.userId and columns.client")
-    due = duplicates.assess(context, queries)
+    due = duplicates.assess(context, queries, owners.duplicates)
     first = next(iter(queries.duplicate_pages()), []) if queries.knows_newest and context.tally.duplicate else []
     counted = action is DuplicateAction.KEEP_NEWEST and not due and context.tally.duplicate > 0
     shown = DuplicateAction.REPORT if counted else action
@@ -142,8 +148,10 @@ def _duplicates(context: RunContext, queries: RuleQueries) -> Line:
     )
 
 
-def _rules(context: RunContext, queries: RuleQueries, logs: AccessLogs | None) -> tuple[list[Line], int]:
-    assessed = abnormal.assess(context, queries, logs)
+def _rules(
+    context: RunContext, queries: RuleQueries, logs: AccessLogs | None, owners: Owners
+) -> tuple[list[Line], int]:
+    assessed = abnormal.assess(context, queries, logs, owners.most)
     examples: defaultdict[Any, list[Session]] = defaultdict(list)
     wanted = {kind: min(_EXAMPLES, number) for kind, number in assessed.found.items() if number}
     for page in abnormal.suspects(context, queries, logs, assessed) if wanted else ():

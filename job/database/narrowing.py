@@ -153,10 +153,16 @@ def subjects(table: MappedTable) -> dict[Scope, sa.ColumnElement[Any]]:
     for scope, mapping in ((Scope.TENANT, columns.tenant), (Scope.ROLE, columns.role)):
         if mapping:
             found[scope] = table.dialect.text(table.clause.c[mapping.name], table.types[mapping.name])
-    if columns.user_id and table.user_id is not None:
-        kind = sa.Text() if columns.user_id.path else table.types[columns.user_id.name]
-        found[Scope.USER] = table.dialect.text(table.user_id, kind)
+    if table.user_id is not None:
+        found[Scope.USER] = owner_text(table, table.user_id)
     return found
+
+
+def owner_text(table: MappedTable, owner: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """An owner as text, given the column of a query that has :attr:`MappedTable.user_id`."""
+    mapping = table.table.columns.user_id
+    assert mapping is not None
+    return table.dialect.text(owner, sa.Text() if mapping.path else table.types[mapping.name])
 
 
 def exact_subject(table: MappedTable) -> sa.ColumnElement[Any]:

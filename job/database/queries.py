@@ -9,11 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from job.database.counting import Counts
 from job.database.narrowing import exact_subject, subjects
+from job.database.owners import Owners
 from job.database.schema import settings
 from job.database.store import SessionDatabase
 from job.database.table import TimeExpression
-from job.redisstore.batches import batches_by_weight
+from job.redisstore.batches import batches, batches_by_weight
 from job.rules import defaults
 from job.rules.clients import FAMILIES, OTHER, UNKNOWN
 from job.rules.facts import Facts, Survey
@@ -26,21 +28,9 @@ from policy.rules import RuleType, SessionRule
 
 _BURST_SESSIONS_AT_ONCE = 100_000
 _MOST_BURST_USERS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Concurrency:
-    """How many live sessions users have.
-
-    Attributes:
-        users: users with a live session.
-        most: the most that one of them has.
-        by_sessions: how many users have so many sessions; the key is the fewest of its range.
-    """
-
-    users: int
-    most: int
-    by_sessions: Mapping[int, int]
+# So many sessions are worth a pass over the table for each part of them.
+_MOST_SCATTERED = 100_000
+_SCATTERED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +60,7 @@ class RuleQueries:
     def __init__(self, database: SessionDatabase) -> None:
         self._database = database
         self._table = database.table
-        client = self._table.client
-        # Two clients must never be taken for one.
-        self._client = None if client is None else self._table.dialect.exact(client, sa.Text())
+        self._client = database.owners.client
         mapped = {
             Need.OWNER: self._table.user_id is not None,
             Need.CREATION: self._table.created_at is not None,
@@ -133,8 +121,17 @@ class RuleQueries:
         user, bursts = self._table.user_id, survey.bursts.get(rule)
         return self._table.user_in(bursts.users) if user is not None and bursts else sa.false()
 
+    def count_facts(self, condition: sa.ColumnElement[bool], after_id: Any = None, up_to_id: Any = None) -> int:
+        """How many live sessions meet the condition; see :meth:`fact_pages`."""
+        query = sa.select(sa.func.count()).select_from(self._table.clause)
+        return int(self._database.fetch(query.where(*self._within(condition, after_id, up_to_id)))[0][0])
+
     def fact_pages(
-        self, condition: sa.ColumnElement[bool], after_id: Any = None, up_to_id: Any = None
+        self,
+        condition: sa.ColumnElement[bool],
+        after_id: Any = None,
+        up_to_id: Any = None,
+        expected: int | None = None,
     ) -> Iterator[list[Facts]]:
         """The live sessions that meet the condition, a batch at a time, in the order of their ids.
 
@@ -142,6 +139,7 @@ class RuleQueries:
             condition: which of them.
             after_id: only those with a larger id; None for all.
             up_to_id: only those with this or a smaller id; None for all.
+            expected: about how many they are; None where that is not known.
         """
         key, size = self._table.id, self._database.batch_size
         told = (
@@ -149,24 +147,39 @@ class RuleQueries:
             _or_null(self._client).label("client"),
             sa.func.coalesce(_or_false(self._table.revoked), sa.false()).label("revoked"),
         )
-        query = sa.select(*self._table.session_columns, *told).where(self._database.live, condition)
-        query = query.where(key.is_not(None)).order_by(key).limit(size)
-        if up_to_id is not None:
-            query = query.where(key <= sa.literal(up_to_id, key.type))
-        after: sa.Select[Any] = query if after_id is None else query.where(key > sa.literal(after_id, key.type))
-        while rows := self._database.fetch(after):
-            page = [Facts(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in rows]
-            yield page
-            if len(page) < size:
+        query = sa.select(*self._table.session_columns, *told)
+        scattered = expected is not None and expected <= _MOST_SCATTERED
+        at_once = max(size, _SCATTERED_AT_ONCE) if scattered else size
+        while True:
+            found = query.where(*self._within(condition, after_id, up_to_id))
+            if scattered:
+                # Few among many: to walk in the order of the ids would be to fetch every row from another place.
+                few = found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+                found = sa.select(*few.c).order_by(few.c.id)
+            else:
+                found = found.order_by(key)
+            rows = self._database.fetch(found.limit(at_once))
+            for some in batches(rows, size):
+                yield [Facts(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in some]
+            if len(rows) < at_once:
                 return
-            after = query.where(key > sa.literal(page[-1].session.id, key.type))
+            after_id = self._table.session(rows[-1]).id
+
+    def _within(self, condition: sa.ColumnElement[bool], after_id: Any, up_to_id: Any) -> list[sa.ColumnElement[bool]]:
+        key = self._table.id
+        conditions = [self._database.live, condition, key.is_not(None)]
+        if after_id is not None:
+            conditions.append(key > sa.literal(after_id, key.type))
+        if up_to_id is not None:
+            conditions.append(key <= sa.literal(up_to_id, key.type))
+        return conditions
 
     def newest_ids(self, most: int) -> list[Any]:
         """Ids of the sessions that began last, as far as that is known; the largest ids otherwise."""
         created = self._table.created_at
         if created:
             known = sa.select(self._table.id).where(created.instant.is_not(None), self._table.id.is_not(None))
-            if rows := self._database.fetch(known.order_by(created.instant.desc()).limit(most)):
+            if rows := self._database.fetch(known.order_by(created.ordered.desc()).limit(most)):
                 return [row[0] for row in rows]
         query = sa.select(self._table.id).where(self._table.id.is_not(None)).order_by(self._table.id.desc())
         return [row[0] for row in self._database.fetch(query.limit(most))]
@@ -178,21 +191,13 @@ class RuleQueries:
         if user is None or created is None:
             return bursts, False
         normal, within = defaults.count(rule), timedelta(seconds=defaults.within_seconds(rule))
-        size = self._database.batch_size
-        many = sa.select(user.label("user_id"), sa.func.count().label("sessions"))
-        many = many.where(self._database.live, self._is_owned()).group_by(user)
-        many = many.having(sa.func.count() > normal).order_by(user).limit(size)
-        after: sa.Select[Any] = many
-        while users := self._database.fetch(after):
+        for users in self._database.owners.with_more_than(normal):
             for some in batches_by_weight(users, lambda row: row.sessions, _BURST_SESSIONS_AT_ONCE):
-                for owner, times in self._begun([row.user_id for row in some], user, created).items():
+                for owner, times in self._begun([row.owner for row in some], user, created).items():
                     if spans := burst_spans(times, normal, within):
                         bursts.by_user[owner] = spans
                     if len(bursts.by_user) >= _MOST_BURST_USERS:
                         return bursts, True
-            if len(users) < size:
-                break
-            after = many.where(user > sa.literal(users[-1].user_id))
         return bursts, False
 
     def _begun(
@@ -257,27 +262,14 @@ class RuleQueries:
         """Whether it is known which session began last."""
         return self._table.created_at is not None
 
-    def count_duplicates(self) -> int:
-        """How many live sessions have another one of the same user on the same client that is to be kept."""
-        if not self.knows_duplicates:
-            return 0
-        groups = self._same().add_columns((sa.func.count() - 1).label("more")).subquery()
-        return int(self._database.fetch(sa.select(sa.func.coalesce(sa.func.sum(groups.c.more), 0)))[0][0])
-
     def duplicate_pages(self) -> Iterator[list[Session]]:
         """The live sessions that a newer one of the same user on the same client replaces, a batch at a time."""
         if not (self.knows_duplicates and self.knows_newest):
             return
-        groups = self._same().subquery()
-        size = self._database.batch_size
-        query = sa.select(groups.c.user_id).distinct().order_by(groups.c.user_id).limit(size)
-        after: sa.Select[Any] = query
-        while users := [row[0] for row in self._database.fetch(after)]:
-            ranking = self._newest_first(users)
-            yield from self._database.read(sa.select(ranking).where(ranking.c.rank > 1), ranking.c.id)
-            if len(users) < size:
-                return
-            after = query.where(groups.c.user_id > sa.literal(users[-1]))
+        for listed in self._database.owners.with_duplicates():
+            for users in batches(listed, self._database.batch_size):
+                ranking = self._newest_first(users)
+                yield from self._database.read(sa.select(ranking).where(ranking.c.rank > 1), ranking.c.id)
 
     def delete_duplicates(self, sessions: Sequence[Session]) -> Deletion:
         """Deletes those of the sessions that a newer one still replaces."""
@@ -285,13 +277,6 @@ class RuleQueries:
         assert created is not None
         ranking = self._newest_first(list(dict.fromkeys(s.user_id for s in sessions)))
         return self._database.delete_ranked(sessions, ranking, 1, created.column, Cause.DUPLICATE)
-
-    def _same(self) -> sa.Select[Any]:
-        user, client = self._table.user_id, self._client
-        assert user is not None
-        assert client is not None
-        query = sa.select(user.label("user_id"), client.label("client")).where(*self._comparable(client))
-        return query.group_by(user, client).having(sa.func.count() > 1)
 
     def _comparable(self, client: sa.ColumnElement[Any]) -> list[sa.ColumnElement[bool]]:
         return [self._database.live, self._is_owned(), client.is_not(None), client != ""]
@@ -312,57 +297,17 @@ class RuleQueries:
 
     # --- usage ---------------------------------------------------------------------------------------------------
 
-    def concurrency(self, bounds: Sequence[int]) -> Concurrency | None:
-        """How many live sessions users have; None where owners are not known.
+    def count(self, moments: Collection[datetime]) -> Counts:
+        """Counts all sessions in one pass, and when they began; see :func:`job.database.counting.count_sessions`."""
+        return self._database.count(moments)
 
-        Args:
-            bounds: the fewest sessions of each range, ascending.
-        """
-        user = self._table.user_id
-        if user is None:
-            return None
-        groups = sa.select(sa.func.count().label("sessions")).select_from(self._table.clause)
-        per_user = groups.where(self._database.live, self._is_owned()).group_by(user).subquery()
-        at_least = [_count_if(per_user.c.sessions >= bound) for bound in bounds]
-        most = sa.func.coalesce(sa.func.max(per_user.c.sessions), 0)
-        query: sa.Select[Any] = sa.select(sa.func.count(), most, *at_least).select_from(per_user)
-        users, largest, *reached = list(self._database.fetch(query)[0])
-        return Concurrency(users, largest, _ranges(bounds, reached))
+    def count_users(self) -> int:
+        """How many users have a live session."""
+        return self._database.owners.count_users()
 
-    def ages(self, now: datetime, bounds: Sequence[int]) -> Mapping[int, int] | None:
-        """How many live sessions have gone on for how long; None where that is not known.
-
-        Args:
-            now: by the database's clock.
-            bounds: the least age of each range in seconds, ascending.
-        """
-        created = self._table.created_at
-        if created is None:
-            return None
-        at_least = [_count_if(created.before(now - timedelta(seconds=bound))) for bound in bounds]
-        row = self._live_row(*at_least)
-        return _ranges(bounds, row)
-
-    def begun_by_hour(self, hours: Sequence[datetime]) -> list[int] | None:
-        """How many of the live sessions began in each hour, given when it begins; None where that is not known."""
-        created = self._table.created_at
-        if created is None:
-            return None
-        before = [_count_if(created.before(moment)) for hour in hours for moment in (hour, hour + timedelta(hours=1))]
-        row = self._live_row(*before)
-        return [end - start for start, end in zip(row[::2], row[1::2], strict=True)]
-
-    def _live_row(self, *counts: sa.ColumnElement[int]) -> list[int]:
-        query = sa.select(*counts).select_from(self._table.clause).where(self._database.live)
-        return [int(count) for count in self._database.fetch(query)[0]]
-
-    def created_since(self, moment: datetime) -> int | None:
-        """How many sessions began since then, live or not; None where that is not known."""
-        created = self._table.created_at
-        if created is None:
-            return None
-        query = sa.select(_count_if(sa.not_(created.before(moment)))).select_from(self._table.clause)
-        return int(self._database.fetch(query)[0][0])
+    def count_owners(self, limit: int, exempt: Collection[str], bounds: Sequence[int]) -> Owners:
+        """Counts users and what they have too many of, in one pass; see :meth:`OwnerQueries.count`."""
+        return self._database.owners.count(limit, exempt, bounds, duplicates=True)
 
     def usage_by_client(self, since: datetime) -> list[ClientUsage]:
         """The live sessions by kind of client: as many rows as there are kinds at most."""
@@ -416,9 +361,3 @@ def _or_false(condition: sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool
 
 def _count_if(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.count(sa.case((condition, 1)))
-
-
-def _ranges(bounds: Sequence[int], at_least: Sequence[int]) -> dict[int, int]:
-    """From how many reach each bound to how many lie between it and the next."""
-    following = [*at_least[1:], 0]
-    return {bound: int(n) - int(more) for bound, n, more in zip(bounds, at_least, following, strict=True)}

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from job.database.counting import Counts, count_sessions
 from job.database.cutting import cut_blocks, cut_ids
 from job.database.deleting import Deleter
 from job.database.dialects import dialect_of
@@ -17,7 +18,8 @@ from job.database.facts import facts_of
 from job.database.history import HistoryTable
 from job.database.ids import normal
 from job.database.link import Link
-from job.database.narrowing import expiry, subjects
+from job.database.narrowing import expiry
+from job.database.owners import OwnerQueries
 from job.database.statements import Removal, delete_over_limit, delete_where, ranked
 from job.database.strategy import Choice, choose
 from job.database.stretch import Strategy, Stretch
@@ -27,9 +29,10 @@ from job.database.walks import Walks
 from job.lifetime import Cutoffs
 from job.logs import SessionLog
 from job.pacing import Pace
+from job.redisstore.batches import batches
 from job.retry import Retrier
 from job.sessions import Candidate, Cause, Census, Deletion, Session
-from job.settings import Narrowing, Scope
+from job.settings import Narrowing
 from policy.spec import BatchSizing, Cleanup, OnExceed
 
 # Of one transaction, in sessions; of one range, in blocks of 8 KB and in rows. What is deleted is held in memory.
@@ -86,6 +89,8 @@ class SessionDatabase:
         self._expired = self._expiry.expired
         self._live = self._expiry.live
         self._walks = Walks(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
+        self.owners = OwnerQueries(table, self._live, self._expiry.allowed, self._fetch)
+        """What is asked about users."""
 
     # --- what the rules' queries build on ------------------------------------------------------------------------
 
@@ -131,15 +136,14 @@ class SessionDatabase:
 
     def census(self) -> Census:
         """Counts all sessions."""
-        one: sa.ColumnClause[Any] = sa.literal_column("1")
-        user = self._table.user_id
-        users = sa.func.count(sa.distinct(sa.case((self._live, user)))) if user is not None else sa.literal_column("0")
-        query = sa.select(sa.func.count(), sa.func.count(sa.case((self._expired, one))), users).select_from(
-            self._table.clause
-        )
-        row: Sequence[int] = tuple(self._fetch(query)[0])
-        self._counted = row[1]
-        return Census(total=row[0], expired=row[1], users=row[2])
+        counts = self.count()
+        return Census(counts.total, counts.expired, self.owners.count_users())
+
+    def count(self, moments: Collection[datetime] = ()) -> Counts:
+        """Counts all sessions in one pass, and when they began; see :func:`count_sessions`."""
+        counts = count_sessions(self._table, self._expired, moments, self._fetch)
+        self._counted = counts.expired
+        return counts
 
     def live_id_pages(self) -> Iterator[Sequence[Any]]:
         """The ids of all live sessions, many at a time, in their order."""
@@ -200,39 +204,16 @@ class SessionDatabase:
 
     def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:
         """How many live sessions are over their user's limit."""
-        if self._table.user_id is None:
-            return 0
-        excess = sa.func.count() - self._allowed(limit)
-        per_user = self._per_user(limit, exempt).add_columns(excess.label("excess")).subquery()
-        query = sa.select(sa.func.coalesce(sa.func.sum(per_user.c.excess), 0))
-        return int(self._link.transaction(lambda c: c.scalar(query)) or 0)
+        return self.owners.count(limit, exempt).over_limit
 
     def over_limit_pages(self, limit: int, on_exceed: OnExceed, exempt: Collection[str]) -> Iterator[list[Session]]:
         """The live sessions over their user's limit, a batch at a time: those that ``on_exceed`` says should go."""
-        user = self._table.user_id
-        if user is None:
+        if self._table.user_id is None:
             return
-        query = self._per_user(limit, exempt).order_by(user).limit(self._batch_size)
-        after: sa.Select[Any] = query
-        while users := [row[0] for row in self._fetch(after)]:
-            ranking = self._ranking(users, limit, on_exceed)
-            yield from self._read(sa.select(ranking).where(ranking.c.rank > limit), ranking.c.id)
-            if len(users) < self._batch_size:
-                return
-            after = query.where(user > sa.literal(users[-1]))
-
-    def _per_user(self, limit: int, exempt: Collection[str]) -> sa.Select[Any]:
-        user = self._table.user_id
-        assert user is not None
-        # An empty text is no owner: strangers must not share one limit.
-        owner = subjects(self._table)[Scope.USER]
-        query = sa.select(user).where(self._live, user.is_not(None), owner != "").group_by(user)
-        query = query.having(sa.func.count() > self._allowed(limit))
-        return query.where(sa.cast(user, sa.Text).not_in(sorted(exempt))) if exempt else query
-
-    def _allowed(self, limit: int) -> Any:
-        """How many sessions the users of a group may have: the smallest number that any of their sessions says."""
-        return limit if self._expiry.allowed is None else sa.func.min(self._expiry.allowed)
+        for listed in self.owners.over_limit(limit, exempt):
+            for users in batches(listed, self._batch_size):
+                ranking = self._ranking(users, limit, on_exceed)
+                yield from self._read(sa.select(ranking).where(ranking.c.rank > limit), ranking.c.id)
 
     def _ranking(self, users: Sequence[Any], limit: int, on_exceed: OnExceed) -> sa.Subquery:
         deciding = self._deciding(on_exceed)

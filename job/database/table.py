@@ -52,14 +52,22 @@ class TimeExpression:
         return self.dialect.instant(self.column, self.mapping.encoding)
 
     @property
+    def ordered(self) -> sa.ColumnElement[Any]:
+        """What known times are ordered by: the column itself, which an index may serve, where its order is theirs."""
+        return self.instant if self.dialect.name == "sqlite" else self.column
+
+    @property
     def value(self) -> sa.ColumnElement[Any]:
         """What :meth:`decode` reads; NULL for times that Python cannot tell, such as PostgreSQL's infinity."""
         return self.dialect.readable(self.column, self.mapping.encoding)
 
     def before(self, moment: datetime) -> sa.ColumnElement[bool]:
         """Whether the stored time lies before the moment; NULL where there is none."""
-        bound = encode_bound(moment, self.mapping.encoding, self.zone)
-        return self.dialect.before(self.column, self.mapping.encoding, bound)
+        return self.dialect.before(self.column, self.mapping.encoding, self.bound(moment))
+
+    def bound(self, moment: datetime) -> Any:
+        """What a stored time is compared with; see :func:`encode_bound`."""
+        return encode_bound(moment, self.mapping.encoding, self.zone)
 
     def decode(self, value: Any) -> datetime | None:
         """The point in time a stored value means."""

@@ -97,7 +97,7 @@ def _latest(table: MappedTable, time: TimeExpression, until: datetime, connectio
         sa.select(time.value)
         .select_from(table.clause)
         .where(time.before(until))
-        .order_by(time.instant.desc())
+        .order_by(time.ordered.desc())
         .limit(_SAMPLE)
     )
     decoded = (time.decode(value) for value in connection.scalars(query))

@@ -90,13 +90,14 @@ class Abnormal:
         return datetime.now(UTC) + self.offset
 
 
-def assess(context: RunContext, queries: RuleQueries, logs: AccessLogs | None) -> Abnormal:
+def assess(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, most_per_user: int) -> Abnormal:
     """Judges all live sessions, before anything is deleted, and counts them in ``tally.abnormal``.
 
     Args:
         context: the run.
         queries: of the session table.
         logs: the access logs; None without Redis.
+        most_per_user: the most live sessions that one user has.
 
     Raises:
         StopRequestedError: the run has to stop.
@@ -104,8 +105,9 @@ def assess(context: RunContext, queries: RuleQueries, logs: AccessLogs | None) -
     """
     rules = _judgeable(context, queries, logs)
     skew = timedelta(seconds=context.spec.safety.clock_skew_seconds)
-    sample = queries.newest_ids(_SAMPLE)
-    survey = _survey(context, queries, rules, skew, [str(i) for i in sample])
+    looks_at_ids = any(rule.type is RuleType.WEAK_ID or KINDS[rule.type].reads_log for rule in rules)
+    sample = queries.newest_ids(_SAMPLE) if looks_at_ids else []
+    survey = _survey(context, queries, rules, skew, [str(i) for i in sample], most_per_user)
     start = secrets.choice(sample) if sample else None
     abnormal = Abnormal(rules, survey, start, queries.clock_offset())
     context.progress.start("Abnormal sessions")
@@ -137,8 +139,10 @@ def _tell(context: RunContext, suspects: Sequence[Suspect]) -> None:
         context.audit.abnormal(sessions, rule.type.value, rule.action.value)
 
 
-def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abnormal: Abnormal) -> None:
+def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abnormal: Abnormal) -> int:
     """Deletes the sessions that a rule says should go. Each is judged anew, and again in the statement that deletes it.
+
+    Returns how many were deleted.
 
     Args:
         context: the run.
@@ -151,7 +155,7 @@ def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abn
     """
     deleting = tuple(rule for rule in abnormal.rules if rule.action is not RuleAction.REPORT)
     if context.dry_run or not abnormal.due or not deleting:
-        return
+        return 0
     context.progress.start("Abnormal sessions", abnormal.due)
     removal = _Removal(context, queries, abnormal)
     for suspects in _scan(context, queries, logs, abnormal, deleting):
@@ -172,6 +176,7 @@ def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abn
     removal.finish()
     context.progress.finish(f"{removal.deleted} deleted")
     context.log.info("abnormal sessions deleted", deleted=removal.deleted)
+    return removal.deleted
 
 
 def suspects(
@@ -219,12 +224,17 @@ def _judgeable(context: RunContext, queries: RuleQueries, logs: AccessLogs | Non
 
 
 def _survey(
-    context: RunContext, queries: RuleQueries, rules: Sequence[SessionRule], skew: timedelta, sample: Sequence[str]
+    context: RunContext,
+    queries: RuleQueries,
+    rules: Sequence[SessionRule],
+    skew: timedelta,
+    sample: Sequence[str],
+    most_per_user: int,
 ) -> Survey:
     wanted = {min_bits(rule) for rule in rules if rule.type is RuleType.WEAK_ID}
     bursts: dict[SessionRule, Bursts] = {}
     for rule in rules:
-        if rule.type is RuleType.LOGIN_BURST:
+        if rule.type is RuleType.LOGIN_BURST and most_per_user > count(rule):
             bursts[rule], incomplete = queries.login_bursts(rule)
             if incomplete:
                 context.log.warning(
@@ -262,7 +272,10 @@ def _scan(
         return
     condition = sa.or_(*(queries.may_match(rule, abnormal.survey, abnormal.now()) for rule in by_table))
     for after_id, up_to_id in unread.ranges:
-        for page in queries.fact_pages(condition, after_id, up_to_id):
+        # Most often there is nothing, and to count that is less work than to walk through all ids.
+        context.clock.checkpoint()
+        number = queries.count_facts(condition, after_id, up_to_id)
+        for page in queries.fact_pages(condition, after_id, up_to_id, number) if number else ():
             yield _judge(context, abnormal, by_table, page)
 
 

@@ -14,14 +14,10 @@ import sqlalchemy as sa
 
 from job.context import RunContext
 from job.database.link import Link
-from job.database.queries import ClientUsage, Concurrency, RuleQueries
+from job.database.queries import ClientUsage, RuleQueries
 from job.database.schema import usage
-
-_HOUR = timedelta(hours=1)
-_DAY_HOURS = 24
-# The least of each range: sessions of one user, and ages in seconds.
-_SESSIONS = (1, 2, 4, 6, 11, 51)
-_AGES = (0, 300, 1800, 3600, 4 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
+from job.rules.table import Need
+from job.steps.overview import SESSIONS, Overview, between
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +26,46 @@ class Active:
 
     Attributes:
         at: when, by the database's clock.
-        concurrency: how many live sessions users have.
+        users: users with a live session.
+        most: the most live sessions that one of them has.
+        by_sessions: how many users have so many live sessions; the key is the fewest of its range.
         ages: how many live sessions have gone on for at least so many seconds, but less than the next key.
         begun_by_hour: how many of the live sessions began in each hour of the last day, by hour (UTC, 0 to 23).
         clients: live sessions by kind of client.
     """
 
     at: datetime
-    concurrency: Concurrency | None
+    users: int
+    most: int
+    by_sessions: Mapping[int, int] | None
     ages: Mapping[int, int] | None
     begun_by_hour: Mapping[int, int] | None
     clients: list[ClientUsage]
 
 
-def step(context: RunContext, queries: RuleQueries, link: Link | None) -> Active:
-    """Measures how sessions are used, and tells the log; with the hour's usage kept in the statistics.
+def step(context: RunContext, queries: RuleQueries, link: Link | None, overview: Overview) -> Active:
+    """Tells the log how sessions are used; with the hour's usage kept in the statistics.
 
     Args:
         context: the run.
         queries: of the session table.
         link: where the usage is kept; None to keep none. A dry run keeps none either.
+        overview: what was counted before anything was deleted. Only live sessions are told of, and those were not.
 
     Raises:
         DatabaseUnavailableError: the database cannot be reached.
     """
     context.clock.checkpoint()
     context.progress.start("Active sessions")
-    now = datetime.now(UTC) + queries.clock_offset()
-    hour = now.replace(minute=0, second=0, microsecond=0)
-    hours = [hour - n * _HOUR for n in range(_DAY_HOURS)]
-    begun = queries.begun_by_hour(hours)
+    owners = overview.owners
     active = Active(
-        at=now,
-        concurrency=queries.concurrency(_SESSIONS),
-        # A session that began a moment ago, or by its own clock in a moment, is at least as old as the first range.
-        ages=queries.ages(now + timedelta(seconds=context.spec.safety.clock_skew_seconds), _AGES),
-        begun_by_hour=None if begun is None else {h.hour: n for h, n in zip(hours, begun, strict=True)},
-        clients=queries.usage_by_client(hour),
+        at=overview.at,
+        users=owners.owners,
+        most=owners.most,
+        by_sessions=between(SESSIONS, owners.reaching) if Need.OWNER in queries.met else None,
+        ages=overview.live_by_age(),
+        begun_by_hour=overview.begun_by_hour(),
+        clients=queries.usage_by_client(overview.hours[0]),
     )
     _tell(context, active)
     if link is not None and not context.dry_run:
@@ -77,11 +76,11 @@ def step(context: RunContext, queries: RuleQueries, link: Link | None) -> Active
 
 def _tell(context: RunContext, active: Active) -> None:
     fields: dict[str, Any] = {"clients": {c.client: c.active for c in active.clients}}
-    if active.concurrency:
+    if active.by_sessions is not None:
         fields |= {
-            "users": active.concurrency.users,
-            "mostPerUser": active.concurrency.most,
-            "usersBySessions": _filled(active.concurrency.by_sessions),
+            "users": active.users,
+            "mostPerUser": active.most,
+            "usersBySessions": _filled(active.by_sessions),
         }
     if active.ages is not None:
         fields["sessionsByAgeSeconds"] = _filled(active.ages)

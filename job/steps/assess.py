@@ -19,37 +19,66 @@ class Assessment:
     Attributes:
         census: how many sessions there are.
         over_limit: live sessions over their user's limit.
+        evicting: how many of them are to go by the limit, and by nothing before.
         would_refuse: in a dry run, whether a real run would refuse to delete so many.
     """
 
     census: Census
     over_limit: int
+    evicting: int
     would_refuse: bool = False
 
 
-def assess(context: RunContext, limit: int, also_due: int = 0) -> Assessment:
-    """Counts sessions, expired ones and those over the limit.
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What there is, counted before anything is deleted.
+
+    Attributes:
+        census: how many sessions.
+        over_limit: live sessions over their user's limit.
+        evicting: how many of them the limit is to cost their users, after what other steps delete.
+        also_due: live sessions that these other steps are going to delete.
+    """
+
+    census: Census
+    over_limit: int = 0
+    evicting: int = 0
+    also_due: int = 0
+
+
+def count(context: RunContext, limit: int) -> Counted:
+    """Asks the store; for a Redis without a database, where nothing but the timeouts and the limit deletes.
 
     Args:
         context: the run.
         limit: sessions a user may have; 0 for any number.
-        also_due: live sessions that other steps are going to delete: they count in the share.
+    """
+    census = context.database.census()
+    over = context.database.count_over_limit(limit, context.spec.concurrency.exempt_users) if limit else 0
+    return Counted(census, over, over)
+
+
+def assess(context: RunContext, counted: Counted) -> Assessment:
+    """Puts the counts into the tally, and refuses what is too much.
+
+    Args:
+        context: the run.
+        counted: what there is.
 
     Raises:
         SafetyLimitError: more would go than the policy allows.
     """
     tally, policy, safety = context.tally, context.spec.concurrency, context.spec.safety
-    census = context.database.census()
-    over_limit = context.database.count_over_limit(limit, policy.exempt_users) if limit else 0
-    tally.active, tally.expired, tally.over_limit = census.active, census.expired, over_limit
-    evicting = 0 if policy.on_exceed is OnExceed.REPORT else over_limit
+    census, also_due = counted.census, counted.also_due
+    tally.active, tally.expired, tally.over_limit = census.active, census.expired, counted.over_limit
+    evicting = 0 if policy.on_exceed is OnExceed.REPORT else counted.evicting
     if context.redis and exceeds_share(tally.expired + evicting + also_due, census.total, safety):
         # An application may note accesses in Redis only; then the database alone would call everybody idle.
         kept = sum(batch.found - len(batch.due) for batch in expired_batches(context))
         tally.expired -= kept
         tally.active += kept
     tally.remaining = 0 if context.dry_run else tally.expired + evicting + also_due
-    # A session may be due to several steps, and yet goes only once.
+    # What a rule applies to may be due to the limit or as a duplicate as well, and yet goes only once.
     going = min(tally.expired + evicting + also_due, census.total)
     refusal = share_refusal(going, census.total, safety)
     if refusal and not context.dry_run:
@@ -57,4 +86,4 @@ def assess(context: RunContext, limit: int, also_due: int = 0) -> Assessment:
     if refusal:
         # A dry run goes on: it is there to show what a run would meet.
         context.log.warning("safety limit", because=f"{refusal}: a run would stop here")
-    return Assessment(census, over_limit, would_refuse=refusal is not None)
+    return Assessment(census, counted.over_limit, evicting, would_refuse=refusal is not None)

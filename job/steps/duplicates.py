@@ -8,12 +8,18 @@ from job.steps.removal import Removal
 from policy.spec import DuplicateAction
 
 
-def assess(context: RunContext, queries: RuleQueries) -> int:
-    """Counts duplicates, before anything is deleted. Returns how many of them are to go."""
+def assess(context: RunContext, queries: RuleQueries, found: int) -> int:
+    """Says how many duplicates are to go, before anything is deleted.
+
+    Args:
+        context: the run.
+        queries: of the session table.
+        found: how many there are.
+    """
     if not queries.knows_duplicates:
         context.log.info("duplicates off", because="columns.userId and columns.client are not both mapped")
         return 0
-    context.tally.duplicate = queries.count_duplicates()
+    context.tally.duplicate = found
     if context.spec.duplicates.action is DuplicateAction.REPORT:
         return 0
     if not queries.knows_newest:

@@ -9,17 +9,34 @@ import sqlalchemy as sa
 from job.context import RunContext
 from job.database.history import forget_before, save_statistics
 from job.database.link import Link
+from job.database.queries import RuleQueries
+from job.sessions import Census
 from policy.report import RunReport
 
 
-def count_active(context: RunContext, kept_by_redis: int) -> int:
-    """Counts the sessions that are live after the deletions. Returns how many users they belong to.
+def count_again(context: RunContext, queries: RuleQueries, before: Census, users_gone: bool) -> Census:
+    """Counts what there is after the deletions, as far as that can have changed.
 
     Args:
         context: the run.
+        queries: of the session table.
+        before: what was counted before anything was deleted.
+        users_gone: whether a user may have lost all live sessions. Duplicates and the limit leave one.
+    """
+    if not context.tally.deleted:
+        return before
+    counts = queries.count(())
+    return Census(counts.total, counts.expired, queries.count_users() if users_gone else before.users)
+
+
+def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
+    """Says how many sessions are live after the deletions. Returns how many users they belong to.
+
+    Args:
+        context: the run.
+        census: what was counted after them.
         kept_by_redis: sessions the database calls idle, but Redis saw in use.
     """
-    census = context.database.census()
     context.tally.active = census.active + kept_by_redis
     context.log.info("active", sessions=context.tally.active, users=census.users)
     return census.users

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,10 +11,10 @@ import sqlalchemy as sa
 from job.alerts.problems import Problem
 from job.context import RunContext
 from job.database.link import Link
-from job.database.queries import RuleQueries
 from job.database.schema import statistics
 from job.errors import ConfigurationError
 from job.redisstore.server import RedisServer
+from job.steps.overview import Overview
 from job.vitals import Creation, RedisVitals, creation_problems, read_info, redis_problems
 
 
@@ -32,14 +33,46 @@ class Vitals:
     problems: tuple[Problem, ...] = ()
 
 
-def step(context: RunContext, queries: RuleQueries, link: Link | None, run_id: str) -> Vitals:
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A run before this one.
+
+    Attributes:
+        started: when.
+        created: sessions that had begun since the run before it; None where that is not known.
+    """
+
+    started: datetime
+    created: int | None
+
+
+def earlier_runs(context: RunContext, link: Link | None, run_id: str) -> list[Earlier]:
+    """The last two runs of the policy, the newest first.
+
+    Args:
+        context: the run.
+        link: where the statistics are kept; None where none are.
+        run_id: of this run; a row that an earlier attempt of it has left does not count.
+    """
+    if link is None:
+        return []
+    metadata = context.policy.metadata
+    query = (
+        sa.select(statistics.c.started_at, statistics.c.created)
+        .where(statistics.c.policy == f"{metadata.namespace}/{metadata.name}", statistics.c.run_id != run_id)
+        .order_by(statistics.c.started_at.desc())
+        .limit(2)
+    )
+    return [Earlier(_aware(row[0]), row[1]) for row in link.transaction(lambda c: c.execute(query).all())]
+
+
+def step(context: RunContext, earlier: Sequence[Earlier], overview: Overview) -> Vitals:
     """Measures, before anything is deleted and before the run's own look-ups count in Redis.
 
     Args:
         context: the run.
-        queries: of the session table.
-        link: where the statistics are kept; None where none are.
-        run_id: of this run; a row that an earlier attempt of it has left does not count.
+        earlier: the runs before, the newest first.
+        overview: what was counted of the table, since the newest of them among other things.
     """
     thresholds = context.spec.alerts.thresholds
     problems: list[Problem] = []
@@ -47,7 +80,7 @@ def step(context: RunContext, queries: RuleQueries, link: Link | None, run_id: s
     if vitals:
         problems += redis_problems(vitals, thresholds)
         _tell(context, vitals)
-    now, before = _creation(context, queries, link, run_id) if link else (None, None)
+    now, before = _creation(earlier, overview)
     problems += creation_problems(now, before, thresholds)
     if now:
         context.log.info("created", sessions=now.sessions, perMinute=round(now.per_second * 60, 2))
@@ -83,26 +116,17 @@ def _tell(context: RunContext, vitals: RedisVitals) -> None:
     )
 
 
-def _creation(
-    context: RunContext, queries: RuleQueries, link: Link, run_id: str
-) -> tuple[Creation | None, Creation | None]:
+def _creation(earlier: Sequence[Earlier], overview: Overview) -> tuple[Creation | None, Creation | None]:
     """Since the run before, and in the stretch before that."""
-    metadata = context.policy.metadata
-    query = (
-        sa.select(statistics.c.started_at, statistics.c.created)
-        .where(statistics.c.policy == f"{metadata.namespace}/{metadata.name}", statistics.c.run_id != run_id)
-        .order_by(statistics.c.started_at.desc())
-        .limit(2)
-    )
-    rows = [(_aware(row[0]), row[1]) for row in link.transaction(lambda c: c.execute(query).all())]
-    if not rows:
+    if not earlier:
         return None, None
-    last, created = rows[0]
-    offset = queries.clock_offset()
-    sessions = queries.created_since(last + offset)
-    now = None if sessions is None else Creation(sessions, (datetime.now(UTC) - last).total_seconds())
-    known = len(rows) > 1 and created is not None
-    return now, Creation(created, (last - rows[1][0]).total_seconds()) if known else None
+    last = earlier[0]
+    sessions = overview.begun_since(last.started)
+    seconds = (overview.at - overview.offset - last.started).total_seconds()
+    now = None if sessions is None else Creation(sessions, seconds)
+    if len(earlier) == 1 or last.created is None:
+        return now, None
+    return now, Creation(last.created, (last.started - earlier[1].started).total_seconds())
 
 
 def _aware(moment: datetime) -> datetime:

@@ -286,9 +286,10 @@ def test_r6_reading_access_logs_takes_no_more_than_its_share_of_the_time(
         job={"timeoutSeconds": 3600},
     )  # fmt: skip
     with steps(obeyed, stores) as run:
+        most = run.overview.owners.most
         monkeypatch.setattr(RunClock, "elapsed_seconds", property(lambda _: float(next(seconds))))
         monkeypatch.setattr(abnormal, "_LOGS_SHARE", (pages_in_time + 1) / 3600)
-        found = abnormal.assess(run.context, run.queries, run.logs).found
+        found = abnormal.assess(run.context, run.queries, run.logs, most).found
         whole = pages_in_time == 99
         assert found[RuleType.REVOKED] == 7
         changed = found.get(RuleType.ADDRESS_CHANGE, 0)
@@ -316,6 +317,15 @@ def test_r4_4_login_bursts_by_user(database: SessionStores) -> None:
         tally = run.clean()
     assert set(ids) - names(database, ids) == {f"a{n}" for n in range(8)}
     assert tally.abnormal == 8
+
+
+def test_r4_4_one_session_more_than_normal_is_a_login_burst(database: SessionStores) -> None:
+    """Also where no user has more sessions than that."""
+    ids = fill(database, {f"{user}{n}": {"user_id": user, "began": 100 + n} for user in "ab" for n in range(4)})
+    for normal, found in ((4, 0), (3, 8)):
+        with steps(policy(rules=[rule("LoginBurst", "Report", count=normal)]), database) as run:
+            assert run.clean().abnormal == found
+    assert names(database, ids) == set(ids)
 
 
 def test_r4_4_a_login_burst_is_found_although_the_limit_evicts_it(database: SessionStores) -> None:

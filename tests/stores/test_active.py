@@ -13,7 +13,7 @@ from job.database.schema import statistics, usage
 from job.steps import active, vitals
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
-from tests.support.steps import steps
+from tests.support.steps import Steps, steps
 
 CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{} Safari/537.36"
 
@@ -40,15 +40,15 @@ def fill(stores: SessionStores) -> None:
 def test_r2_3_usage_by_client_user_and_hour(database: SessionStores) -> None:
     fill(database)
     with steps(policy(), database) as run:
-        found = active.step(run.context, run.queries, run.opened.link)
+        found = active.step(run.context, run.queries, run.opened.link, run.overview)
     assert found.clients == [
         ClientUsage("Chrome", 3, 3, 3),
         ClientUsage("Program", 1, 0, 1),
         ClientUsage("Unknown", 1, 0, 1),
     ]
-    assert found.concurrency is not None
-    assert (found.concurrency.users, found.concurrency.most) == (2, 3)
-    assert {n: c for n, c in found.concurrency.by_sessions.items() if c} == {1: 1, 2: 1}
+    assert (found.users, found.most) == (2, 3)
+    assert found.by_sessions is not None
+    assert {n: c for n, c in found.by_sessions.items() if c} == {1: 1, 2: 1}
     hour = this_hour()
     assert found.begun_by_hour is not None
     by_hour = {h: n for h, n in found.begun_by_hour.items() if n}
@@ -61,7 +61,7 @@ def test_r2_3_ages_of_sessions(database: SessionStores) -> None:
     for n, began in enumerate([0, 10, 200, 400, 2000, 4000, 90_000, 90_000, 10**7]):
         database.add(f"s{n}", began=began)
     with steps(policy(), database) as run:
-        ages = active.step(run.context, run.queries, None).ages
+        ages = active.step(run.context, run.queries, None, run.overview).ages
     assert ages == {0: 3, 300: 1, 1800: 1, 3600: 1, 4 * 3600: 0, 86_400: 2, 7 * 86_400: 0, 30 * 86_400: 1}
 
 
@@ -80,7 +80,7 @@ def test_r2_3_the_hours_usage_is_kept_once_and_for_as_long_as_the_policy_says(da
     obeyed = policy(statistics={"retentionDays": 30})
     for _ in range(2):
         with steps(obeyed, database) as run:
-            active.step(run.context, run.queries, run.opened.link)
+            active.step(run.context, run.queries, run.opened.link, run.overview)
     rows = kept(database)
     today = [row for row in rows if row[0] == "web/shop" and row[1] == this_hour().date()]
     assert [row[3:] for row in today] == [("Chrome", 3, 3, 3), ("Program", 1, 0, 1), ("Unknown", 1, 0, 1)]
@@ -92,14 +92,14 @@ def test_r2_3_a_dry_run_keeps_nothing(database: SessionStores) -> None:
     fill(database)
     before = database.dump()
     with steps(policy(), database, dry_run=True) as run:
-        active.step(run.context, run.queries, run.opened.link)
+        active.step(run.context, run.queries, run.opened.link, run.overview)
     assert database.dump() == before
 
 
 def test_r2_3_the_log_holds_sums_and_nothing_personal(database: SessionStores) -> None:
     database.rows([{"session_id": "canary-session", "user_id": "canary-user", "client": "canary-client/1"}])
     with steps(policy(), database) as run:
-        active.step(run.context, run.queries, run.opened.link)
+        active.step(run.context, run.queries, run.opened.link, run.overview)
     (event,) = run.log.named("usage")
     assert event["clients"] == {"Other": 1}
     assert "canary" not in repr(run.log.events)
@@ -110,12 +110,17 @@ def test_r2_3_what_is_not_mapped_is_not_known(database: SessionStores) -> None:
     fill(database)
     table = {"name": "sessions", "columns": {"id": {"name": "session_id"}, "expiresAt": {"name": "expires_at"}}}
     with steps(policy(table=table), database) as run:
-        found = active.step(run.context, run.queries, run.opened.link)
-    assert (found.concurrency, found.ages, found.begun_by_hour) == (None, None, None)
+        found = active.step(run.context, run.queries, run.opened.link, run.overview)
+    assert (found.by_sessions, found.ages, found.begun_by_hour) == (None, None, None)
     assert found.clients == [ClientUsage("Unknown", 6, 0, 0)]
 
 
 # --- vitals ---
+
+
+def measured_by(run: Steps, *, with_statistics: bool = True) -> vitals.Vitals:
+    earlier = vitals.earlier_runs(run.context, run.opened.link if with_statistics else None, "this")
+    return vitals.step(run.context, earlier, run.look(*(each.started for each in earlier[:1])))
 
 
 def ran(stores: SessionStores, run_id: str, seconds_ago: float, created: int | None) -> None:
@@ -140,7 +145,7 @@ def test_r5_creation_rate_against_the_run_before(
     database.add_many(((f"gone{n}", "u") for n in range(9)), began=600, used=7200)  # expired, but created all the same
     database.add_many(((f"old{n}", "u") for n in range(99)), began=2 * HOUR)
     with steps(policy(), database) as run:
-        measured = vitals.step(run.context, run.queries, run.opened.link, "this")
+        measured = measured_by(run)
     assert measured.creation is not None
     assert measured.creation.sessions == 59
     assert measured.creation.seconds == pytest.approx(HOUR, abs=30)
@@ -151,8 +156,8 @@ def test_r5_creation_rate_against_the_run_before(
 def test_r5_the_first_run_has_nothing_to_compare_with(database: SessionStores) -> None:
     database.add("s")
     with steps(policy(), database) as run:
-        assert vitals.step(run.context, run.queries, run.opened.link, "this").problems == ()
-        assert vitals.step(run.context, run.queries, None, "this").creation is None
+        assert measured_by(run).problems == ()
+        assert measured_by(run, with_statistics=False).creation is None
 
 
 def test_r5_redis_memory_and_hit_ratio(stores: SessionStores) -> None:
@@ -165,10 +170,10 @@ def test_r5_redis_memory_and_hit_ratio(stores: SessionStores) -> None:
     thresholds = {"redisMemoryMegabytes": 1, "cacheHitPercent": 60}
     stores.redis.set("large", "x" * 2**21)
     with steps(policy(redis=True, alerts={"thresholds": thresholds}), stores) as run:
-        measured = vitals.step(run.context, run.queries, run.opened.link, "this")
+        measured = measured_by(run)
         assert measured.redis is not None
         assert measured.redis.memory_bytes > 2**21
         assert measured.redis.hit_percent == pytest.approx(50, abs=2)
         assert [p.reason for p in measured.problems] == ["RedisMemoryHigh", "CacheHitRatioLow"]
     with steps(policy(redis=True, alerts={"thresholds": {"cacheHitPercent": 40}}), stores) as run:
-        assert vitals.step(run.context, run.queries, run.opened.link, "this").problems == ()
+        assert measured_by(run).problems == ()

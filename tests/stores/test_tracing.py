@@ -58,9 +58,9 @@ RECONCILE = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 TRACEPARENT = f"00-{RECONCILE[0]}-{RECONCILE[1]}-01"
 STEPS = [
     "initialise",
+    "overview",
     "vitals",
     "assess abnormal",
-    "assess duplicates",
     "assess",
     "expired",
     "active",
@@ -168,7 +168,7 @@ def test_r1_3_a_run_is_one_trace_with_a_span_for_each_step_and_store(
 def check_stores(otlp: Collector, steps: list[Span], stores: SessionStores) -> None:
     """Below each step, a span for each store that it waited for."""
     below = {step.name: {span.name: span for span in otlp.below(step)} for step in steps}
-    both = {"initialise", "vitals", "assess abnormal", "expired", "abnormal", "duplicates", "concurrency", "sync"}
+    both = {"initialise", "assess abnormal", "expired", "abnormal", "duplicates", "concurrency", "sync"}
     for step in steps:
         assert below[step.name].keys() == {"postgresql", "redis"} if step.name in both else {"postgresql"}, step.name
         for system, span in below[step.name].items():

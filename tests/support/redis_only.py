@@ -14,10 +14,10 @@ from job.context import RunContext
 from job.progress import Silent
 from job.redisstore.opening import OpenedRedis, open_redis
 from job.safety import Budget
-from job.steps.assess import assess
+from job.steps.assess import assess, count
 from job.steps.concurrency import enforce_limit
 from job.steps.expired import delete_expired
-from job.steps.statistics import count_active
+from job.steps.statistics import tell_active
 from job.steps.sync import tidy
 from job.tally import Tally
 from policy.manifest import SessionPolicy, parse_policy
@@ -131,10 +131,10 @@ class RedisOnly:
             log=self.log,
             budget=Budget(policy.spec.safety.max_deletions),
         )
-        found = assess(context, policy.spec.max_concurrent_sessions)
+        found = assess(context, count(context, policy.spec.max_concurrent_sessions))
         delete_expired(context, found.census.expired)
         tally.active = found.census.active
-        enforce_limit(context, policy.spec.max_concurrent_sessions)
-        self.active_users = count_active(context, 0)
+        enforce_limit(context, policy.spec.max_concurrent_sessions, found.evicting)
+        self.active_users = tell_active(context, opened.sessions.census(), 0)
         tidy(context, opened.store)
         return tally

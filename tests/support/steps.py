@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 
 from job.clock import RunClock
 from job.context import RunContext
@@ -13,10 +15,11 @@ from job.progress import Silent
 from job.redisstore.access_log import AccessLogs
 from job.safety import Budget
 from job.steps import abnormal, duplicates
-from job.steps.assess import assess
+from job.steps.assess import Counted, assess
 from job.steps.concurrency import enforce_limit
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
+from job.steps.overview import Overview, look
 from job.tally import Tally
 from policy.manifest import SessionPolicy
 from tests.support.runs import Log
@@ -35,20 +38,31 @@ class Steps:
     logs: AccessLogs | None
     found: abnormal.Abnormal = field(default_factory=abnormal.Abnormal)
 
+    @cached_property
+    def overview(self) -> Overview:
+        """As it is when it is first asked for."""
+        return self.look()
+
+    def look(self, *since: datetime) -> Overview:
+        return look(self.context, self.queries, self.opened.max_sessions, since)
+
     @property
     def tally(self) -> Tally:
         return self.context.tally
 
     def clean(self) -> Tally:
         """The steps that delete, in their order."""
-        self.found = abnormal.assess(self.context, self.queries, self.logs)
-        same = duplicates.assess(self.context, self.queries)
-        found = assess(self.context, self.opened.max_sessions, also_due=self.found.due + same)
+        owners = self.overview.owners
+        self.found = abnormal.assess(self.context, self.queries, self.logs, owners.most)
+        same = duplicates.assess(self.context, self.queries, owners.duplicates)
+        evicting = owners.over_limit_apart if same else owners.over_limit
+        counted = Counted(self.overview.census, owners.over_limit, evicting, self.found.due + same)
+        found = assess(self.context, counted)
         kept = delete_expired(self.context, found.census.expired)
         self.tally.active = found.census.active + kept
         abnormal.step(self.context, self.queries, self.logs, self.found)
         duplicates.step(self.context, self.queries, same)
-        enforce_limit(self.context, self.opened.max_sessions)
+        enforce_limit(self.context, self.opened.max_sessions, found.evicting)
         return self.tally
 
 
