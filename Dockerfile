@@ -38,6 +38,10 @@ FROM ${BASE_IMAGE} AS runtime
 ENV PATH=/opt/session-policy/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# The official images have no byte code of the standard library: each start would compile it again, for half a second of
+# CPU.
+RUN python3 -m compileall -q -j 0 -x '/(ensurepip|idlelib|pydoc_data|site-packages|tkinter|turtledemo)/' \
+    "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A number, so that Kubernetes can tell it is not root.
 USER 65532:65532
 WORKDIR /

@@ -20,7 +20,7 @@ from job.commands import doctor, plan, report, revoke, sessions
 from job.commands.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
 from job.errors import ConfigurationError, RunError
 from job.identity import Identities
-from job.imports import without
+from job.imports import lasting, without
 from job.logs import RunLogs, open_logs
 from job.reporting import to_text, write_termination_message
 from job.tracing import Trace, Untraced
@@ -105,7 +105,8 @@ def _trace(logs: RunLogs) -> Trace:
     if not settings:
         return Untraced()
     try:
-        from job.telemetry import Telemetry
+        with lasting():
+            from job.telemetry import Telemetry
 
         trace = Telemetry(settings, os.environ)
     except Exception as error:  # whatever is wrong with telemetry, the run goes on
@@ -140,7 +141,7 @@ def _prepare(
 ) -> Run:
     # Imported here, so that other commands do not pay for database and Redis clients. The Redis client would import
     # OpenTelemetry for metrics of its own that nobody has switched on, and a start costs CPU.
-    with without("opentelemetry"):
+    with lasting(), without("opentelemetry"):
         from job.run import Run
         from job.steps.initialise import Urls
 

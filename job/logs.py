@@ -15,13 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import structlog
-
 from job.errors import RunError
 from job.identity import Identities
+from job.imports import without
 from job.logfiles import LogFiles, LogName, retention_days
 from job.sessions import Session
 from policy.manifest import SessionPolicy
+
+# It would import rich to draw stack traces, which these logs never leave to it.
+with without("rich"):
+    import structlog
 
 _NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _ERRORS = frozenset({"error", "critical", "exception"})

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from policy.descriptions import descriptions
 from policy.report import Outcome, RunReport
 
 _COLOURS = {
@@ -83,9 +84,10 @@ def print_report(report: RunReport, console: Console | None = None) -> None:
         if counts is None:
             continue
         first = store
-        for name, field in type(counts).model_fields.items():
+        meanings = descriptions(type(counts))
+        for name in type(counts).model_fields:
             if count := getattr(counts, name):
-                table.add_row(first, name.replace("_", " "), f"{count:,}", field.description)
+                table.add_row(first, name.replace("_", " "), f"{count:,}", meanings.get(name))
                 first = ""
         if first:
             table.add_row(first, "nothing", "", "All counts are 0.")

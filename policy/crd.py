@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from policy.descriptions import descriptions
 from policy.model import Model
 from policy.names import (
     GROUP,
@@ -192,11 +193,14 @@ def model_schema(model: type[Model]) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Adds a model's CEL rules to its JSON schema."""
+    """Adds a model's CEL rules, and what its fields mean, to its JSON schema."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
         result = super().model_schema(schema)
         model = schema["cls"]
+        if issubclass(model, Model):
+            for name, text in descriptions(model).items():
+                result["properties"][model.model_fields[name].alias]["description"] = text
         rules = getattr(model, "rules", ())
         if rules:
             result["x-kubernetes-validations"] = [{"rule": rule.cel, "message": rule.message} for rule in rules]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policy.model import Model
@@ -120,8 +120,21 @@ def load_policy(text: str) -> SessionPolicy:
     Raises:
         InvalidPolicyError: the text is not YAML, holds no SessionPolicy or several, or the policy is invalid.
     """
+    documents = _documents(text)
+    policies = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+    if len(policies) != 1:
+        raise InvalidPolicyError([f"expected one resource of kind {KIND} ({API_VERSION}), found {len(policies)}"])
+    return parse_policy(policies[0])
+
+
+def _documents(text: str) -> list[Any]:
+    # JSON is YAML as well, but the container's policy always is, and need not wait for the other parser.
+    with suppress(ValueError, RecursionError):
+        return [json.loads(text)]
+    import yaml  # noqa: PLC0415
+
     try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+        return [d for d in yaml.safe_load_all(text) if d is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -131,10 +144,6 @@ def load_policy(text: str) -> SessionPolicy:
         raise InvalidPolicyError(
             ["the policy is not valid YAML: a date or number that is none, or too deep nesting; quote what is text"]
         ) from None
-    policies = [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
-    if len(policies) != 1:
-        raise InvalidPolicyError([f"expected one resource of kind {KIND} ({API_VERSION}), found {len(policies)}"])
-    return parse_policy(policies[0])
 
 
 def _problem(error: Any) -> str:

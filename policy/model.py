@@ -33,7 +33,6 @@ class Model(BaseModel):
         extra="forbid",
         alias_generator=to_camel,
         populate_by_name=True,
-        use_attribute_docstrings=True,
         # What was refused may be a URL with a password, or whatever a compromised container reported.
         hide_input_in_errors=True,
     )

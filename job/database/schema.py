@@ -6,10 +6,10 @@ in, beside any session table.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from policy.presets import PRESETS, SessionTable
 from policy.stores import Preset
@@ -17,9 +17,26 @@ from policy.stores import Preset
 _ID = sa.String(128)
 USER_LENGTH = 255
 _USER = sa.String(USER_LENGTH)
-# MySQL would round to whole seconds, half of them into the future.
-_TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-# Two ids or users that differ in upper and lower case only are two.
+_MYSQL_NAMES = ("mysql", "mariadb")
+
+
+class _Time(sa.TypeDecorator[datetime]):
+    """A point in time. MySQL would round to whole seconds, half of them into the future."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name not in _MYSQL_NAMES:
+            return super().load_dialect_impl(dialect)
+        from sqlalchemy.dialects import mysql  # noqa: PLC0415 - only a run on MySQL needs it
+
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+
+
+_TIME = _Time()
+# Two ids or users that differ in upper and lower case only are two. Said when a table is created: said here, each run
+# would import the dialect, whatever its database.
 _MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
 metadata = sa.MetaData()
@@ -44,7 +61,6 @@ statistics = sa.Table(
     sa.Column("failed", sa.BigInteger, nullable=False),
     sa.Column("remaining", sa.BigInteger, nullable=False),
     comment="One row per run that was no dry run.",
-    **_MYSQL,
 )
 
 history = sa.Table(
@@ -57,7 +73,6 @@ history = sa.Table(
     sa.Column("total_seconds", sa.BigInteger, nullable=False),
     sa.Index("session_history_day_idx", "day"),
     comment="Sessions that were ended, by user, day (UTC) and cause.",
-    **_MYSQL,
 )
 
 settings = sa.Table(
@@ -71,7 +86,6 @@ settings = sa.Table(
     sa.CheckConstraint("scope IN ('Global', 'Tenant', 'Role', 'User')", name="session_settings_scope_check"),
     comment="Timeouts and limits that narrow every policy on this database: for everybody, or for the tenant, role or "
     "user that subject names. NULL leaves the policy's.",
-    **_MYSQL,
 )
 
 usage = sa.Table(
@@ -87,7 +101,6 @@ usage = sa.Table(
     sa.Index("session_usage_day_idx", "day"),
     comment="Live sessions by hour (UTC) and kind of client, as the last run within that hour found them: all of them, "
     "those begun in that hour, and those last used in it.",
-    **_MYSQL,
 )
 
 alerts = sa.Table(
@@ -97,7 +110,6 @@ alerts = sa.Table(
     sa.Column("updated_at", _TIME, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     comment="Which problems each policy's alerts have told of, as JSON.",
-    **_MYSQL,
 )
 
 
@@ -118,7 +130,6 @@ def session_table(table: SessionTable) -> sa.Table:
         sa.Column(columns.address.name, sa.String(64), comment="IP address that the session began from"),
         sa.Column(columns.revoked.name, _TIME, comment="NULL: not revoked"),
         schema=table.schema,
-        **_MYSQL,
     )
 
 
@@ -134,5 +145,7 @@ def create_tables(connection: sa.Connection, table: SessionTable) -> list[str]:
         wanted.insert(0, session_table(table))
     missing = [t for t in wanted if not inspector.has_table(t.name, schema=t.schema)]
     for each in missing:
+        if connection.dialect.name in _MYSQL_NAMES:
+            each.dialect_kwargs.update(_MYSQL)
         each.create(connection)
     return [each.fullname for each in missing]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from array import array
+import mmap
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -68,13 +68,14 @@ _SIZE = 2**22
 
 
 class UserSketch:
-    """Counts the sessions of any number of users in a fixed 16 MiB: never too few of anyone, rarely too many.
+    """Counts the sessions of any number of users in 16 MiB at most: never too few of anyone, rarely too many.
 
     It tells which users *may* be over the limit, so that only those have to be counted one by one.
     """
 
     def __init__(self) -> None:
-        self._counts = array("I", bytes(4 * _SIZE))
+        # Memory of which the kernel provides only the pages that are written to: few users need little.
+        self._counts = memoryview(mmap.mmap(-1, 4 * _SIZE)).cast("I")
         self._used = 0
         self._largest = 0
 

@@ -1,12 +1,13 @@
-"""A package that is there may count as missing while another is imported, and no longer."""
+"""A package that is there may count as missing while another is imported; and what is imported is no garbage."""
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
 
-from job.imports import without
+from job.imports import lasting, without
 
 
 def test_a_package_counts_as_missing_only_within_the_block() -> None:
@@ -22,3 +23,26 @@ def test_a_package_that_is_imported_already_stays() -> None:
     with without("json"):
         assert sys.modules["json"] is json
     assert sys.modules["json"] is json
+
+
+def test_what_lasts_is_not_searched_for_garbage() -> None:
+    try:
+        with lasting():
+            assert not gc.isenabled()
+            made: list[list[int]] = [[] for _ in range(3)]
+        assert gc.isenabled()
+        searched = {id(each) for each in gc.get_objects()}
+        assert not searched & {id(each) for each in made}
+        later: list[list[int]] = [[]]
+        assert id(later) in {id(each) for each in gc.get_objects()}
+    finally:
+        gc.unfreeze()
+
+
+def test_garbage_is_searched_for_again_when_an_import_has_failed() -> None:
+    try:
+        with pytest.raises(ImportError), lasting():
+            raise ImportError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
@@ -158,6 +157,8 @@ class MySQL(Dialect):
 
     def insert(self, table: sa.Table, keys: Sequence[str], changes: Mapping[str, Any], adds: Collection[str]) -> Any:
         """ON DUPLICATE KEY UPDATE."""
+        from sqlalchemy.dialects import mysql  # noqa: PLC0415 - only a run on MySQL needs it
+
         statement = mysql.insert(table)
         added = {name: table.c[name] + statement.inserted[name] for name in adds}
         return statement.on_duplicate_key_update({**changes, **added})

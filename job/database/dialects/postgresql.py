@@ -84,6 +84,7 @@ class PostgreSQL(Dialect):
             url,
             poolclass=NullPool,
             isolation_level="READ COMMITTED",
+            use_native_hstore=False,  # or each connection begins with looking for that type
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
                 "application_name": "session-policy",

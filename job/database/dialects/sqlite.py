@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
@@ -100,6 +99,8 @@ class SQLite(Dialect):
 
     def insert(self, table: sa.Table, keys: Sequence[str], changes: Mapping[str, Any], adds: Collection[str]) -> Any:
         """ON CONFLICT DO UPDATE."""
+        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 - only a run on SQLite needs it
+
         statement = sqlite.insert(table)
         added = {name: table.c[name] + statement.excluded[name] for name in adds}
         return statement.on_conflict_do_update(index_elements=list(keys), set_={**changes, **added})
