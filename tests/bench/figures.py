@@ -54,6 +54,11 @@ def table(figures: Iterable[Figure]) -> str:
         ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
         notes = "; ".join(part for part in (figure.yardstick_is, figure.note) if part)
         rows.append((figure.what, f"{figure.value:.4g} {figure.unit}", bare, ratio, notes))
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, which is also readable on a terminal; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

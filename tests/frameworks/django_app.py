@@ -1,6 +1,6 @@
 """A Django application that keeps sessions: run as a process of its own, because Django's settings are a process's.
 
-Standard input: {database, redis?, engine, useTz, timeZone, action: "create" | "write" | "find", sessions}.
+Standard input: {database, redis?, engine, useTz, timeZone, action: "create" | "write" | "find" | "clear", sessions}.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ class DjangoApp:
         """Of the sessions (name -> key), those that Django loads with their content, and where any of them is left."""
         found: dict[str, list[str]] = self._run("find", keys)
         return found
+
+    def clear(self) -> float:
+        """Has Django's own cleaner, `clearsessions`, do its work. Returns how many seconds that took it."""
+        return float(self._run("clear", {})["seconds"])
 
     def _run(self, action: str, sessions: Mapping[str, Any]) -> dict[str, Any]:
         finished = subprocess.run(
@@ -151,6 +155,16 @@ def _find(keys: Mapping[str, str]) -> dict[str, Any]:
     return {"loaded": sorted(loaded), "rows": sorted(rows), "cached": sorted(cached)}
 
 
+def _clear() -> dict[str, Any]:
+    from django.core.management import call_command
+    from django.db import connection
+
+    connection.ensure_connection()
+    began = time.perf_counter()
+    call_command("clearsessions")
+    return {"seconds": time.perf_counter() - began}
+
+
 if __name__ == "__main__":
     request = json.load(sys.stdin)
     _set_up(request)
@@ -159,6 +173,8 @@ if __name__ == "__main__":
             result = _create()
         case "write":
             result = _write(request["sessions"])
+        case "clear":
+            result = _clear()
         case _:
             result = _find(request["sessions"])
     json.dump(result, sys.stdout)

@@ -1,0 +1,66 @@
+"""The stores as a run opens them, and its steps by themselves: without start-up, which has a goal of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from job.clock import RunClock
+from job.context import RunContext
+from job.progress import Silent
+from job.safety import Budget
+from job.steps.expired import delete_expired
+from job.steps.initialise import Opened, Urls, initialise
+from job.tally import Tally
+from policy.manifest import SessionPolicy
+from tests.bench.cleanup.sessions_sql import IDLE_SECONDS
+from tests.support.runs import Log, policy
+
+_HOURS_SECONDS = 6 * 3600
+
+
+def obeyed(**spec: Any) -> SessionPolicy:
+    """The policy: an idle timeout of a day, and everything may go."""
+    return policy(**{"sessionTimeoutSeconds": IDLE_SECONDS, **spec})
+
+
+@contextmanager
+def opened(by: SessionPolicy, urls: Urls) -> Iterator[tuple[RunContext, Opened]]:
+    """Opens the stores."""
+    clock, log = RunClock(_HOURS_SECONDS), Log()
+    stores = initialise(by.spec, urls, clock, log)
+    try:
+        budget = Budget(by.spec.safety.max_deletions)
+        yield (
+            RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, budget=budget),
+            stores,
+        )
+    finally:
+        stores.link.close()
+        if stores.redis:
+            stores.redis.close()
+
+
+def delete_all_expired(by: SessionPolicy, urls: Urls, expired: int | None = None, *, beside: bool = False) -> float:
+    """Seconds that the deleting step takes.
+
+    Args:
+        by: the policy.
+        urls: of the stores.
+        expired: how many have expired; None to count them first.
+        beside: an application is at work, for whom some may become live again.
+
+    Raises:
+        RuntimeError: it did not delete what it should.
+    """
+    with opened(by, urls) as (context, stores):
+        if expired is None:
+            expired = stores.database.census().expired
+        began = time.perf_counter()
+        delete_expired(context, expired)
+        seconds = time.perf_counter() - began
+        if context.tally.failed or (context.tally.deleted != expired and not beside):
+            raise RuntimeError(f"{context.tally.deleted} deleted and {context.tally.failed} failed of {expired}")
+    return seconds
