@@ -112,7 +112,7 @@ def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -
 
 def _job_spec(policy: SessionPolicy, labels: Mapping[str, str], settings: Settings) -> dict[str, Any]:
     return {
-        "backoffLimit": policy.spec.job.retries,
+        **_attempts(policy.spec.job),
         "activeDeadlineSeconds": job_deadline_seconds(policy.spec.job),
         "podFailurePolicy": _pod_failure_policy(),
         "template": {
@@ -122,6 +122,23 @@ def _job_spec(policy: SessionPolicy, labels: Mapping[str, str], settings: Settin
             },
             "spec": _pod_spec(policy, settings),
         },
+    }
+
+
+def _attempts(job: JobOptions) -> dict[str, Any]:
+    """How many Pods the Job has, and how often each is tried again.
+
+    Several share the work of the first one, which alone reports. It decides how the Job ends: each Pod has retries of
+    its own, and when the first has succeeded, those that still run or wait for a node are not needed any more.
+    """
+    if job.parallelism == 1:
+        return {"backoffLimit": job.retries}
+    return {
+        "completionMode": "Indexed",
+        "completions": job.parallelism,
+        "parallelism": job.parallelism,
+        "backoffLimitPerIndex": job.retries,
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }
 
 

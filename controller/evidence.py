@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from controller.outcome import Job, is_finished
+from controller.outcome import Job, has_led, is_finished, last_attempt
 from controller.pods import Pod, is_disrupted
 
 _TERMINAL: Final = ("Succeeded", "Failed")
@@ -15,7 +15,8 @@ def is_complete(job: Job, pods: Sequence[Pod]) -> bool:
     """Whether nothing is missing to judge the Job by.
 
     Jobs and Pods arrive by separate watches, and either may be behind. The Job's status counts the Pods that ended;
-    only those that the node removed, which are no attempts, it does not. When in doubt, something is missing.
+    only those that the node removed, which are no attempts, it does not. When in doubt, something is missing. Of an
+    Indexed Job whose leader has succeeded, the Pods that were not needed any more are deleted: its leader's is enough.
 
     Args:
         job: the Job.
@@ -23,6 +24,9 @@ def is_complete(job: Job, pods: Sequence[Pod]) -> bool:
     """
     if not is_finished(job):
         return True
+    if has_led(job):
+        leader = last_attempt(job, pods)
+        return leader is not None and leader.get("status", {}).get("phase") == "Succeeded"
     status = job.get("status") or {}
     ended = sum(pod.get("status", {}).get("phase") in _TERMINAL and not is_disrupted(pod) for pod in pods)
     counted: int = status.get("succeeded", 0) + status.get("failed", 0)

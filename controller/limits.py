@@ -32,6 +32,7 @@ class Limits:
         max_memory: memory, likewise.
         max_timeout_seconds: longest time limit of one attempt; None for any that the schema allows.
         max_retries: most attempts after the first; None for any that the schema allows.
+        max_parallelism: most Pods of one run; None for any number that the schema allows.
         allow_node_selector: whether policies may choose nodes.
         allow_tolerations: whether policies may tolerate taints.
         allow_log_volumes: whether policies may have a PersistentVolumeClaim mounted.
@@ -42,6 +43,7 @@ class Limits:
     max_memory: str = ""
     max_timeout_seconds: int | None = None
     max_retries: int | None = None
+    max_parallelism: int | None = None
     allow_node_selector: bool = True
     allow_tolerations: bool = True
     allow_log_volumes: bool = True
@@ -88,6 +90,7 @@ class Limits:
             # No policy can ask for less than 30 seconds.
             max_timeout_seconds=number("SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS", 30),
             max_retries=number("SESSION_POLICY_JOB_MAX_RETRIES", 0),
+            max_parallelism=number("SESSION_POLICY_JOB_MAX_PARALLELISM", 1),
             allow_node_selector=truth("SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR"),
             allow_tolerations=truth("SESSION_POLICY_JOB_ALLOW_TOLERATIONS"),
             allow_log_volumes=truth("SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES"),
@@ -120,7 +123,9 @@ class Limits:
                         yield _over(f"resources.{kind}.{name}", amount, most)
         for field, value, bound in (
             ("timeoutSeconds", pod.get("activeDeadlineSeconds"), self.max_timeout_seconds),
-            ("retries", job_spec.get("backoffLimit"), self.max_retries),
+            # An Indexed Job has as many for each of its Pods.
+            ("retries", job_spec.get("backoffLimitPerIndex", job_spec.get("backoffLimit")), self.max_retries),
+            ("parallelism", job_spec.get("parallelism", 1), self.max_parallelism),
         ):
             if bound is not None and (value is None or value > bound):
                 yield _over(field, "no limit" if value is None else value, bound)

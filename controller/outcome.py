@@ -32,6 +32,14 @@ from policy.tracing import trace_id
 
 Job = Mapping[str, Any]
 
+LEADER: Final = 0
+"""Index of the Pod that reports, in an Indexed Job. The others only help it."""
+
+_INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"
+
+# A policy cannot ask for more.
+_MAX_WORKERS: Final = 16
+
 MANUAL_ANNOTATION: Final = "cronjob.kubernetes.io/instantiate"
 
 # What the kubelet keeps of a termination message.
@@ -75,10 +83,17 @@ def trigger(job: Job) -> Trigger:
     return Trigger.SCHEDULE
 
 
-def last_attempt(job: Job, pods: Sequence[Pod]) -> Pod | None:
-    """The newest of the Job's Pods."""
+def workers(job: Job) -> range:
+    """The indexes of the Pods that an Indexed Job has at the same time; of any other Job, that of its only one."""
+    return range(min(job["spec"].get("completions", 1), _MAX_WORKERS) if _is_indexed(job) else 1)
+
+
+def last_attempt(job: Job, pods: Sequence[Pod], index: int = LEADER) -> Pod | None:
+    """The newest of the Job's Pods; of an Indexed Job's, the newest with this index."""
     uid = job["metadata"]["uid"]
     own = [pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or [])]
+    if _is_indexed(job):
+        own = [pod for pod in own if (pod["metadata"].get("annotations") or {}).get(_INDEX_ANNOTATION) == str(index)]
     return max(own, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), default=None)
 
 
@@ -166,12 +181,27 @@ def run_record(
 
 
 def job_end(job: Job) -> tuple[bool, str, datetime] | None:
-    """Whether the Job succeeded, the failure's reason, and when it ended; None while it has not."""
+    """Whether the Job succeeded, the failure's reason, and when it ended; None while it has not.
+
+    An Indexed Job has succeeded where its leader has, whatever became of its helpers.
+    """
     for condition in job.get("status", {}).get("conditions") or []:
         if condition["status"] == "True" and condition["type"] in ("Complete", "Failed"):
             when = job["status"].get("completionTime") or condition["lastTransitionTime"]
-            return condition["type"] == "Complete", condition.get("reason") or "", _time(when)
+            succeeded = condition["type"] == "Complete" or has_led(job)
+            return succeeded, condition.get("reason") or "", _time(when)
     return None
+
+
+def has_led(job: Job) -> bool:
+    """Whether the Job is an Indexed one whose leader has succeeded."""
+    # As in 0,2-4: intervals in their order.
+    completed: str = job.get("status", {}).get("completedIndexes") or ""
+    return _is_indexed(job) and completed.replace("-", ",").split(",")[0] == str(LEADER)
+
+
+def _is_indexed(job: Job) -> bool:
+    return bool(job.get("spec", {}).get("completionMode") == "Indexed")
 
 
 def failure_cause(pod: Pod | None, failure_reason: str, stalled: Problem | None) -> Problem:

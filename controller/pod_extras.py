@@ -16,6 +16,7 @@ from policy.names import (
     ALERT_SECURITY_URLS_ENV,
     DATABASE_URL_ENV,
     GROUP,
+    JOB_INDEX_ENV,
     LOG_DIRECTORY_ENV,
     LOG_HASH_KEY_ENV,
     REDIS_URL_ENV,
@@ -36,6 +37,7 @@ _OWN_PREFIXES: Final = (f"{GROUP}/", "batch.kubernetes.io/")
 _OWN_VARIABLES: Final = frozenset(
     {DATABASE_URL_ENV, REDIS_URL_ENV, ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV}
     | {LOG_HASH_KEY_ENV, LOG_DIRECTORY_ENV}
+    | {JOB_INDEX_ENV}  # Kubernetes' own, in an Indexed Job
     | OPERATORS_VARIABLES
 )
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from controller.causes import REFUSED, Event, held_up, no_pod, refused_pod
-from controller.outcome import Job, is_ending, last_attempt
+from controller.outcome import LEADER, Job, is_ending, last_attempt, workers
 from controller.pods import Pod, Problem, ended_at, is_over, is_pending, lost_node, never_ran, start_problem, taken_at
 from policy.status import Condition
 
@@ -61,12 +61,34 @@ def progress(
         now: the present.
         warnings: the Events on what an earlier answer called unexplained; None before that.
     """
-    pod = last_attempt(job, pods)
+    attempts = {index: last_attempt(job, pods, index) for index in workers(job)}
     known = stall_of_job(stalled, job)
-    if known is not None and (is_ending(job) or (pod is not None and _is_being_deleted(pod))):
+    if known is not None and (is_ending(job) or any(pod and _is_being_deleted(pod) for pod in attempts.values())):
         return Progress(known)
     if job.get("spec", {}).get("suspend"):
         return Progress(_suspended(job))
+
+    def standing(index: int, told: Sequence[Event] | None) -> Progress:
+        judge = _leader if index == LEADER else _helper
+        return judge(job, attempts[index], known, now, told)
+
+    found = {index: standing(index, None) for index in attempts}
+    unexplained = next((p.unexplained_uid for p in found.values() if p.unexplained_uid), None)
+    if unexplained and warnings is not None:
+        found |= {i: standing(i, warnings) for i, p in found.items() if p.unexplained_uid == unexplained}
+        unexplained = None
+    rechecks = (p.recheck_seconds for p in found.values() if p.recheck_seconds is not None)
+    return Progress(
+        stalled=next((p.stalled for p in found.values() if p.stalled), None),  # the leader's first
+        recheck_seconds=min(rechecks, default=None),
+        unexplained_uid=unexplained,
+    )
+
+
+def _leader(
+    job: Job, pod: Pod | None, known: Problem | None, now: datetime, warnings: Sequence[Event] | None
+) -> Progress:
+    """How the Pod stands that the run depends on: the only one, or that of an Indexed Job's first index."""
     if pod is None:
         if known is not None and known.reason not in REFUSED | {_SUSPENDED}:
             return Progress(known)  # its Pod is gone, and the Job will end
@@ -76,6 +98,15 @@ def progress(
         # Its time ran out before its container ran: what it waited for is the cause of what comes now.
         return replace(found, stalled=found.stalled or start_problem(pod) or known) if never_ran(pod) else found
     return _with_pod(pod, now, warnings)
+
+
+def _helper(
+    job: Job, pod: Pod | None, known: Problem | None, now: datetime, warnings: Sequence[Event] | None
+) -> Progress:
+    """How another of an Indexed Job's Pods stands. The run goes on without it, but its author wanted it."""
+    if pod is None:
+        return _without_pod(job, _time(job["metadata"]["creationTimestamp"]), known, now, warnings)
+    return Progress() if is_over(pod) else _with_pod(pod, now, warnings)
 
 
 def stall_of_job(stalled: Condition | None, job: Job) -> Problem | None:

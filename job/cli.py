@@ -24,6 +24,7 @@ from job.imports import lasting, without
 from job.logs import RunLogs, open_logs
 from job.reporting import to_text, write_termination_message
 from job.tracing import Trace, Untraced
+from job.workers.plan import worker_index
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV
 from policy.report import Outcome, RunReport, printable
@@ -70,7 +71,8 @@ def run(
         logging.WARNING if output == "table" else logging.INFO,
         for_people=output == "table",
     )
-    trace = _trace(logs)
+    index = worker_index(os.environ)
+    trace = Untraced() if index else _trace(logs)
     try:
         policy = read_policy(path)
         trace.describe(policy, database_url, redis_url)
@@ -78,6 +80,9 @@ def run(
             raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
     except (InvalidPolicyError, ConfigurationError) as error:
         problems = error.problems if isinstance(error, InvalidPolicyError) else [str(error)]
+        if index:
+            logs.log.error("invalid configuration", problems=problems)
+            context.exit(0)  # the leader finds the same, and reports it
         if output != "table":  # there the report says it all
             logs.log.error("invalid configuration", problems=problems)
         rejected = _rejected("; ".join(problems))
@@ -85,7 +90,12 @@ def run(
         with _exporting(trace, rejected, logs):
             pass
         context.exit(BAD_CONFIGURATION)
-    files = logs.keep_files(policy, Path(log_directory)) if log_directory else None
+    files = logs.keep_files(policy, Path(log_directory), index or 0) if log_directory else None
+    if index:
+        exit_code = _help(index, policy, database_url, redis_url, dry_run, logs)
+        if files:
+            files.close()
+        context.exit(exit_code)
     one = _prepare(policy, database_url, redis_url, dry_run, logs, trace)
     report, exit_code = _execute(one, output)
     # What could hang, or take its time, comes after the report.
@@ -131,6 +141,28 @@ def _exporting(trace: Trace, report: RunReport, logs: RunLogs) -> Iterator[None]
             logs.log.warning("telemetry not delivered", lost=lost, because="no collector took it in time")
 
 
+def _help(
+    index: int, policy: SessionPolicy, database_url: str | None, redis_url: str | None, dry_run: bool, logs: RunLogs
+) -> int:
+    """Helps another process of this run, and returns the exit code. There is one report, and it is not ours."""
+    with without("opentelemetry"):
+        from job.steps.initialise import Urls
+        from job.workers.follow import Follower
+
+    audit = logs.sessions(Identities.from_environment(os.environ, logs.log))
+    run_id, log = os.environ.get(JOB_UID_ENV, ""), logs.log.bind(worker=index)
+    follower = Follower(policy, Urls(database_url, redis_url), run_id, _clock(policy), log, dry_run, audit)
+    return follower.execute(os.environ)
+
+
+def _clock(policy: SessionPolicy) -> RunClock:
+    """The run's clock, which also knows of requests to stop."""
+    clock = RunClock(policy.spec.job.timeout_seconds)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: clock.request_stop())
+    return clock
+
+
 def _prepare(
     policy: SessionPolicy,
     database_url: str | None,
@@ -145,18 +177,16 @@ def _prepare(
         from job.run import Run
         from job.steps.initialise import Urls
 
-    clock = RunClock(policy.spec.job.timeout_seconds)
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: clock.request_stop())
     return Run(
         policy,
         Urls(database_url, redis_url),
         os.environ.get(JOB_UID_ENV) or str(uuid.uuid4()),
-        clock,
+        _clock(policy),
         logs.log,
         dry_run,
         audit=logs.sessions(Identities.from_environment(os.environ, logs.log)),
         trace=trace,
+        environment=os.environ,
     )
 
 

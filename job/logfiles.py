@@ -1,4 +1,7 @@
-"""Logs on a volume: one file per log, policy and day, and their retention."""
+"""Logs on a volume: one file per log, policy and day, and their retention.
+
+A worker that helps has files of its own: some volumes lose what two machines append to one file at the same time.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +84,7 @@ class LogFiles:
         policy: namespace and name; several policies may share a volume.
         failed: called once, with what went wrong and the directory, when the volume cannot be used.
         today: the day by UTC.
+        worker: which of the workers of a run this is.
     """
 
     def __init__(
@@ -89,9 +93,11 @@ class LogFiles:
         policy: str,
         failed: Callable[[str], None],
         today: Callable[[], date] = _today,
+        worker: int = 0,
     ) -> None:
         self._directory = directory
         self._policy = policy.replace("/", ".")
+        self._suffix = f"_{worker}" if worker else ""  # no name of a policy has such a sign
         self._failed = failed
         self._today = today
         self._open: dict[LogName, tuple[date, int]] = {}
@@ -99,7 +105,7 @@ class LogFiles:
 
     def path(self, log: LogName, day: date) -> Path:
         """The file of a day."""
-        return self._directory / FOLDERS[log] / f"{log}-{day.isoformat()}.{self._policy}.jsonl"
+        return self._directory / FOLDERS[log] / f"{log}-{day.isoformat()}.{self._policy}{self._suffix}.jsonl"
 
     def write(self, log: LogName, text: str) -> None:
         """Appends whole lines; never raises."""
@@ -132,7 +138,7 @@ class LogFiles:
     def _forget(self, log: LogName, oldest: date) -> None:
         if not (self._directory / FOLDERS[log]).is_dir():
             return
-        ours = re.compile(rf"{log}-(\d{{4}}-\d\d-\d\d)\.{re.escape(self._policy)}\.jsonl")
+        ours = re.compile(rf"{log}-(\d{{4}}-\d\d-\d\d)\.{re.escape(self._policy)}(?:_\d+)?\.jsonl")
         with open_folder(self._directory, FOLDERS[log]) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 match = ours.fullmatch(entry.name)

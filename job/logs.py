@@ -87,10 +87,10 @@ class RunLogs:
         """The logs of single sessions."""
         return SessionLog(self.sink, identities)
 
-    def keep_files(self, policy: SessionPolicy, directory: Path) -> LogFiles:
+    def keep_files(self, policy: SessionPolicy, directory: Path, worker: int = 0) -> LogFiles:
         """Has all logs of a policy written to files as well, and forgets those that are old enough."""
         name = f"{policy.metadata.namespace}/{policy.metadata.name}"
-        files = LogFiles(directory, name, lambda why: self.log.warning("log files off", because=why))
+        files = LogFiles(directory, name, lambda why: self.log.warning("log files off", because=why), worker=worker)
         files.forget(retention_days(policy.spec.logs))
         self.sink.files = files
         return files

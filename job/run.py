@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from job.steps.sync import synchronise, tidy
 from job.tally import Tally
 from job.tracing import Trace, Untraced
 from job.vitals import reported
+from job.workers.lead import Leader, prepare_to_lead
 from policy.manifest import SessionPolicy
 from policy.names import REDIS_URL_ENV
 from policy.report import Outcome, RunReport, printable
@@ -56,6 +58,7 @@ class Run:
         progress: for people at a terminal.
         audit: the logs of single sessions; None for none.
         trace: is told of each step.
+        environment: of the process: whether others help is told there.
         findings: what the steps have found that somebody should know.
         problems: what is worth an alert, once the run has ended.
     """
@@ -70,6 +73,7 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     audit: SessionLog | None = None
     trace: Trace = field(default_factory=Untraced)
+    environment: Mapping[str, str] = field(default_factory=dict)
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
     _measured: vitals.Vitals = field(default_factory=vitals.Vitals)
@@ -211,10 +215,17 @@ class Run:
         statistics = opened.link if opened.keeps_statistics else None
         seen = _Seen()
         stopped: str | None = None
+        leader = prepare_to_lead(
+            opened, self.policy.spec, self.run_id, self.environment, self.log, dry_run=context.dry_run
+        )
         try:
-            self._clean(context, opened, statistics, seen)
+            self._clean(context, opened, statistics, seen, leader)
         except StopRequestedError as stop:
             stopped = stop.reason
+            opened.link.conclude()
+        finally:
+            if leader:
+                leader.dismiss()
         opened.link.conclude()
         report = self._concluded = self._conclude(context, stopped, seen.would_refuse)
         if statistics and not context.dry_run:  # a dry run changes nothing at all
@@ -224,7 +235,9 @@ class Run:
                 )
         return report
 
-    def _clean(self, context: RunContext, opened: Opened, statistics: Link | None, seen: _Seen) -> None:
+    def _clean(
+        self, context: RunContext, opened: Opened, statistics: Link | None, seen: _Seen, leader: Leader | None
+    ) -> None:
         """The steps R2.2 to R2.9, in their order; what goes is counted first, and refused if it is too much."""
         queries = RuleQueries(opened.database)
         logs = AccessLogs(context.redis.server, context.redis.names) if context.redis else None
@@ -248,7 +261,8 @@ class Run:
         seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
 
         with self._pace.deleting(), self._step("expired"):
-            kept = delete_expired(context, found.census.expired)
+            delete = leader.delete_expired if leader else delete_expired
+            kept = delete(context, found.census.expired)
             context.tally.active = found.census.active + kept
         with self._step("active"):
             active.step(context, queries, statistics, overview)

@@ -221,6 +221,10 @@ class JobOptions(Model):
     """Time limit of one attempt, in seconds. The run stops itself a little earlier and reports what remains."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """How often a failed attempt is repeated with a new Pod."""
+    parallelism: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many Pods share the deletion of expired sessions, each with these resources. It helps where a database server
+    has cores to spare for more than one connection; needs Kubernetes 1.31 and the table session_work that
+    `session-policy init` creates."""
     resources: Resources = Resources()
     """Compute resources of the container."""
     node_selector: dict[str, str] = {}

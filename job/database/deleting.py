@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from job.database.compact import CompactRows
 from job.database.connect import is_refusal, is_transient
-from job.database.history import HistoryTable
+from job.database.history import Ledger
 from job.database.link import Link
 from job.database.statements import Removal, remove
 from job.database.table import MappedTable
@@ -38,7 +38,7 @@ class Deleter:
         link: Link,
         table: MappedTable,
         retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
-        history: HistoryTable | None,
+        history: Ledger | None,
         audit: SessionLog | None,
     ) -> None:
         self._link = link
@@ -105,7 +105,7 @@ class _Once:
         self,
         link: Link,
         table: MappedTable,
-        history: HistoryTable | None,
+        history: Ledger | None,
         take: Callable[[sa.Connection], Sequence[Session]],
         cause: Cause,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -13,6 +13,13 @@ from job.database.compact import CompactRows
 from job.database.dialects import dialect_of
 from job.database.schema import USER_LENGTH, history, statistics
 from job.sessions import Cause, Session, durations
+
+
+class Ledger(Protocol):
+    """What is written in the very transaction that deletes sessions."""
+
+    def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
+        """Notes deleted sessions; what it raises takes the deletion back."""
 
 
 class HistoryTable:

@@ -112,6 +112,26 @@ alerts = sa.Table(
     comment="Which problems each policy's alerts have told of, as JSON.",
 )
 
+work = sa.Table(
+    "session_work",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, comment="0: the run itself"),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("content", sa.Text, comment="As JSON: what the parts have in common, or which part of the table this is"),
+    sa.Column("leader", sa.BigInteger, comment="Of number 0: the database's number of the leader's connection"),
+    sa.Column("claimed_by", sa.String(64), comment="The worker that is at it, or was last"),
+    sa.Column("touched_at", _TIME, nullable=False, comment="When a worker last wrote here, by the database's clock"),
+    sa.Column("deleted", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("measured", sa.BigInteger, nullable=False, server_default="0", comment="Deleted, of known duration"),
+    sa.Column("measured_seconds", sa.Float(53), nullable=False, server_default="0", comment="How long those lasted"),
+    sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("kept", sa.BigInteger, nullable=False, server_default="0", comment="Seen in use by Redis"),
+    sa.Column("redis_deleted", sa.BigInteger, nullable=False, server_default="0"),
+    comment="Parts of the session table that the workers of a run share; of no use once it has ended.",
+    **_MYSQL,
+)
+
 
 def session_table(table: SessionTable) -> sa.Table:
     """The default session table under the policy's name for it."""

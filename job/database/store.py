@@ -15,7 +15,7 @@ from job.database.deleting import Deleter
 from job.database.dialects import dialect_of
 from job.database.dialects.base import Layout
 from job.database.facts import facts_of
-from job.database.history import HistoryTable
+from job.database.history import Ledger
 from job.database.ids import normal
 from job.database.link import Link
 from job.database.narrowing import expiry
@@ -56,7 +56,7 @@ class SessionDatabase:
         batch_size: sessions per page and per transaction, to begin with.
         deletion_retrier: patience with batches that fail in a way that may pass.
         grace_seconds: how long ago a session must have been used to count as unused by the Redis synchronisation.
-        history: where ended sessions are counted; None where nothing is kept.
+        history: where ended sessions are counted in the transaction that deletes them; None where nothing is kept.
         audit: the log of single deleted sessions; None for none.
         narrowing: the stored settings; None where there are none.
     """
@@ -71,7 +71,7 @@ class SessionDatabase:
         batch_size: int,
         deletion_retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
         grace_seconds: int,
-        history: HistoryTable | None,
+        history: Ledger | None,
         narrowing: Narrowing | None = None,
         audit: SessionLog | None = None,
     ) -> None:

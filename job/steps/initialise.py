@@ -13,11 +13,13 @@ from job.database.facts import layout_of
 from job.database.findings import Severity
 from job.database.history import HistoryTable
 from job.database.link import Link
+from job.database.lock import Lock
 from job.database.narrowing import load_settings
 from job.database.preflight import Preflight, examine
 from job.database.schema import history, settings, statistics, usage
 from job.database.store import SessionDatabase, clock_offset
 from job.database.table import MappedTable
+from job.database.work import Records
 from job.errors import ClockSkewError, ConfigurationError
 from job.lifetime import Cutoffs, cutoffs
 from job.logs import SessionLog
@@ -57,6 +59,9 @@ class Opened:
         max_sessions: likewise; 0 for any number.
         settings: the stored settings, for their verification.
         keeps_statistics: whether the statistics tables are there and wanted.
+        moment: the run's present, by the database's clock.
+        lock: the exclusive lock of the session table, held or not.
+        records: what is written in each transaction that deletes sessions.
     """
 
     link: Link
@@ -66,6 +71,9 @@ class Opened:
     max_sessions: int
     settings: Sequence[Setting]
     keeps_statistics: bool
+    moment: datetime
+    lock: Lock
+    records: Records
 
 
 def initialise(
@@ -76,8 +84,18 @@ def initialise(
     *,
     exclusive: bool = True,
     audit: SessionLog | None = None,
+    at: datetime | None = None,
 ) -> Opened:
-    """Opens the stores of a run or, without the exclusive lock, to look only.
+    """Opens the stores of a run or, without the exclusive lock, to look only, or to help.
+
+    Args:
+        spec: what the run obeys.
+        urls: where the stores are.
+        clock: of the run.
+        log: of the run.
+        exclusive: whether to take the lock.
+        audit: the log of single deleted sessions; None for none.
+        at: the present of the run that is helped, by the database's clock.
 
     Raises:
         ConfigurationError: a URL, the table or a column is not what the policy says.
@@ -115,10 +133,13 @@ def initialise(
         keeps_statistics = spec.statistics.enabled and _has_tables(link, log)
         stored = _load_settings(link)
         narrowing = narrow(resolve_lifetime(spec), spec.max_concurrent_sessions, stored)
+        lock = link.dialect.lock(url.database, table.table.schema, table.table.name)
         if exclusive:
-            link.lock(link.dialect.lock(url.database, table.table.schema, table.table.name))
+            link.lock(lock)
         now = datetime.now(UTC) + offset
+        now = min(at, now) if at else now
         limits = cutoffs(now, narrowing.lifetime, spec.safety.clock_skew_seconds)
+        records = Records(HistoryTable(now) if keeps_statistics else None)
         database = SessionDatabase(
             link=link,
             table=table,
@@ -128,7 +149,7 @@ def initialise(
             batch_size=min(spec.cleanup_batch_size, _LARGEST_BATCH.get(engine.dialect.name, spec.cleanup_batch_size)),
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
-            history=HistoryTable(now) if keeps_statistics else None,
+            history=records,
             narrowing=narrowing,
             audit=audit,
         )
@@ -141,7 +162,18 @@ def initialise(
         raise
     _warn(spec, table, log)
     _tell(preflight, log)
-    return Opened(link, database, redis, limits, narrowing.effective_limit, stored, keeps_statistics)
+    return Opened(
+        link=link,
+        database=database,
+        redis=redis,
+        cutoffs=limits,
+        max_sessions=narrowing.effective_limit,
+        settings=stored,
+        keeps_statistics=keeps_statistics,
+        moment=now,
+        lock=lock,
+        records=records,
+    )
 
 
 def _check_limit(spec: SessionPolicySpec, table: MappedTable) -> None:

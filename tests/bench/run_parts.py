@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _watch_run() -> None:
-    import job.cli as cli
+    from job import cli
 
     prepare = cli._prepare
 

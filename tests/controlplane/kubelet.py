@@ -36,11 +36,17 @@ class Kubelet:
         self._api = Api(kubectl.kubeconfig)
         self._namespace = namespace
 
-    def pod_of(self, job: str, *, other_than: str = "") -> str:
-        """Name of the Job's Pod that is not finished, once the Job controller has made it."""
+    def pod_of(self, job: str, *, other_than: str = "", index: int | None = None) -> str:
+        """Name of the Job's Pod that is not finished, once the Job controller has made it.
+
+        Of an Indexed Job the one with this index.
+        """
+        selector = f"batch.kubernetes.io/job-name={job}"
+        if index is not None:
+            selector += f",batch.kubernetes.io/job-completion-index={index}"
 
         def probe() -> str:
-            for pod in self._api.list("pods", self._namespace, f"batch.kubernetes.io/job-name={job}"):
+            for pod in self._api.list("pods", self._namespace, selector):
                 name: str = pod["metadata"]["name"]
                 if name != other_than and pod["status"].get("phase", "Pending") in ("Pending", "Running"):
                     return name
@@ -48,9 +54,18 @@ class Kubelet:
 
         return eventually(probe, what=f"a Pod of Job {job}", timeout_seconds=30)
 
-    def finish(self, job: str, message: str = "", *, exit_code: int = 0, reason: str = "", **status: Any) -> str:
+    def finish(
+        self,
+        job: str,
+        message: str = "",
+        *,
+        exit_code: int = 0,
+        reason: str = "",
+        index: int | None = None,
+        **status: Any,
+    ) -> str:
         """The container of the Job's Pod ends; returns the Pod's name."""
-        pod = self.pod_of(job)
+        pod = self.pod_of(job, index=index)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         state = {
             "terminated": {
@@ -69,9 +84,9 @@ class Kubelet:
         state = {"terminated": {"exitCode": exit_code, "reason": "Error", "message": message}}
         self._write(self.pod_of(job), {"phase": "Running"} | _container(state))
 
-    def wait(self, job: str, reason: str, message: str) -> str:
+    def wait(self, job: str, reason: str, message: str, *, index: int | None = None) -> str:
         """The container of the Job's Pod cannot start; returns the Pod's name."""
-        pod = self.pod_of(job)
+        pod = self.pod_of(job, index=index)
         self._write(pod, {"phase": "Pending"} | _container({"waiting": {"reason": reason, "message": message}}))
         return pod
 

@@ -129,6 +129,7 @@ FULL: dict[str, Any] = {
     "job": {
         "timeoutSeconds": 99,
         "retries": 1,
+        "parallelism": 2,
         "resources": {
             "requests": {"cpu": "10m", "memory": "10Mi", "ephemeral-storage": "10Mi"},
             "limits": {"cpu": "900m", "memory": "900Mi", "ephemeral-storage": "900Mi"},
@@ -283,7 +284,9 @@ def shown(cron_job: dict[str, Any]) -> dict[str, Any]:
         "schedule": spec["schedule"],
         "timeZone": spec["timeZone"],
         "suspend": spec["suspend"],
-        "retries": job["backoffLimit"],
+        "retries": job["backoffLimitPerIndex" if "backoffLimitPerIndex" in job else "backoffLimit"],
+        "parallelism": job.get("parallelism", 1),
+        "completions": job.get("completions", 1),
         "timeout": pod["activeDeadlineSeconds"],
         "resources": container["resources"],
         "nodeSelector": pod.get("nodeSelector", {}),
@@ -306,6 +309,8 @@ def expected(stored: dict[str, Any]) -> dict[str, Any]:
         "timeZone": spec["timeZone"],
         "suspend": spec["suspend"],
         "retries": job["retries"],
+        "parallelism": job["parallelism"],
+        "completions": job["parallelism"],
         "timeout": job["timeoutSeconds"],
         "resources": {kind: default | given.get(kind, {}) for kind, default in _DEFAULT_RESOURCES.items()},
         "nodeSelector": job.get("nodeSelector", {}),

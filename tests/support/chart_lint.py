@@ -12,7 +12,7 @@ import kubernetes_validate
 from tests.support import chart_docs
 from tests.support.helm import helm
 
-KUBERNETES_VERSIONS = ("1.29", "1.32", "1.36")
+KUBERNETES_VERSIONS = ("1.31", "1.33", "1.36")
 
 # The kinds of the Prometheus operator are not Kubernetes' own; promtool and the unit tests look at them.
 FOREIGN_GROUPS = ("monitoring.coreos.com/",)
@@ -53,7 +53,13 @@ EVERYTHING: dict[str, Any] = {
         "podLabels": {"team": "platform"},
         "podAnnotations": {"sidecar.istio.io/inject": "false"},
         "extraEnv": {"HTTPS_PROXY": "http://proxy.example.com:3128"},
-        "limits": {"maxCpu": "500m", "maxMemory": "512Mi", "maxTimeoutSeconds": 3600, "maxRetries": 0},
+        "limits": {
+            "maxCpu": "500m",
+            "maxMemory": "512Mi",
+            "maxTimeoutSeconds": 3600,
+            "maxRetries": 0,
+            "maxParallelism": 4,
+        },
         "allow": {"nodeSelector": False, "tolerations": False, "logVolumes": False, "telemetryEndpoint": True},
     },
     "telemetry": {

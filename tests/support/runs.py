@@ -61,6 +61,10 @@ class Log:
 
     events: list[dict[str, Any]] = field(default_factory=list)
 
+    def bind(self, **fields: Any) -> Log:
+        """Of no matter here: what is logged counts, not by which part."""
+        return self
+
     def info(self, event: str, **fields: Any) -> None:
         self.events.append({"level": "info", "event": event, **fields})
 
@@ -95,10 +99,12 @@ def run(
     dry_run: bool = False,
     clock: RunClock | None = None,
     run_id: str = "run",
+    environment: Mapping[str, str] | None = None,
 ) -> Result:
     """One run in this process."""
     log = Log()
     one = Run(obeyed, Urls(database_url, redis_url), run_id, clock or RunClock(600), log, dry_run)
+    one.environment = environment or {}
     report, exit_code = one.execute()
     # What goes through the termination message must come out of it unchanged.
     assert RunReport.model_validate_json(json.dumps(report.to_json_object()), strict=True, by_name=False) == report

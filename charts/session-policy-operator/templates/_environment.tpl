@@ -66,6 +66,10 @@
 - name: SESSION_POLICY_JOB_MAX_RETRIES
   value: {{ .limits.maxRetries | int64 | quote }}
 {{- end }}
+{{- with .limits.maxParallelism }}
+- name: SESSION_POLICY_JOB_MAX_PARALLELISM
+  value: {{ . | int64 | quote }}
+{{- end }}
 - name: SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR
   value: {{ .allow.nodeSelector | quote }}
 - name: SESSION_POLICY_JOB_ALLOW_TOLERATIONS

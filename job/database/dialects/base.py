@@ -150,6 +150,10 @@ class Dialect(ABC):
             table: its name.
         """
 
+    def presence(self, name: str) -> Lock | None:
+        """The lock by which others know that a worker of this name is connected; None where work cannot be shared."""
+        return None
+
     def now(self, connection: sa.Connection) -> datetime | None:
         """The database's clock; None where it is this machine's."""
         return None

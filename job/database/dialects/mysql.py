@@ -29,7 +29,7 @@ from job.database.dialects.base import (
     require_driver,
 )
 from job.database.dialects.sqlite import json_path
-from job.database.lock import Lock, MySQLLock
+from job.database.lock import Lock, MySQLTableLock, mysql_presence
 from job.errors import ConfigurationError, DatabaseUnavailableError
 from policy.names import DATABASE_URL_ENV
 from policy.stores import TimeEncoding
@@ -126,7 +126,11 @@ class MySQL(Dialect):
 
     def lock(self, database: str | None, schema: str | None, table: str) -> Lock:
         """A named lock of the server."""
-        return MySQLLock(schema, table)
+        return MySQLTableLock(schema, table)
+
+    def presence(self, name: str) -> Lock:
+        """A named lock of the server."""
+        return mysql_presence(name)
 
     def now(self, connection: sa.Connection) -> datetime | None:
         """In UTC, whatever zone anything is in."""

@@ -33,7 +33,7 @@ from job.database.dialects.base import (
     Referring,
     number_problem,
 )
-from job.database.lock import Lock, PostgresLock
+from job.database.lock import Lock, PostgresTableLock, postgres_presence
 from job.errors import ConfigurationError, DatabaseUnavailableError
 from policy.stores import TimeEncoding
 
@@ -105,7 +105,11 @@ class PostgreSQL(Dialect):
 
     def lock(self, database: str | None, schema: str | None, table: str) -> Lock:
         """An advisory lock."""
-        return PostgresLock(_quoted(schema, table))
+        return PostgresTableLock(_quoted(schema, table))
+
+    def presence(self, name: str) -> Lock:
+        """An advisory lock."""
+        return postgres_presence(name)
 
     def now(self, connection: sa.Connection) -> datetime | None:
         """Of this moment, not of the transaction's start."""

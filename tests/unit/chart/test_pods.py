@@ -164,6 +164,7 @@ def test_the_controller_is_told_what_policies_may_ask_for() -> None:
     assert caps["MAX_MEMORY"] == "512Mi"
     assert caps["MAX_TIMEOUT_SECONDS"] == "3600"
     assert caps["MAX_RETRIES"] == "0"  # zero is a cap
+    assert caps["MAX_PARALLELISM"] == "4"
     assert caps["ALLOW_NODE_SELECTOR"] == caps["ALLOW_TOLERATIONS"] == caps["ALLOW_LOG_VOLUMES"] == "false"
 
 

@@ -90,6 +90,7 @@ def test_no_object_takes_unknown_names_except_those_that_kubernetes_judges() -> 
         ({"job": {"podLabels": {"team": "not a label value"}}}, "/job/podLabels/team"),
         ({"job": {"podAnnotations": {"batch.kubernetes.io/job-name": "x"}}}, "batch.kubernetes.io/job-name"),
         ({"job": {"limits": {"maxRetries": -1}}}, "/job/limits/maxRetries"),
+        ({"job": {"limits": {"maxParallelism": 0}}}, "/job/limits/maxParallelism"),
         ({"job": {"allow": {"tolerations": "no"}}}, "/job/allow/tolerations"),
         ({"job": {"extraEnv": {"A": 1}}}, "/job/extraEnv/A"),
         ({"telemetry": {"otlp": {"endpoint": "collector:4318"}}}, "/telemetry/otlp/endpoint"),

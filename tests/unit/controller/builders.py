@@ -57,8 +57,9 @@ def job(
     seconds: int = 20,
     annotations: dict[str, str] | None = None,
     dry_run: bool = False,
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """A Job; `ended` is Complete or Failed."""
+    """A Job; `ended` is Complete or Failed. With several workers it is an Indexed one."""
     end = timestamp(START + timedelta(seconds=seconds))
     status: dict[str, Any] = {"startTime": timestamp(START)}
     if ended:
@@ -75,7 +76,8 @@ def job(
             "creationTimestamp": timestamp(START),
             "annotations": annotations or {},
         },
-        "spec": {"template": {"spec": {"containers": [container]}}},
+        "spec": {"template": {"spec": {"containers": [container]}}}
+        | ({"completionMode": "Indexed", "completions": workers, "parallelism": workers} if workers > 1 else {}),
         "status": status,
     }
 
@@ -86,6 +88,7 @@ def pod(
     owner: str = JOB_UID,
     created: datetime = START,
     state: dict[str, Any] | None = None,
+    index: int | None = None,
     **status: Any,
 ) -> dict[str, Any]:
     containers = [{"name": "session-policy", "state": state}] if state else []
@@ -95,6 +98,7 @@ def pod(
             "uid": f"uid-of-{name}",
             "creationTimestamp": timestamp(created),
             "ownerReferences": [{"uid": owner, "kind": "Job"}],
+            "annotations": {} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)},
         },
         "spec": {"containers": [{"name": "session-policy", "image": SETTINGS.job_image}]},
         "status": {"containerStatuses": containers} | status,

@@ -140,6 +140,18 @@ def test_bad_configuration_ends_the_job_and_a_drained_node_costs_no_attempt() ->
     assert (drained["action"], drained["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
 
 
+def test_r6_several_workers_are_an_indexed_job_that_ends_with_its_leader() -> None:
+    one, three = (built(job={"retries": 4, "parallelism": n})["spec"]["jobTemplate"]["spec"] for n in (1, 3))
+    assert one == built(job={"retries": 4})["spec"]["jobTemplate"]["spec"] | {"template": one["template"]}
+    assert (one["backoffLimit"], one.keys() & {"completionMode", "completions", "parallelism"}) == (4, set())
+    assert (three["completionMode"], three["completions"], three["parallelism"]) == ("Indexed", 3, 3)
+    # Each Pod has attempts of its own: those of a helper are not taken from the leader's.
+    assert (three["backoffLimitPerIndex"], "backoffLimit" in three) == (4, False)
+    assert three["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+    assert three["podFailurePolicy"] == one["podFailurePolicy"]
+    assert three["activeDeadlineSeconds"] == one["activeDeadlineSeconds"]
+
+
 def test_the_job_s_deadline_leaves_room_for_every_attempt_and_every_pause() -> None:
     none, two = JobOptions(timeout_seconds=600, retries=0), JobOptions(timeout_seconds=600, retries=2)
     assert job_deadline_seconds(none) > 600 + 30

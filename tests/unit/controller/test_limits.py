@@ -17,7 +17,7 @@ from policy.manifest import InvalidPolicyError, parse_policy
 from tests.unit.controller.any_policy import ANY_SPEC
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource
 
-TIGHT = Limits(max_cpu="1", max_memory="512Mi", max_timeout_seconds=1200, max_retries=3)
+TIGHT = Limits(max_cpu="1", max_memory="512Mi", max_timeout_seconds=1200, max_retries=3, max_parallelism=2)
 CLOSED = Limits(allow_node_selector=False, allow_tolerations=False, allow_log_volumes=False)
 
 
@@ -44,6 +44,12 @@ def resources(cron_job: dict[str, Any]) -> dict[str, Any]:
         (TIGHT, {"job": {"resources": {"requests": {"memory": "1Gi"}}}}, ["spec.job.resources.requests.memory: 1Gi"]),
         (TIGHT, {"job": {"timeoutSeconds": 1201}}, ["spec.job.timeoutSeconds: 1201 is over 1200,"]),
         (TIGHT, {"job": {"retries": 4}}, ["spec.job.retries: 4 is over 3,"]),
+        (TIGHT, {"job": {"parallelism": 3}}, ["spec.job.parallelism: 3 is over 2,"]),
+        (
+            TIGHT,
+            {"job": {"parallelism": 16, "retries": 4}},
+            ["spec.job.parallelism: 16 is over 2,", "spec.job.retries: 4 is over 3,"],
+        ),
         (
             TIGHT,
             {"job": {"retries": 4, "timeoutSeconds": 86400, "resources": {"limits": {"memory": "1E"}}}},
@@ -72,7 +78,7 @@ def test_more_than_is_allowed_is_refused_with_field_value_bound_and_remedy(
     [
         (TIGHT, {}),
         (TIGHT, {"job": {"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1, "memory": "0.5Gi"}}}}),
-        (TIGHT, {"job": {"timeoutSeconds": 1200, "retries": 3, "nodeSelector": {"a": "b"}}}),
+        (TIGHT, {"job": {"timeoutSeconds": 1200, "retries": 3, "parallelism": 2, "nodeSelector": {"a": "b"}}}),
         (TIGHT, {"job": {"resources": {"limits": {"ephemeral-storage": "100Gi"}}}, "logs": {"volumeClaim": "c"}}),
         (CLOSED, {"job": {"retries": 10, "timeoutSeconds": 86400, "resources": {"limits": {"memory": "1E"}}}}),
     ],
@@ -119,7 +125,9 @@ def test_nothing_over_the_limits_is_ever_built(spec: dict[str, Any], limits: Lim
         for name, most in (("cpu", limits.max_cpu), ("memory", limits.max_memory)):
             assert not most or quantity_value(amounts[name]) <= quantity_value(most)
     assert limits.max_timeout_seconds is None or pod["activeDeadlineSeconds"] <= limits.max_timeout_seconds
-    assert limits.max_retries is None or job["backoffLimit"] <= limits.max_retries
+    retries = job["backoffLimitPerIndex" if "backoffLimitPerIndex" in job else "backoffLimit"]
+    assert limits.max_retries is None or retries <= limits.max_retries
+    assert limits.max_parallelism is None or job.get("parallelism", 1) <= limits.max_parallelism
     assert limits.allow_node_selector or not pod["nodeSelector"]
     assert limits.allow_tolerations or not pod["tolerations"]
     assert limits.allow_log_volumes or not pod["volumes"]
@@ -127,7 +135,7 @@ def test_nothing_over_the_limits_is_ever_built(spec: dict[str, Any], limits: Lim
 
 def test_the_release_s_own_test_asks_for_no_more_than_the_narrowest_limits_allow() -> None:
     narrowest = dataclasses.replace(
-        CLOSED, max_cpu="1m", max_memory="1Mi", max_timeout_seconds=30, max_retries=0
+        CLOSED, max_cpu="1m", max_memory="1Mi", max_timeout_seconds=30, max_retries=0, max_parallelism=1
     )  # the lowest that the settings take
     probe = probe_policy("web", "selftest")["spec"]
     assert built(narrowest, **probe)["spec"]["suspend"]

@@ -77,6 +77,48 @@ def test_the_recorded_attempt_is_the_last_one() -> None:
     assert recorded_attempt(job(ended="Failed"), []) == Attempt("", reported=False)
 
 
+LATER = START + timedelta(seconds=30)
+
+
+def test_r6_of_several_workers_only_the_leader_s_last_attempt_counts() -> None:
+    made = job(ended="Failed", workers=3)
+    first = pod(name="a", index=0, state=terminated(1, report(outcome="Failed", reason="First")))
+    last = pod(
+        name="b",
+        index=0,
+        created=START + timedelta(seconds=15),
+        state=terminated(1, report(outcome="Failed", reason="Last")),
+    )
+    helper = pod(name="z", index=1, created=LATER, state=terminated(0, report(reason="Helper")))
+    stranger = pod(name="y", created=LATER, state=terminated(0, report(reason="WithoutIndex")))
+    tenth = pod(name="x", index=10, created=LATER, state=terminated(0, report(reason="Ten")))
+    for pods in ([first, last, helper, stranger, tenth], [tenth, stranger, helper, last, first]):
+        assert recorded(made, pods).reason == "Last"
+        assert recorded_attempt(made, pods) == Attempt("uid-of-b", reported=True)
+    assert recorded(made, [helper]).reason == "PodsGone"
+
+
+@pytest.mark.parametrize(
+    ("completed", "outcome"),
+    [
+        ("0", "Succeeded"),
+        ("0,2", "Succeeded"),
+        ("0-2", "Succeeded"),
+        ("", "Failed"),
+        ("1-2", "Failed"),
+        ("10", "Failed"),
+    ],
+)
+def test_r6_a_job_whose_leader_succeeded_has_not_failed_whatever_became_of_the_helpers(
+    completed: str, outcome: str
+) -> None:
+    made = job(ended="Failed", reason="FailedIndexes", workers=11)
+    made["status"]["completedIndexes"] = completed
+    assert recorded(made, [pod(index=0, state=terminated(0, report()))]).outcome == outcome
+    del made["spec"]["completionMode"]
+    assert recorded(made, [pod(state=terminated(0, report()))]).outcome == "Failed"
+
+
 def test_a_job_that_is_not_finished_has_no_record() -> None:
     assert run_record(job(), [pod(state=terminated(0, report()))]) is None
 

@@ -43,6 +43,11 @@ CHANGEABLE: tuple[tuple[str | int, ...], ...] = (
     ("spec", "timeZone"),
     ("spec", "suspend"),
     ("spec", "jobTemplate", "spec", "backoffLimit"),
+    ("spec", "jobTemplate", "spec", "backoffLimitPerIndex"),
+    ("spec", "jobTemplate", "spec", "completionMode"),
+    ("spec", "jobTemplate", "spec", "completions"),
+    ("spec", "jobTemplate", "spec", "parallelism"),
+    ("spec", "jobTemplate", "spec", "successPolicy"),
     ("spec", "jobTemplate", "spec", "activeDeadlineSeconds"),
     (*POD, "activeDeadlineSeconds"),
     (*POD, "nodeSelector"),
@@ -75,7 +80,7 @@ def part(manifest: Manifest, path: tuple[str | int, ...]) -> Any:
 def without_changeable(manifest: Manifest) -> Manifest:
     rest = copy.deepcopy(manifest)
     for path in CHANGEABLE:
-        del part(rest, path[:-1])[path[-1]]
+        part(rest, path[:-1]).pop(path[-1], None)
     return rest
 
 

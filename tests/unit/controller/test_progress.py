@@ -179,3 +179,37 @@ def test_a_pod_on_a_node_that_went_silent_is_told() -> None:
     assert reason(progress(job(), [silent], None, after(60))) == "NodeLost"
     ready = pod(state={"running": {}}, phase="Running", conditions=[unready | {"status": "True"}])
     assert progress(job(), [ready], None, after(600)) == Progress()
+
+
+RUNNING: dict[str, Any] = {"running": {}}
+
+
+def shared() -> dict[str, Any]:
+    return job(workers=2)
+
+
+def test_r6_a_worker_that_cannot_start_stalls_the_run_the_leader_first() -> None:
+    leads, helps = pod(name="shop-29000000-0-a", index=0, state=RUNNING), pod(name="b", index=1, state=RUNNING)
+    assert progress(shared(), [leads, helps], None, START) == Progress()
+    waits = pod(name="shop-29000000-1-b", index=1, state=PULLING)
+    found = progress(shared(), [leads, waits], None, START).stalled
+    assert found is not None
+    assert "shop-29000000-1-b" in found.message
+    secret = pod(name="shop-29000000-0-a", index=0, state=waiting("CreateContainerConfigError", "no secret"))
+    assert reason(progress(shared(), [waits, secret], None, START)) == "CreateContainerConfigError"
+
+
+def test_r6_a_worker_for_which_there_is_no_room_is_told_with_its_cause() -> None:
+    leads = pod(name="shop-29000000-0-a", index=0, state=RUNNING)
+    assert progress(shared(), [leads], None, after(4)) == Progress(recheck_seconds=6)
+    assert progress(shared(), [leads], None, after(10)) == Progress(unexplained_uid=JOB_UID)
+    assert reason(progress(shared(), [leads], None, after(20), [REFUSED])) == "QuotaExceeded"
+
+
+@pytest.mark.parametrize("state", [terminated(0), terminated(1), terminated(137)])
+def test_r6_a_helper_that_has_ended_keeps_nothing_from_going_on(state: dict[str, Any]) -> None:
+    leads = pod(name="shop-29000000-0-a", index=0, state=RUNNING)
+    over = pod(name="b", index=1, state=state, phase="Succeeded" if state == terminated(0) else "Failed")
+    assert progress(shared(), [leads, over], None, after(100)) == Progress()
+    # Once it runs, what kept it from that is over.
+    assert progress(shared(), [leads, over], OWN, after(100)) == Progress()

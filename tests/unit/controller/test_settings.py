@@ -64,12 +64,13 @@ def test_no_policy_is_limited_unless_the_environment_says_so() -> None:
             "SESSION_POLICY_JOB_MAX_MEMORY": "1Gi",
             "SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS": "3600",
             "SESSION_POLICY_JOB_MAX_RETRIES": "0",
+            "SESSION_POLICY_JOB_MAX_PARALLELISM": "2",
             "SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR": "false",
             "SESSION_POLICY_JOB_ALLOW_TOLERATIONS": "true",
             "SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES": "false",
         }
     )
-    assert limited.limits == Limits("2", "1Gi", 3600, 0, False, True, False)
+    assert limited.limits == Limits("2", "1Gi", 3600, 0, 2, False, True, False)
 
 
 def test_a_limit_that_cannot_be_understood_is_no_limit_that_is_left_out() -> None:
@@ -78,6 +79,7 @@ def test_a_limit_that_cannot_be_understood_is_no_limit_that_is_left_out() -> Non
         "SESSION_POLICY_JOB_MAX_MEMORY": "0",
         "SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS": "29",
         "SESSION_POLICY_JOB_MAX_RETRIES": "-1",
+        "SESSION_POLICY_JOB_MAX_PARALLELISM": "0",
         "SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR": "no",
         "SESSION_POLICY_JOB_ALLOW_TOLERATIONS": "False",
         "SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES": "0",
