@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from tests.bench.cleanup.goals import OURS, Check, Curve, Row, Verdict, count, quantity
@@ -49,8 +50,9 @@ def _goals(rows: Sequence[Row], top: float) -> Drawn:
         y += _LINE
         for check in row.checks:
             width = min(check.used, _MOST_USED) * scale
+            fill = _FILL[_alone(row, check)]
             parts.append(text(_MARGIN + 12, y + 13, cut(str(check), _NAMES - 22), fill=FAINT))
-            parts.append(box(left, y + 3, width, 12, fill=colour, stroke=colour))
+            parts.append(box(left, y + 3, width, 12, fill=fill, stroke=fill))
             parts.append(text(left + width + 6, y + 13, _share(check), fill=FAINT, size=11))
             y += _LINE
         y += 6
@@ -58,6 +60,11 @@ def _goals(rows: Sequence[Row], top: float) -> Drawn:
     parts.append(line(at, top + 20, at, y, stroke=INK, dash="4 3"))
     parts.append(text(at, top + 14, "goal", size=11, end="middle"))
     return y, parts
+
+
+def _alone(row: Row, check: Check) -> Verdict:
+    """What the row's verdict would be, if there were no other check."""
+    return replace(row, checks=(check,)).verdict
 
 
 def _share(check: Check) -> str:
