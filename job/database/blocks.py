@@ -12,6 +12,23 @@ from job.database.stretch import Stretch
 _READ_AT_ONCE = 256
 
 
+_ROWS_PER_BLOCK = 50
+_MOST_TO_BEGIN_WITH = 256
+
+
+def blocks_with(sessions: int, expired: int | None, layout: Layout) -> int:
+    """In how many blocks about so many expired sessions lie, if they lie evenly.
+
+    Args:
+        sessions: how many.
+        expired: how many there are in the whole table; None where they were not counted.
+        layout: of the table.
+    """
+    blocks = layout.blocks or 1
+    rows = layout.rows or blocks * _ROWS_PER_BLOCK
+    return min(max(1, sessions * blocks // max(1, rows if expired is None else expired)), _MOST_TO_BEGIN_WITH)
+
+
 class _Tid(sa.types.UserDefinedType[str]):
     """The place of a row."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from job.database.blocks import blocks_with
 from job.database.counting import Counts, count_sessions
 from job.database.cutting import cut_blocks, cut_ids
 from job.database.deleting import Deleter
@@ -23,7 +24,7 @@ from job.database.owners import OwnerQueries
 from job.database.statements import Removal, delete_over_limit, delete_where, ranked
 from job.database.strategy import Choice, choose
 from job.database.stretch import Strategy, Stretch
-from job.database.sweeps import BlockSweep, IdSweep
+from job.database.sweeps import BlockSweep, IdSweep, IndexSweep, Sweep
 from job.database.table import MappedTable, TimeExpression
 from job.database.walks import Walks
 from job.lifetime import Cutoffs
@@ -37,9 +38,8 @@ from policy.spec import BatchSizing, Cleanup, OnExceed
 
 # Of one transaction, in sessions; of one range, in blocks of 8 KB and in rows. What is deleted is held in memory.
 _FEWEST_SESSIONS, _MOST_SESSIONS = 50, 10_000
-_MOST_BLOCKS = 1024
+_MOST_BLOCKS = 2048
 _MOST_ROWS = 50_000
-_ROWS_PER_BLOCK = 50
 # Ids in one answer, where nothing but the id is asked for.
 _IDS_PER_PAGE = 2000
 
@@ -267,21 +267,21 @@ class SessionDatabase:
             for page in pages:
                 yield page if isinstance(page, Deletion) else self.delete_expired([c.session for c in page])
 
-    def _sweep(self, stretch: Stretch) -> tuple[BlockSweep | IdSweep, Pace] | None:
+    def _sweep(self, stretch: Stretch) -> tuple[Sweep, Pace] | None:
         if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
             return None
         if stretch.strategy is Strategy.PHYSICAL_RANGES:
-            rows, blocks = self._layout.rows, self._layout.blocks
-            per_block = max(1, rows // blocks) if rows and blocks else _ROWS_PER_BLOCK
-            begin = min(max(1, self._batch_size // per_block), _MOST_BLOCKS)
+            begin = blocks_with(self._batch_size, self._counted, self._layout)
             return BlockSweep(self._table, self._expired, stretch, self._layout), Pace(begin, 1, _MOST_BLOCKS)
+        if stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes:
+            return IndexSweep(self._table, self._expiry, self._fetch), self._pace
         clustered = stretch.strategy is Strategy.ID_ORDER and self._table.id_index == "PRIMARY"
         if clustered and self._link.transaction(self._table.dialect.deletes_ranges_of_ids):
             pace = Pace(self._batch_size, min(_FEWEST_SESSIONS, self._batch_size), _MOST_ROWS)
             return IdSweep(self._table, self._expired, stretch, self._fetch), pace
         return None
 
-    def _swept(self, sweep: BlockSweep | IdSweep, pace: Pace) -> Iterator[Deletion | list[Candidate]]:
+    def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[Deletion | list[Candidate]]:
         """What was deleted of each part, or what is to be deleted of it by ids."""
         while part := sweep.next(pace.size):
             begun = time.monotonic()

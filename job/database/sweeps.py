@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from job.database.blocks import BlockRanges
 from job.database.compact import CompactColumns, CompactRows
 from job.database.dialects.base import LOCK_TIMEOUT_SECONDS, SWEEPING, Layout
+from job.database.narrowing import Expiry
 from job.database.stretch import Stretch
 from job.database.table import MappedTable
 from job.database.walks import Fetch, within_ids
@@ -36,7 +37,27 @@ class Part:
     take: Callable[[sa.Connection], CompactRows]
 
 
-class BlockSweep:
+class _Impatient:
+    """Deletes parts of a table in PostgreSQL, without waiting for anybody for long."""
+
+    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool]) -> None:
+        self._table = table
+        self._expired = expired
+
+    def _part(self, condition: sa.ColumnElement[bool]) -> Part:
+        return Part(condition, lambda connection: self._take(connection, condition))
+
+    def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows:
+        # A row that was changed after the statement began is judged anew, by its new version, before it goes.
+        columns = CompactColumns(self._table, connection.dialect)
+        statement = _delete(self._table, columns, sa.and_(condition, self._expired))
+        _wait_for_locks(connection, _LOCK_WAIT_MILLISECONDS)
+        result = connection.execute(statement, execution_options={SWEEPING: True})
+        _wait_for_locks(connection, LOCK_TIMEOUT_SECONDS * 1000)
+        return _compact(result, columns)
+
+
+class BlockSweep(_Impatient):
     """By ranges of blocks (PostgreSQL).
 
     Args:
@@ -47,23 +68,52 @@ class BlockSweep:
     """
 
     def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool], stretch: Stretch, layout: Layout) -> None:
-        self._table = table
-        self._expired = expired
+        super().__init__(table, expired)
         self._ranges = BlockRanges(stretch, layout)
 
     def next(self, size: int) -> Part | None:
         """The next so many blocks; None where there are no more."""
         condition = self._ranges.next(size)
-        return Part(condition, lambda c: self._take(c, condition)) if condition is not None else None
+        return None if condition is None else self._part(condition)
 
-    def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows:
-        # A row that was changed after the statement began is judged anew, by its new version, before it goes.
-        columns = CompactColumns(self._table, connection.dialect)
-        statement = _delete(self._table, columns, sa.and_(condition, self._expired))
-        _wait_for_locks(connection, _LOCK_WAIT_MILLISECONDS)
-        result = connection.execute(statement, execution_options={SWEEPING: True})
-        _wait_for_locks(connection, LOCK_TIMEOUT_SECONDS * 1000)
-        return _compact(result, columns)
+
+class IndexSweep(_Impatient):
+    """By ranges of the indexes on the expiry columns, the oldest first (PostgreSQL).
+
+    Args:
+        table: the session table.
+        expiry: what has expired.
+        fetch: runs a query in a transaction of its own.
+    """
+
+    def __init__(self, table: MappedTable, expiry: Expiry, fetch: Fetch) -> None:
+        super().__init__(table, expiry.expired)
+        self._edges = list(expiry.edges)
+        self._new: sa.ColumnElement[bool] = sa.true()
+        self._after: sa.ColumnElement[bool] = sa.true()
+        self._fetch = fetch
+
+    def next(self, size: int) -> Part | None:
+        """The rows that the next so many entries lead to; None where there are no more."""
+        if not self._edges:
+            return None
+        edge, key, dialect = self._edges[0], self._table.id, self._table.dialect
+        column = edge.time.column
+        here = sa.tuple_(column, key)
+        condition = sa.and_(edge.condition, self._new, self._after)
+        last = sa.select(dialect.place(column).label("place"), key.label("id")).where(condition)
+        found = self._fetch(last.order_by(column, key).offset(size - 1).limit(1))
+        if found:
+            at = dialect.at_place(found[0].place, self._table.types[edge.time.mapping.name])
+            place = sa.tuple_(at, sa.literal(found[0].id, key.type))
+            condition = sa.and_(condition, here <= place)
+            # Not from the beginning: entries of rows that were just deleted stay in an index for a while.
+            self._after = here > place
+        else:
+            self._edges.pop(0)
+            # What this index led to was dealt with.
+            self._new, self._after = sa.and_(self._new, edge.condition.is_not(sa.true())), sa.true()
+        return self._part(condition)
 
 
 class IdSweep:
@@ -104,6 +154,9 @@ class IdSweep:
         # Row by row it takes the locks of all rows in the range, if only for a moment, and waits for none of them.
         result = connection.execute(statement, execution_options={SWEEPING: True})
         return _compact(result, columns)
+
+
+Sweep = BlockSweep | IndexSweep | IdSweep
 
 
 def _delete(table: MappedTable, columns: CompactColumns, condition: sa.ColumnElement[bool]) -> Any:

@@ -26,7 +26,8 @@ from tests.support.session_stores import HOUR, TABLE, SessionStores
 from tests.support.steps import steps
 
 RANGES = {"strategy": "PhysicalRanges"}
-INDEX = {"strategy": "ExpiryIndex", "batchSizing": "Fixed"}
+INDEX = {"strategy": "ExpiryIndex"}
+BY_PAGE = {"strategy": "ExpiryIndex", "batchSizing": "Fixed"}
 STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36'"
 
 
@@ -47,7 +48,7 @@ def ids(stores: SessionStores, kind: str) -> set[str]:
 # --- beside an application -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cleanup", [RANGES, INDEX], ids=["ranges", "index"])
+@pytest.mark.parametrize("cleanup", [RANGES, INDEX, BY_PAGE], ids=["ranges", "index", "index by page"])
 def test_r2_2_sessions_that_are_used_while_the_table_is_walked_survive(
     postgres: SessionStores, cleanup: dict[str, Any]
 ) -> None:
@@ -227,11 +228,12 @@ def sequential_reads(stores: SessionStores) -> int:
         return int(connection.exec_driver_sql(query).scalar() or 0)
 
 
-def test_r6_by_index_no_scan_of_the_whole_table_is_needed(postgres: SessionStores) -> None:
+@pytest.mark.parametrize("cleanup", [INDEX, BY_PAGE], ids=["at once", "by page"])
+def test_r6_by_index_no_scan_of_the_whole_table_is_needed(postgres: SessionStores, cleanup: dict[str, Any]) -> None:
     spread(postgres, expired=40, live=20_000)
     with postgres.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE sessions")
-    obeyed = policy(cleanup=INDEX, cleanupBatchSize=7)
+    obeyed = policy(cleanup=cleanup, cleanupBatchSize=7)
     read = []
     for work in (False, True):  # what opening the stores reads is not the deletion's
         before = sequential_reads(postgres)
@@ -243,13 +245,14 @@ def test_r6_by_index_no_scan_of_the_whole_table_is_needed(postgres: SessionStore
     assert read[0] == read[1]
 
 
-def test_sessions_of_one_and_the_same_time_all_go(postgres: SessionStores) -> None:
+@pytest.mark.parametrize("cleanup", [INDEX, BY_PAGE], ids=["at once", "by page"])
+def test_sessions_of_one_and_the_same_time_all_go(postgres: SessionStores, cleanup: dict[str, Any]) -> None:
     """An index on the time does not tell them apart; and one of them is locked all the while."""
     moment = datetime.now(UTC) - timedelta(hours=2)
     postgres.rows({"session_id": f"s{n:03}", "last_accessed_at": moment} for n in range(100))
     with postgres.transaction() as application:
         application.execute(sa.select(TABLE).where(TABLE.c.session_id == "s050").with_for_update())
-        result = run(policy(cleanup=INDEX, cleanupBatchSize=9), postgres.database_url)
+        result = run(policy(cleanup=cleanup, cleanupBatchSize=9), postgres.database_url)
     assert postgres.ids() == {"s050"}
     assert (result.deleted, result.report.sessions.failed) == (99, 0)
 

@@ -46,6 +46,7 @@ from tests.support.databases import fresh_mariadb_database, fresh_postgres_datab
 
 _POSTGRES: dict[str, dict[str, Any]] = {
     "index": {"strategy": "ExpiryIndex", "batchSizing": "Fixed"},
+    "index at once": {"strategy": "ExpiryIndex"},
     "ranges": {"strategy": "PhysicalRanges", "batchSizing": "Fixed"},
     "ranges at once": {"strategy": "PhysicalRanges"},
 }

@@ -118,6 +118,7 @@ class Dialect(ABC):
         drivers: what a URL may say -> what SQLAlchemy is told.
         explanations: the first that fits an error counts.
         deletes_returning: whether one statement can choose rows, delete them and return them.
+        deletes_ranges_of_indexes: likewise, whatever lies in a range of an index, without waiting for others for long.
         index_options: what makes SQLAlchemy reflect every index.
         compact_epoch: what :meth:`compact_time` counts from.
     """
@@ -127,6 +128,7 @@ class Dialect(ABC):
     drivers: ClassVar[Mapping[str, str]]
     explanations: ClassVar[tuple[Explanation, ...]]
     deletes_returning: ClassVar[bool] = True
+    deletes_ranges_of_indexes: ClassVar[bool] = False
     index_options: ClassVar[Mapping[str, Any]] = {}
     compact_epoch: ClassVar[datetime] = datetime(1970, 1, 1)
 

@@ -50,6 +50,7 @@ class PostgreSQL(Dialect):
     """PostgreSQL."""
 
     name = "postgresql"
+    deletes_ranges_of_indexes = True
     compact_epoch = datetime(2000, 1, 1)
     driver = "psycopg"
     drivers: ClassVar[Mapping[str, str]] = dict.fromkeys(

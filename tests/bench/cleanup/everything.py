@@ -69,6 +69,7 @@ def policy_document(**spec: Any) -> dict[str, Any]:
         "duplicates": {"action": "KeepNewest"},
         "rules": RULES,
         "sync": {"graceSeconds": 5},
+        "cleanup": {},
         "safety": {"maxDeletePercent": 50},
         # It is to be seen how long it takes, even if that is too long.
         "job": {"timeoutSeconds": 6 * 3600},

@@ -23,7 +23,7 @@ _HOURS_SECONDS = 6 * 3600
 
 def obeyed(**spec: Any) -> SessionPolicy:
     """The policy: an idle timeout of a day, and everything may go."""
-    return policy(**{"sessionTimeoutSeconds": IDLE_SECONDS, **spec})
+    return policy(**{"sessionTimeoutSeconds": IDLE_SECONDS, "cleanup": {}, **spec})
 
 
 @contextmanager

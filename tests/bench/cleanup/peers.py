@@ -155,7 +155,7 @@ def _measure(peer_of: Callable[[Setting], _Peer], setting: Setting) -> list[Row]
 
 def _compare(peer: _Peer, server: EmbeddedPostgres, sessions: int, directory: Path) -> Row:
     work = server.url_of("work")
-    document = manifest(statistics={"enabled": False}, rules=[])
+    document = manifest(statistics={"enabled": False}, rules=[], cleanup={})
     document["spec"]["stores"]["database"]["preset"] = peer.preset.value
     policy = parse_policy(document)
 

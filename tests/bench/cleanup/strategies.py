@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policy.spec import SessionPolicySpec
+from policy.spec import CleanupStrategy
 
-_NAMES = ("ExpiryIndex", "PhysicalRanges", "IdOrder")
+_NAMES = [strategy.value for strategy in CleanupStrategy if strategy is not CleanupStrategy.AUTO]
 
 
 def pinned() -> Mapping[str, Mapping[str, str]]:
     """By name, the section `cleanup` that pins it."""
-    known = "cleanup" in SessionPolicySpec.model_fields
-    return {name: {"strategy": name} for name in _NAMES} if known else {}
+    return {name: {"strategy": name} for name in _NAMES}

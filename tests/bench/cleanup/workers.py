@@ -10,9 +10,8 @@ from pathlib import Path
 from job.embedded import EmbeddedPostgres
 from job.steps.initialise import Urls
 from policy.names import JOB_UID_ENV
-from policy.spec import JobOptions
 from tests.bench.cleanup.goals import Bound, Check, Goal, Row, sizes
-from tests.bench.cleanup.part import Part, PartUnavailableError, Setting
+from tests.bench.cleanup.part import Part, Setting
 from tests.bench.cleanup.process import Ended, environment, prepared, run_policy
 from tests.bench.cleanup.rounds import alternate, medians, spread
 from tests.bench.cleanup.servers import postgres
@@ -36,8 +35,6 @@ GOAL = Goal("two workers, a server-bound case", "≥ 1.6 × as fast as one, wher
 
 
 def _measure(setting: Setting) -> list[Row]:
-    if "parallelism" not in JobOptions.model_fields:
-        raise PartUnavailableError("a policy cannot ask for workers yet")
     sessions = setting.size(400_000, _FULL)
     with postgres(autovacuum=False) as server:
         with autocommit(server.url) as connection:
@@ -82,6 +79,7 @@ def _run(server: EmbeddedPostgres, workers: int, expired: int, directory: Path) 
         sessionTimeoutSeconds=IDLE_SECONDS,
         maxConcurrentSessions=0,
         rules=[],
+        cleanup={},
         statistics={"enabled": False},
         job={"parallelism": workers, "timeoutSeconds": 3600},
     )
