@@ -39,7 +39,7 @@ def main() -> None:
 def _watch_run() -> None:
     from job import cli
 
-    prepare = cli._prepare
+    prepare: Any = cli._prepare
 
     def prepared(*arguments: Any) -> Any:
         _tell("command line, policy")
@@ -53,7 +53,8 @@ def _watch_run() -> None:
         run.trace.step = step
         return run
 
-    cli._prepare = prepared
+    watched: Any = cli
+    watched._prepare = prepared
 
 
 @contextmanager

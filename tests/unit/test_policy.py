@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,19 @@ def test_no_text_is_anything_but_a_policy_or_a_clear_error(text: str) -> None:
             load_policy(document)
         except InvalidPolicyError as error:
             assert error.problems
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_same_policy_in_json_and_in_yaml_is_the_same(indent: int | None) -> None:
+    document = manifest(
+        schedule="0 0 * * *", sessionTimeoutSeconds=60, concurrency={"exemptUsers": ["2026-11-20", "é"]}
+    )
+    assert load_policy(json.dumps(document, indent=indent)) == load_policy(yaml.safe_dump(document))
+
+
+def test_json_that_is_nested_too_deeply_is_refused_clearly() -> None:
+    with pytest.raises(InvalidPolicyError, match="too deep nesting"):
+        load_policy("[" * 100_000)
 
 
 nodes = st.recursive(
