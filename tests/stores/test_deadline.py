@@ -211,3 +211,4 @@ def test_r2_a_redis_that_is_silent_from_the_start_does_not_cost_the_report(redis
         through = sa.make_url(redis_url).set(port=network.port).render_as_string(hide_password=False)
         report = InThread(alone, "", through, clock=clock).result().report
         assert stopped(report)
+        assert "a store did not answer" in report.message
