@@ -19,8 +19,8 @@ from job.database.connect import translate
 from job.database.link import Link
 from job.database.queries import RuleQueries
 from job.errors import ConfigurationError, LockHeldError, RunError, StopRequestedError
+from job.estimate import DeletingTime, in_words
 from job.logs import SessionLog, safe_traceback
-from job.pace import Pace, in_words
 from job.progress import Progress, Silent
 from job.redisstore.access_log import AccessLogs
 from job.redisstore.opening import open_redis
@@ -77,12 +77,12 @@ class Run:
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
     _measured: vitals.Vitals = field(default_factory=vitals.Vitals)
-    _pace: Pace = field(init=False)
+    _deleting: DeletingTime = field(init=False)
     _concluded: RunReport | None = None
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
-        self._pace = Pace(self.clock)
+        self._deleting = DeletingTime(self.clock)
 
     def execute(self) -> tuple[RunReport, int]:
         """Runs all steps. Returns the report and the exit code of the process; raises nothing."""
@@ -181,10 +181,10 @@ class Run:
                 with self._step("assess"):
                     found = assess(context, count(context, spec.max_concurrent_sessions))
                 would_refuse = found.would_refuse
-                with self._pace.deleting(), self._step("expired"):
+                with self._deleting.running(), self._step("expired"):
                     kept = delete_expired(context, found.census.expired)
                     context.tally.active = found.census.active + kept
-                with self._pace.deleting(), self._step("concurrency"):
+                with self._deleting.running(), self._step("concurrency"):
                     enforce_limit(context, spec.max_concurrent_sessions, found.evicting)
                 with self._step("count"):
                     tell_active(context, opened.sessions.census() if self.tally.deleted else found.census, kept)
@@ -260,18 +260,18 @@ class Run:
             found = assess(context, Counted(overview.census, owners.over_limit, evicting, suspected.due + same))
         seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
 
-        with self._pace.deleting(), self._step("expired"):
+        with self._deleting.running(), self._step("expired"):
             delete = leader.delete_expired if leader else delete_expired
             kept = delete(context, found.census.expired)
             context.tally.active = found.census.active + kept
         with self._step("active"):
             active.step(context, queries, statistics, overview)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
-        with self._pace.deleting(), self._step("abnormal"):
+        with self._deleting.running(), self._step("abnormal"):
             by_rules = abnormal.step(context, queries, logs, suspected)
-        with self._pace.deleting(), self._step("duplicates"):
+        with self._deleting.running(), self._step("duplicates"):
             duplicates.step(context, queries, same)
-        with self._pace.deleting(), self._step("concurrency"):
+        with self._deleting.running(), self._step("concurrency"):
             enforce_limit(context, opened.max_sessions, found.evicting)
         with self._step("count"):
             left = count_again(context, queries, found.census, users_gone=by_rules > 0)
@@ -309,7 +309,7 @@ class Run:
         return self._report(Outcome.SUCCEEDED, "DryRun" if context.dry_run else "Completed", what, context.dry_run)
 
     def _report(self, outcome: Outcome, reason: str, message: str, dry_run: bool) -> RunReport:
-        left = self._pace.seconds_for(self.tally.remaining, self.tally.deleted)
+        left = self._deleting.seconds_for(self.tally.remaining, self.tally.deleted)
         if left is not None:
             message += f"; {in_words(left)} of deleting remain{'s' if left == 1 else ''}"
         return RunReport(

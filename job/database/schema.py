@@ -129,7 +129,6 @@ work = sa.Table(
     sa.Column("kept", sa.BigInteger, nullable=False, server_default="0", comment="Seen in use by Redis"),
     sa.Column("redis_deleted", sa.BigInteger, nullable=False, server_default="0"),
     comment="Parts of the session table that the workers of a run share; of no use once it has ended.",
-    **_MYSQL,
 )
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.clock import RunClock
-from job.pace import Pace, in_words
+from job.estimate import DeletingTime, in_words
 from policy.report import MAX_COUNT
 
 
@@ -22,14 +22,14 @@ def test_r6_the_pace_is_that_of_the_steps_that_delete(clock: RunClock, monkeypat
     def at(seconds: float) -> None:
         monkeypatch.setattr(RunClock, "elapsed_seconds", seconds)
 
-    pace = Pace(clock)
+    pace = DeletingTime(clock)
     at(100)
     assert pace.seconds_for(50, 50) == 1  # nothing was measured: it is soon done
-    with pace.deleting():
+    with pace.running():
         at(110)
         assert pace.seconds == 10  # also while it goes on
     at(500)
-    with pytest.raises(ValueError, match="stop"), pace.deleting():
+    with pytest.raises(ValueError, match="stop"), pace.running():
         at(520)
         raise ValueError("stop")
     at(600)
@@ -42,8 +42,8 @@ def test_r6_the_pace_is_that_of_the_steps_that_delete(clock: RunClock, monkeypat
 
 @given(st.integers(0, MAX_COUNT), st.integers(0, MAX_COUNT))
 def test_r6_an_estimate_is_a_count_or_nothing(remaining: int, deleted: int) -> None:
-    pace = Pace(RunClock(600))
-    with pace.deleting():
+    pace = DeletingTime(RunClock(600))
+    with pace.running():
         found = pace.seconds_for(remaining, deleted)
     assert (found is None) == (not remaining or not deleted)
     assert found is None or 1 <= found <= MAX_COUNT

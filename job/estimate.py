@@ -14,7 +14,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _UNITS = ((2 * _DAY, _DAY, "days"), (2 * _HOUR, _HOUR, "hours"), (2 * _MINUTE, _MINUTE, "minutes"))
 
 
-class Pace:
+class DeletingTime:
     """Time spent on deleting, with all that has to be read and looked up for it.
 
     Args:
@@ -27,7 +27,7 @@ class Pace:
         self._since: float | None = None
 
     @contextmanager
-    def deleting(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Around steps that delete."""
         self._since = self._clock.elapsed_seconds
         try:
