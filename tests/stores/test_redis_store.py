@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import redis
+from redis.connection import AbstractConnection, Connection
 
+from job.errors import ConfigurationError
 from job.redisstore.connect import connect
 from job.redisstore.store import RedisStore as Store
 from job.redisstore.store import Removed
@@ -141,6 +143,7 @@ def test_looking_at_a_key_is_no_use_of_it(store: Store, client: redis.Redis) -> 
     client.set("sess:1", "{}")
     client.restore("sess:1", 0, client.dump("sess:1"), replace=True, idletime=1000)  # type: ignore[arg-type]
     assert store.inspect(["1"]).sessions == {"1"}
+    assert store.gone(["1", "absent"]) == {"absent"}
     assert store.idle_at_least(["1", "absent"], 900) == {"1"}
     assert store.idle_at_least(["1"], 1100) == set()
     assert int(client.object("IDLETIME", "sess:1")) >= 1000
@@ -151,3 +154,70 @@ def test_scripts_come_back_after_redis_has_forgotten_them(store: Store, client: 
     assert store.inspect(["1"]).without_ttl == {"1"}
     client.script_flush()
     assert store.inspect(["1"]).without_ttl == {"1"}
+
+
+def test_r3_5_what_is_gone_is_found_among_thousands_whatever_the_others_are(store: Store, client: redis.Redis) -> None:
+    ids = [f"{number:04}" for number in range(3_000)]
+    pipeline = client.pipeline(transaction=False)
+    for number, session_id in enumerate(ids):
+        if number % 100 == 7 or 500 <= number < 600:
+            continue
+        if number % 3:
+            pipeline.set(f"sess:{session_id}", "{}")
+        else:
+            pipeline.rpush(f"sess:{session_id}", "of another type")
+    pipeline.execute()
+    absent = {i for number, i in enumerate(ids) if number % 100 == 7 or 500 <= number < 600}
+    assert store.gone([*ids, *ids, ""]) == store.inspect(ids).gone == absent
+
+
+def test_r3_5_many_states_are_told_apart(store: Store, client: redis.Redis) -> None:
+    for number in range(0, 1_200, 2):
+        client.set(f"sess:{number}", "{}", ex=100)
+        client.rpush(f"sess:{number + 1}", "of another type")
+    client.hset("sess:hash", "a", "b")
+    states = store.inspect([*map(str, range(1_200)), "hash", "absent"])
+    even = {str(number) for number in range(0, 1_200, 2)}
+    assert states.sessions == states.ttls.keys() == even | {"hash"}
+    assert (states.without_ttl, states.gone) == ({"hash"}, {"absent"})
+    assert states.ttls["hash"] == -1
+    assert all(0 < states.ttls[i] <= 100_000 for i in even)
+    pages = list(store.state_pages())
+    assert {i for page in pages for i in page.sessions} == even | {"hash"}
+
+
+def test_r2_8_the_session_key_stays_until_all_that_belongs_to_it_is_gone(redis_url: str, client: redis.Redis) -> None:
+    """Or a run that fails in between would leave nothing by which the next one finds the rest."""
+    client.set("sess:1", "{}")
+    client.sadd("user_sess:u", "1")
+    client.acl_setuser("no-srem", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-srem"])
+    try:
+        limited = open_store(redis_url.replace("redis://", "redis://no-srem:pw@"), settings())
+        with pytest.raises(ConfigurationError):
+            limited.remove([Session("1", "u")])
+        limited.close()
+    finally:
+        client.acl_deluser("no-srem")
+    assert client.exists("sess:1", "user_sess:u") == 2
+    assert open_store(redis_url, settings()).remove([Session("1", "u")]) == Removed(1, 1)
+
+
+def test_replies_that_nobody_read_are_not_taken_for_the_next_command_s(
+    store: Store, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.set("sess:1", "{}")
+    client.rpush("access_log:1", "entry")
+    read: Any = AbstractConnection.read_response
+    left = [read]
+
+    def interrupted(connection: AbstractConnection, *arguments: Any, **options: Any) -> Any:
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop()(connection, *arguments, **options)
+
+    assert store.gone(["1"]) == set()  # connected
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.server.pipeline([("LLEN", b"access_log:1"), ("BLPOP", b"nothing", 1)])  # the second comes late
+    assert store.server.pipeline([("LLEN", b"access_log:1")]) == [1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from job.embedded import EmbeddedRedis
 from job.errors import SafetyLimitError, StopRequestedError
+from job.redisstore.server import RedisServer
 from job.tally import Tally
 from tests.support.sync_world import GRACE, InstantClock, SyncWorld, changes
 
@@ -202,6 +203,59 @@ def test_r3_5_a_great_many_are_handled_in_batches(world: SyncWorld) -> None:
     assert {key for key in left if key.startswith("sess:")} == {f"sess:{n:05}" for n in range(3_000)}
     assert sum(key.startswith("access_log:") for key in left) == 3_000
     assert changes(world.run()) == (0, 0, 0, 0)
+
+
+def test_r3_5_what_redis_shows_twice_is_counted_and_deleted_once(
+    world: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SCAN may show a key again on a later page."""
+    for number in range(1_500):
+        world.client.set(f"sess:live{number}", "{}", ex=1800)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "WITH RECURSIVE n(value) AS (SELECT 0 UNION ALL SELECT value + 1 FROM n WHERE value < 1499) "
+            "INSERT INTO sessions (session_id, user_id, created_at, last_accessed_at) "
+            "SELECT 'live' || value, 'u', datetime('now', '-1 hour'), datetime('now', '-1 minute') FROM n"
+        )
+    for number in range(3):
+        world.key(f"orphan{number}")
+        world.access_log(f"stale{number}")
+    world.index("u1", "stale0", "stale1", "live1")
+    scan = RedisServer.scan
+
+    def twice(server: RedisServer, pattern: bytes, count: int) -> Iterator[list[bytes]]:
+        for page in scan(server, pattern, count):
+            yield page + page
+            yield page
+
+    monkeypatch.setattr(RedisServer, "scan", twice)
+    tally = world.run()
+    assert (tally.redis.orphaned, tally.redis.deleted, tally.redis.index_entries_removed) == (3, 3, 2)
+    assert tally.redis.missing == 0
+    assert {key for key in world.key_names() if not key.startswith("sess:live")} == {"user_sess:u1"}
+    assert world.members("u1") == {b"live1"}
+
+
+def test_r3_5_looking_at_everything_is_no_use_of_it(world: SyncWorld) -> None:
+    for kind in ("json", "hash"):
+        world.both(kind, kind=kind)
+        world.access_log(kind)
+        world.index("u1", kind)
+        world.idle_for(kind, 1000)
+    world.run()
+    assert all(int(world.client.object("IDLETIME", f"sess:{kind}")) >= 1000 for kind in ("json", "hash"))
+
+
+def test_r3_5_in_a_huge_index_only_what_points_nowhere_goes(world: SyncWorld) -> None:
+    """With members of every sort: as Java writes them, other bytes, and the id of a key of another type."""
+    java = b"\xac\xed\x00\x05t\x00\x04"
+    world.both("live")
+    world.key("jav1", kind="list")
+    world.key("list", kind="list")
+    known = [b"live", b"list", java + b"jav1", b"\xff\xfe", b"\xac\xed"]
+    world.client.sadd("user_sess:u1", *known, java + b"jav2", *(f"stale{number}" for number in range(12_000)))
+    assert world.run().redis.index_entries_removed == 12_001
+    assert world.members("u1") == set(known)
 
 
 # --- TTLs -----------------------------------------------------------------------------------------------------------

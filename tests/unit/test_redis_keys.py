@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.errors import ConfigurationError
-from job.redisstore.keys import KeyNames, KeyTemplate
+from job.redisstore.keys import LOCK_PREFIX, KeyNames, KeyTemplate
 from policy.stores import RedisKeys
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
@@ -99,3 +99,51 @@ def test_an_id_that_utf8_cannot_write_makes_a_key_of_its_own_and_no_error() -> N
     key = plain.session_key("\ud800")
     assert key is not None
     assert plain.session_id(key) is None
+
+
+TEMPLATES = st.tuples(AFFIXES, AFFIXES).map(lambda parts: KeyTemplate(parts[0].encode(), parts[1].encode()))
+SOME_NAMES = st.builds(KeyNames, TEMPLATE_OF_ID, st.none() | TEMPLATES, st.none() | TEMPLATES)
+LOCK = KeyTemplate(LOCK_PREFIX, b"")
+
+
+def keys_near(found: KeyNames) -> st.SearchStrategy[bytes]:
+    """Keys that are of one of the templates, or nearly so."""
+    templates = [t for t in (found.session, found.user_index, found.access_log, LOCK) if t is not None]
+    parts = st.binary(max_size=6) | IDS.map(str.encode)
+    return st.builds(lambda t, part: bytes(t.prefix + part + t.suffix), st.sampled_from(templates), parts) | st.binary()
+
+
+@given(st.data())
+def test_r3_3_many_keys_are_read_as_each_of_them_is(data: st.DataObject) -> None:
+    found = data.draw(SOME_NAMES)
+    keys = data.draw(st.lists(keys_near(found), max_size=8))
+    assert found.session_ids(keys) == [i for key in keys if (i := found.session_id(key)) is not None]
+    owners = [written.decode(errors="replace") for written in found.access_log_owners(keys)]
+    assert [o for o in owners if "\ufffd" not in o] == [
+        i for key in keys if (i := found.access_log_owner(key)) is not None and "\ufffd" not in i
+    ]
+    index = found.user_index
+    if index is not None:
+        assert index.readable(keys) == [key for key in keys if index.name(key) is not None]
+
+
+@given(st.data())
+def test_r3_3_many_ids_make_the_keys_that_each_of_them_makes(data: st.DataObject) -> None:
+    found = data.draw(SOME_NAMES)
+    ids = data.draw(st.lists(IDS | st.sampled_from(["", "\ud800"]), max_size=8))
+    if others := [t for t in (found.user_index, found.access_log) if t is not None]:
+        # An id that makes the session's key one of another template, if any does.
+        ids += [t.key("x")[len(found.session.prefix) :].decode(errors="replace") for t in others]
+    each = {i: key for i in ids if (key := found.session_key(i)) is not None}
+    assert found.session_keys(ids) == each
+    logs = {i: found.access_log_key(i) for i in ids}
+    assert found.access_log_keys(ids) == {i: key for i, key in logs.items() if key is not None}
+    for i in ids:
+        assert found.session_key_of(i.encode("utf-8", "surrogatepass")) == each.get(i)
+
+
+@given(TEMPLATES, TEMPLATES, st.binary(max_size=12))
+def test_r3_3_templates_that_are_apart_share_no_key(one: KeyTemplate, other: KeyTemplate, part: bytes) -> None:
+    if one.is_apart_from(other):
+        assert other.is_apart_from(one)
+        assert not other.matches(one.prefix + part + one.suffix)

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from job.redisstore.payload import UNKNOWN, Content, from_hash, from_json, hash_fields
@@ -92,3 +92,18 @@ def test_any_text_gives_content_and_no_error(document: bytes | str, fields: Redi
 @given(st.lists(st.none() | st.binary(), min_size=3, max_size=3), ALL_FIELDS)
 def test_any_hash_gives_content_and_no_error(values: list[bytes | None], fields: RedisFields) -> None:
     from_hash(values, fields)
+
+
+@given(JSON.map(json.dumps) | st.text(), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
+@example('{"userId": "\\ud800", "createdAt": 1}', "utf-8")
+@example('{"userId": "u", "userId": "v", "cart": NaN}', "utf-8")
+@example("[" * 300 + "]" * 300, "utf-8")
+@example('{"userId": 123456789012345678901234567890}', "utf-16")
+def test_r3_3_json_says_what_the_standard_library_reads_in_it(document: str, encoding: str) -> None:
+    written = document.encode(encoding, "surrogatepass")
+    try:
+        read = json.loads(written)
+    except (ValueError, RecursionError):
+        read = None
+    known = {name: read[name] for name in hash_fields(FIELDS) if name in read} if isinstance(read, dict) else {}
+    assert from_json(written, FIELDS) == from_json(json.dumps(known), FIELDS)

@@ -1,0 +1,84 @@
+"""Pages asked for in a second thread: the same pages, the same errors, and no more of them in memory than needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from job.background import ahead, alongside
+
+PLACE: ContextVar[str] = ContextVar("place")
+
+
+@given(st.lists(st.integers() | st.none()))
+def test_every_page_comes_once_and_in_order(pages: list[int | None]) -> None:
+    assert list(ahead(iter(pages))) == pages
+    assert list(alongside(pages, lambda page: (page, "seen"))) == [(page, (page, "seen")) for page in pages]
+
+
+def test_one_page_is_asked_for_while_the_one_before_is_worked_on_and_no_more() -> None:
+    asked: list[int] = []
+    second = threading.Event()
+
+    def pages() -> Iterator[int]:
+        for number in range(5):
+            asked.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    walk = ahead(pages())
+    assert next(walk) == 0
+    assert second.wait(10)
+    assert asked == [0, 1]
+
+
+def test_a_look_up_runs_while_the_next_page_is_asked_for() -> None:
+    looking = threading.Event()
+
+    def pages() -> Iterator[int]:
+        yield 0
+        assert looking.wait(10)  # the first page is looked up before the second was there
+        yield 1
+
+    def look_up(page: int) -> int:
+        looking.set()
+        return page * 2
+
+    assert list(alongside(pages(), look_up)) == [(0, 0), (1, 2)]
+
+
+def test_what_goes_wrong_in_the_second_thread_is_raised_where_the_page_is_wanted() -> None:
+    def pages() -> Iterator[int]:
+        yield 0
+        raise LookupError("the store is gone")
+
+    def look_up(page: int) -> int:
+        raise LookupError("the store is gone")
+
+    walk = ahead(pages())
+    assert next(walk) == 0
+    with pytest.raises(LookupError, match="the store is gone"):
+        next(walk)
+    with pytest.raises(LookupError, match="the store is gone"):
+        list(alongside([1, 2], look_up))
+
+
+def test_whoever_stops_early_leaves_no_thread_behind() -> None:
+    before = set(threading.enumerate())
+    walk = ahead(iter(range(100)))
+    assert next(walk) == 0
+    (thread,) = set(threading.enumerate()) - before
+    walk.close()  # type: ignore[attr-defined]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_second_thread_knows_what_the_first_was_told() -> None:
+    PLACE.set("here")
+    assert list(ahead(PLACE.get() for _ in range(2))) == ["here", "here"]
