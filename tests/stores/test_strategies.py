@@ -112,19 +112,24 @@ def test_a_row_that_somebody_keeps_locked_costs_its_neighbours_nothing(postgres:
     spread(postgres, expired=500, live=500)
     with postgres.transaction() as application:
         application.execute(sa.select(TABLE).where(TABLE.c.session_id.in_(["s600", "live7"])).with_for_update())
-        result = run(policy(cleanup=RANGES, maxConcurrentSessions=0), postgres.database_url)
+        result = run(policy(cleanup=RANGES, cleanupBatchSize=5, maxConcurrentSessions=0), postgres.database_url)
     assert ids(postgres, "s") == {"s600"}
     assert len(ids(postgres, "live")) == 500
     assert (result.deleted, result.report.sessions.failed) == (499, 0)
 
 
-def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(mariadb_url: str) -> None:
+def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("job.database.dialects.mysql.LOCK_TIMEOUT_SECONDS", 1000)  # who waited would meet the deadline
     stores = SessionStores(mariadb_url)
     stores.add_many(((f"s{n:03}", "u") for n in range(300)), used=HOUR)
     stores.add_many((f"t{n:03}", "u") for n in range(300))
     with stores.transaction() as application:
         application.execute(sa.select(TABLE).where(TABLE.c.session_id.in_(["s100", "t100"])).with_for_update())
-        result = run(policy(cleanup={"strategy": "IdOrder"}, maxConcurrentSessions=0), mariadb_url)
+        obeyed = policy(cleanup={"strategy": "IdOrder"}, maxConcurrentSessions=0)
+        result = run(obeyed, mariadb_url, clock=RunClock(20))
+    assert result.report.outcome is Outcome.SUCCEEDED
     assert (result.deleted, result.report.sessions.failed) == (299, 0), result.report
     assert {i for i in stores.ids() if i.startswith("s")} == {"s100"}
     stores.close()

@@ -207,7 +207,11 @@ class MySQL(Dialect):
         """From information_schema; InnoDB's number of rows is an estimate."""
         rows = connection.scalar(_ROWS, {"schema": schema, "table": table})
         name = ".".join(_backquoted(part) for part in (schema, table) if part)
-        shown = connection.exec_driver_sql(f"SHOW INDEX FROM {name}".replace("%", "%%")).mappings() if rows else ()
+        shown = (
+            connection.exec_driver_sql(f"SHOW INDEX FROM {name}".replace("%", "%%")).mappings()
+            if rows is not None
+            else ()
+        )
         return Layout(
             rows=int(rows) if rows is not None else None,
             indexes={
