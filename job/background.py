@@ -18,8 +18,9 @@ class Pending(Generic[T]):
     """What a function will have returned or raised."""
 
     def __init__(self, function: Callable[[], T]) -> None:
-        self._function = copy_context().run
-        self._argument = function
+        # What is summed up or logged for the first thread is so for the second, too.
+        context = copy_context()
+        self._function: Callable[[], T] = lambda: context.run(function)
         self._done = threading.Event()
         self._value: list[T] = []
         self._error: BaseException | None = None
@@ -27,7 +28,7 @@ class Pending(Generic[T]):
     def run(self) -> None:
         """Calls the function."""
         try:
-            self._value.append(self._function(self._argument))
+            self._value.append(self._function())
         except BaseException as error:
             self._error = error
         finally:
