@@ -55,6 +55,36 @@ def test_r1_2_a_requested_run_cleans_both_stores_and_is_told_in_the_status(
     assert [record["jobUID"] for record in history] == [again["jobUID"], run["jobUID"]]
 
 
+def test_r6_a_run_shared_by_two_pods_is_one_run(application: Application) -> None:
+    application.store.sql(
+        "INSERT INTO sessions (session_id, user_id, created_at, last_accessed_at) "
+        "SELECT 'old-' || n, 'user-' || n, now() - interval '9 days', now() - interval '8 days' "
+        "FROM generate_series(1, 5000) AS n; ANALYZE sessions;"
+    )
+    seeded = application.seed()
+    application.apply_policy(
+        cleanupBatchSize=100,
+        cleanup={"strategy": "IdOrder"},
+        safety={"maxDeletePercent": 100},
+        job={"parallelism": 2, "retries": 0},
+    )
+    application.wait_for("Ready")
+
+    uid = application.start_run()
+    run = application.await_run(uid)
+
+    assert run["outcome"] == "Succeeded", run
+    assert run["sessions"]["deleted"] == 5000 + len(seeded.expired) + len(seeded.evicted)
+    assert application.database_ids() == {session.id for session in seeded.live}
+    assert [record["jobUID"] for record in application.history()] == [uid]
+    application.await_job_end(uid)
+    jobs = application.kubectl.list("jobs", application.namespace)
+    (job,) = (job for job in jobs if job["metadata"]["uid"] == uid)
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert job["status"].get("failed", 0) == 0
+    assert {"type": "Complete", "status": "True"}.items() <= job["status"]["conditions"][-1].items()
+
+
 def test_r1_1_runs_start_by_schedule_until_suspended(application: Application) -> None:
     seeded = application.seed()
     application.apply_policy(schedule="* * * * *")
