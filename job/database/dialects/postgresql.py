@@ -7,9 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from psycopg.pq import Format
-from psycopg.types.array import ListBinaryDumper
-from psycopg.types.numeric import Int8BinaryLoader
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
@@ -25,7 +22,6 @@ from job.database.dialects.base import (
     NO_PRIVILEGE,
     NO_SUCH_DATABASE,
     STATEMENT_TIMEOUT_SECONDS,
-    SWEEPING,
     TABLES_CHANGED,
     Dialect,
     Explanation,
@@ -96,8 +92,10 @@ class PostgreSQL(Dialect):
             },
             **HIDDEN,
         )
-        sa.event.listen(engine, "before_cursor_execute", _compactly)
-        sa.event.listen(engine, "connect", _binary_arrays)
+        from job.database.dialects import psycopg_formats  # noqa: PLC0415 - only a run on PostgreSQL needs the driver
+
+        sa.event.listen(engine, "connect", psycopg_formats.arrays_in_binary)
+        sa.event.listen(engine, "before_cursor_execute", psycopg_formats.sweeps_in_binary)
         return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -254,20 +252,6 @@ class PostgreSQL(Dialect):
     def create_index(self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]) -> str:
         """Without a lock against writers."""
         return self._create_index(connection, schema, table, columns, "CREATE INDEX CONCURRENTLY")
-
-
-def _binary_arrays(connection: Any, _record: Any) -> None:
-    """Has arrays sent in binary: thousands of ids need not be quoted one by one."""
-    connection.adapters.register_dumper(list, ListBinaryDumper)
-
-
-def _compactly(_c: Any, cursor: Any, _s: Any, _p: Any, context: sa.engine.ExecutionContext | None, _m: Any) -> None:
-    """In binary, a time is a number already: to read it as one takes a fifth of the time."""
-    if context is None or not context.execution_options.get(SWEEPING):
-        return
-    cursor.format = Format.BINARY
-    for kind in ("timestamptz", "timestamp"):
-        cursor.adapters.register_loader(kind, Int8BinaryLoader)
 
 
 _RANGES_SINCE = (14,)
