@@ -81,7 +81,7 @@ class Ledger:
         assert _recorded(policy) == Counter(jobs.keys()), f"{policy.name}: one record for each Job"
         status = policy.status()
         assert status["lastHandledRunRequest"] == self.asked(policy)[-1]
-        assert {record["outcome"] for record in status["history"]} == {"Succeeded"}
+        assert {record["outcome"] for record in status["history"]} == {"Succeeded"}, status["history"]
         assert status.get("consecutiveFailures", 0) == 0
         assert status["totals"]["runsSucceeded"] == len(jobs)
         # An Event is a courtesy and may be missing, but none may tell of a run twice.
