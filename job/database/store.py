@@ -161,9 +161,6 @@ class SessionDatabase:
         query = sa.select(*self._table.session_columns).where(self._live, self._table.id_in(ids))
         return [self._table.session(row) for row in self._fetch(query)]
 
-    def _pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Session]]:
-        return self._read(sa.select(*self._table.session_columns).where(condition), self._table.id)
-
     def _read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
         # By key, not by offset: rows that stay (in use, failed) are met once and never in the way again.
         query = query.where(key.is_not(None)).order_by(key).limit(self._batch_size)
