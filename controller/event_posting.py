@@ -8,7 +8,7 @@ from datetime import datetime
 import structlog
 
 from controller.events import PolicyEvent, build_event
-from controller.kube import AlreadyExistsError, Kube, KubeError, Resource
+from controller.kube import AlreadyExistsError, Kube, KubeError, NotFoundError, Resource
 from policy.names import KIND
 
 log = structlog.get_logger("controller.events")
@@ -28,7 +28,7 @@ async def post_events(
         log.info(event.message, reason=event.reason, **names, **trace)
         try:
             await kube.create_event(build_event(resource, event, now, kind))
-        except AlreadyExistsError:
-            pass  # told by the controller that worked before
+        except (AlreadyExistsError, NotFoundError):
+            pass  # told by the controller that worked before; or the namespace goes, and all that could be read in it
         except KubeError as error:
             log.warning("event not created", reason=event.reason, error=str(error))

@@ -77,7 +77,7 @@ class NoClusterError(Exception):
 
 
 class NotFoundError(KubeError):
-    """There is no such object."""
+    """There is no such object, or its namespace is being deleted and takes no new ones."""
 
 
 class AlreadyExistsError(KubeError):
@@ -494,6 +494,8 @@ def _error(status: int, headers: Mapping[str, str], answer: Resource) -> KubeErr
             error = AlreadyExistsError(words) if answer.get("reason") == "AlreadyExists" else ConflictError(words)
         case HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
             error = _refusal(words, answer)
+        case HTTPStatus.FORBIDDEN if _is_namespace_ending(answer):
+            error = NotFoundError(words)
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             error = ForbiddenError(words)
         case _:
@@ -503,9 +505,17 @@ def _error(status: int, headers: Mapping[str, str], answer: Resource) -> KubeErr
     return error
 
 
+def _is_namespace_ending(answer: Resource) -> bool:
+    """Whether an object was refused because its namespace is being deleted: nobody's rights are at fault."""
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(answer))
+
+
+def _causes(answer: Resource) -> list[Resource]:
+    return (answer.get("details") or {}).get("causes") or []
+
+
 def _refusal(words: str, answer: Resource) -> KubeError:
-    listed = (answer.get("details") or {}).get("causes") or []
-    causes = tuple(Cause(c.get("field", ""), c.get("message", "")) for c in listed)
+    causes = tuple(Cause(c.get("field", ""), c.get("message", "")) for c in _causes(answer))
     if any(cause.field == "metadata.uid" for cause in causes):
         return ConflictError(words)  # applied to one object, met another of the same name
     return InvalidError(words, causes)

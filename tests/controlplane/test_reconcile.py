@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.aio import client, config
 
 from controller.drift import foreign_managers
+from controller.kube import Kube, NotFoundError
 from policy.names import POLICY_LABEL
 from tests.controlplane.controller_process import JOB_IMAGE
 from tests.controlplane.policies import Policies, Policy, manifest
-from tests.support.kube import eventually
+from tests.support.kube import Kubectl, eventually
 
 
 def pod_spec(cron_job: dict[str, Any]) -> dict[str, Any]:
@@ -349,3 +354,42 @@ def _apart_from_generation(spec: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(text)
     pod_spec({"spec": found})["containers"][0]["env"][0]["value"] = json.dumps(policy)
     return found
+
+
+@pytest.fixture
+def ending_namespace(cluster: Kubectl) -> Iterator[str]:
+    """A namespace that is being deleted, for as long as a finalizer holds an object in it."""
+    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "finalizers": ["example.com/hold"]}}
+    with cluster.temporary_namespace("ending") as name:
+        cluster.apply(held, name)
+        cluster.run("delete", "namespace", name, "--wait=false")
+        yield name
+        cluster.run("patch", "configmap", "held", "-n", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+def test_that_a_namespace_is_being_deleted_is_not_taken_for_missing_rights(
+    operator_kubeconfig: Path, ending_namespace: str
+) -> None:
+    async def create_all() -> None:
+        configuration = client.Configuration()
+        configuration.disable_strict_ssl_verification = True
+        await config.load_kube_config(str(operator_kubeconfig), client_configuration=configuration)
+        kube = Kube(client.ApiClient(configuration))
+        metadata = {"name": "late", "namespace": ending_namespace}
+        template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "run", "image": JOB_IMAGE}]}}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": template}}
+        spec = {"schedule": "0 0 29 2 *", "jobTemplate": {"spec": {"template": template}}}
+        cron_job = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": metadata, "spec": spec}
+        event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": metadata}
+        try:
+            for create, manifest in (
+                (kube.create_cron_job, cron_job),
+                (kube.create_job, job),
+                (kube.create_event, event),
+            ):
+                with pytest.raises(NotFoundError, match="being terminated"):
+                    await create(manifest)
+        finally:
+            await kube.close()
+
+    asyncio.run(create_all())

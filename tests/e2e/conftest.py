@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.application import Application
 from tests.e2e.cluster_state import cluster_scoped_objects
-from tests.e2e.operator_release import TALKATIVE, OperatorRelease, defined_elsewhere
+from tests.e2e.operator_release import APPLICATIONS, TALKATIVE, OperatorRelease, defined_elsewhere
 from tests.e2e.stores import Stores
 from tests.support.kube import Kubectl, eventually
 
@@ -78,7 +78,7 @@ def stores(kubectl: Kubectl, version: str) -> Iterator[Stores]:
 @contextlib.contextmanager
 def prepared_application(kubectl: Kubectl, stores: Stores, version: str) -> Iterator[Application]:
     """A namespace under Pod Security "restricted", with an empty database and Redis of its own."""
-    with kubectl.temporary_namespace("e2e-app") as namespace:
+    with kubectl.temporary_namespace(APPLICATIONS) as namespace:
         level = "pod-security.kubernetes.io/enforce=restricted"
         kubectl.run("label", "namespace", namespace, level)
         yield Application.prepare(kubectl, namespace, stores.fresh(), f"session-policy-job:{version}")

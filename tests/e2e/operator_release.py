@@ -15,6 +15,7 @@ from tests.support.kube import Kubectl, eventually
 
 CRDS = frozenset(f"{definition.plural}.{GROUP}" for definition in DEFINITIONS)
 NAMESPACE = "e2e-session-policy-operator"
+APPLICATIONS = "e2e-app"
 RELEASE = "e2e"
 TALKATIVE: dict[str, Any] = {"controller": {"logLevel": "debug", "resyncSeconds": 30}}
 
@@ -134,3 +135,8 @@ class OperatorRelease:
     def logs(self, *options: str) -> str:
         """What the controllers have logged."""
         return "\n".join(self.kubectl.run("logs", pod, "-n", NAMESPACE, *options) for pod in self.pods())
+
+    def denials(self, namespace: str) -> list[str]:
+        """What the controllers logged as forbidden to them, but for what tests provoke in namespaces of their own."""
+        forbidden = [line for line in self.logs().splitlines() if "forbidden" in line.lower()]
+        return [line for line in forbidden if namespace in line or APPLICATIONS not in line]

@@ -38,7 +38,7 @@ def test_r1_2_a_requested_run_cleans_both_stores_and_is_told_in_the_status(
         assert shown in row.split()
 
     # The chart's rights are enough.
-    assert "forbidden" not in operator.logs().lower()
+    assert operator.denials(application.namespace) == []
 
     # Nothing private was told on the way.
     told = application.everything_told() + operator.logs()
