@@ -103,7 +103,8 @@ class Elector:
         self._identity = identity
         self._clock = clock
         self._lease: Resource | None = None  # as last read or written
-        self._unchanged_since = -math.inf  # when its spec was first seen as it is
+        self._unchanged_since = -math.inf  # when its spec was first seen as it is, or that it is gone
+        self._is_gone = False
         self._is_leader = False
         self._may_write_until = -math.inf
         self._renewed = asyncio.Event()
@@ -209,7 +210,10 @@ class Elector:
     async def _look(self) -> Resource | None:
         seen = await self._leases.get_lease(self._namespace, self._name)
         if seen is None:
-            # Its holder does not know yet that somebody deleted it: what was seen of it goes on to count.
+            # Its holder does not know yet that somebody deleted it, and may have renewed it right before.
+            if not self._is_gone:
+                self._is_gone = True
+                self._unchanged_since = self._clock()
             return self._lease if self.holder not in ("", self._identity) and not self._has_expired() else None
         self._remember(seen)
         return seen
@@ -228,6 +232,7 @@ class Elector:
         # Only the spec: a label that somebody sets is no sign of the holder's life.
         if self._lease is None or self._lease.get("spec") != lease.get("spec"):
             self._unchanged_since = self._clock()
+        self._is_gone = False
         self._lease = lease
 
     def _has_expired(self) -> bool:

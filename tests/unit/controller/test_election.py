@@ -174,6 +174,24 @@ def test_whatever_is_lost_late_or_slow_two_never_may_write(story: list[Any]) -> 
     play(scenario())
 
 
+def test_a_lease_that_is_deleted_right_after_a_renewal_that_a_candidate_has_not_seen_is_waited_for() -> None:
+    async def scenario() -> None:
+        world = World(2)
+        assert await world.attempt(0)
+        assert not await world.attempt(1)
+        world.time.now += LEASE_SECONDS - 1
+        assert await world.attempt(0)
+        world.server.lease = None
+        world.time.now += 2
+        await world.attempt(1)
+        assert world.writers() == [0]
+        world.time.now += LEASE_SECONDS
+        assert await world.attempt(1)
+        assert world.writers() == [1]
+
+    play(scenario())
+
+
 @given(st.lists(turns, max_size=20))
 def test_one_that_goes_on_trying_gets_the_lease_of_those_that_died(story: list[Any]) -> None:
     async def scenario() -> None:
