@@ -42,7 +42,7 @@ svg { display: block; width: 100%; height: auto; }
 .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 6px;
   vertical-align: -1px; }
 .grid { stroke: var(--rule); } .label { fill: var(--dim); font-size: 12px; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .dot { opacity: 0; } .dot:hover { opacity: 1; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .dot { opacity: 0; } .dot:hover, .alone { opacity: 1; }
 section { margin-top: 16px; padding: 16px; overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { padding: 6px 12px; text-align: right; border-top: 1px solid var(--rule); white-space: nowrap;
   font-variant-numeric: tabular-nums; }
@@ -145,12 +145,16 @@ def _causes(trends: Trends) -> list[Series]:
 
 
 def _table(runs: Sequence[RunPoint]) -> str:
-    names = ("Ended (UTC)", "Outcome", "Active", "Users", "Deleted", "Failed", "Abnormal", "Seconds")
+    names = ("Ended (UTC)", "Outcome", "Active", "Users", "Deleted", "Failed", "Remaining", "Abnormal", "Seconds")
     rows = "".join(
         f'<tr><td>{run.at:%Y-%m-%d %H:%M}</td><td class="{escape(run.outcome)}">{escape(run.outcome)}</td>'
-        + "".join(f"<td>{n:,}</td>" for n in (run.active, run.users, run.deleted, run.failed, run.abnormal))
+        + "".join(f"<td>{n:,}</td>" for n in _counts(run))
         + f"<td>{run.seconds:.1f}</td></tr>"
         for run in reversed(runs[-_LAST_RUNS:])
     )
     head = "".join(f"<th>{name}</th>" for name in names)
     return f"<section><h2>Last runs</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
+
+
+def _counts(run: RunPoint) -> tuple[int, ...]:
+    return run.active, run.users, run.deleted, run.failed, run.remaining, run.abnormal

@@ -86,13 +86,13 @@ def _runs(trends: Trends, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title="Last runs", title_justify="left")
     table.add_column("ended (UTC)", no_wrap=True)
     table.add_column("outcome")
-    for name in ("active", "deleted", "failed", "abnormal", "seconds"):
+    for name in ("active", "deleted", "failed", "remaining", "abnormal", "seconds"):
         table.add_column(name, justify="right")
     for run in reversed(trends.runs[-_LAST_RUNS:]):
         table.add_row(
             f"{run.at:%Y-%m-%d %H:%M}",
             f"[{_COLOURS.get(run.outcome, 'red')}]{escape(run.outcome)}[/]",
-            *(f"{n:,}" for n in (run.active, run.deleted, run.failed, run.abnormal)),
+            *(f"{n:,}" for n in (run.active, run.deleted, run.failed, run.remaining, run.abnormal)),
             f"{run.seconds:.1f}",
         )
     console.print()

@@ -58,7 +58,9 @@ def line_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> s
                 x, y = _x(n, len(labels)), _y(value, top)
                 path.append(f"{'M' if gap else 'L'}{x:.1f} {y:.1f}")
                 tip = _tip(one.name, labels[n], value)
-                dots.append(f'<circle class="dot c{number}" cx="{x:.1f}" cy="{y:.1f}" r="4">{tip}</circle>')
+                # A line needs two points: one without neighbours is shown as a dot.
+                alone = "" if _has_neighbour(one.values, n) else " alone"
+                dots.append(f'<circle class="dot c{number}{alone}" cx="{x:.1f}" cy="{y:.1f}" r="4">{tip}</circle>')
             gap = value is None
         parts += [f'<path class="line c{number}" d="{" ".join(path)}"/>', *dots]
     return _figure(title, series, parts)
@@ -134,6 +136,10 @@ def _axes(labels: Sequence[str], top: float, *, bars: bool) -> str:
             f'<text class="label" x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{escape(labels[n])}</text>'
         )
     return "".join(parts)
+
+
+def _has_neighbour(values: Sequence[float | None], n: int) -> bool:
+    return any(0 <= m < len(values) and values[m] is not None for m in (n - 1, n + 1))
 
 
 def _x(number: int, count: int) -> float:

@@ -30,6 +30,7 @@ class RunPoint:
         deleted: sessions it deleted.
         failed: deletions that failed.
         abnormal: sessions it found abnormal.
+        remaining: sessions that were due to go and are still there.
         seconds: how long it took.
         hours: hours since the run before; None for the first.
     """
@@ -42,6 +43,7 @@ class RunPoint:
     deleted: int
     failed: int
     abnormal: int
+    remaining: int
     seconds: float
     hours: float | None
 
@@ -130,6 +132,7 @@ class Trends:
                     "deleted": run.deleted,
                     "failed": run.failed,
                     "abnormal": run.abnormal,
+                    "remaining": run.remaining,
                     "seconds": run.seconds,
                     "createdPerHour": run.created_per_hour,
                     "deletedPerHour": run.deleted_per_hour,
@@ -224,6 +227,7 @@ def to_points(rows: Iterable[Any]) -> list[RunPoint]:
                 deleted=row["deleted"],
                 failed=row["failed"],
                 abnormal=row["abnormal"],
+                remaining=row["remaining"],
                 seconds=max(0.0, (at - started).total_seconds()),
                 hours=gap / timedelta(hours=1) if gap else None,
             )

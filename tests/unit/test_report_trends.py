@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, date, datetime, timedelta
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from job.commands.plots import bars, condense, sparkline
 from job.commands.report_page import to_page
+from job.commands.report_table import print_trends
 from job.commands.svg import Series, bar_chart, line_chart, row_chart, short, top_of_scale
 from job.commands.trends import DayEnds, RunPoint, Trends, to_points
 
@@ -31,6 +34,7 @@ def row(hours: float, **changed: Any) -> dict[str, Any]:
         "deleted": 0,
         "failed": 0,
         "abnormal": 0,
+        "remaining": 0,
     }
     return base | changed
 
@@ -179,6 +183,21 @@ def test_a_gap_in_a_line_is_a_gap() -> None:
     assert [part[0] for part in re.findall(r"[ML]", path)] == ["M", "M", "L"]
 
 
+def test_a_point_without_neighbours_is_a_dot_that_can_be_seen() -> None:
+    chart = line_chart("t", ["1", "2", "3", "4"], [Series("s", [1, None, 2, 3])])
+    assert re.findall(r'class="dot c1( alone)?"', chart) == [" alone", "", ""]
+    assert "alone" in line_chart("t", ["1"], [Series("s", [1])])
+
+
+def test_r5_what_a_run_left_undone_is_told_everywhere() -> None:
+    told = trends(runs=to_points([row(0, remaining=4321)]))
+    assert told.to_json_object()["runs"][0]["remaining"] == 4321
+    assert "<td>4,321</td>" in to_page(told)
+    shown = io.StringIO()
+    print_trends(told, Console(file=shown, width=120))
+    assert "4,321" in shown.getvalue()
+
+
 def test_a_run_point_of_a_first_run_has_no_rate() -> None:
-    point = RunPoint(START, "Succeeded", 1, 1, 5, 5, 0, 0, 1.0, None)
+    point = RunPoint(START, "Succeeded", 1, 1, 5, 5, 0, 0, 0, 1.0, None)
     assert point.created_per_hour is None
