@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_SOURCE = Path(__file__).parent / "node"
-_INSTALL_SECONDS = 150
-
-
-class NodeUnavailableError(Exception):
-    """Node.js, npm or the packages are not there; the message says which."""
-
-
-def install(cache: Path) -> Path:
-    """The directory of the scripts, with their packages beside them.
-
-    Args:
-        cache: where it may stay from one run of the tests to the next.
-
-    Raises:
-        NodeUnavailableError: there is no Node.js, or npm cannot install.
-    """
-    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
-    if missing:
-        raise NodeUnavailableError(f"tests against Node.js frameworks need {' and '.join(missing)} on PATH")
-    package = (_SOURCE / "package.json").read_bytes()
-    directory = cache / hashlib.sha256(package).hexdigest()[:12]
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers share the directory
-        for source in _SOURCE.iterdir():
-            shutil.copy(source, directory)
-        done = directory / ".installed"
-        if not done.exists():
-            command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-            try:
-                subprocess.run(
-                    command, cwd=directory, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS
-                )
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                lines = str(error.stderr or error).strip().splitlines() or ["no reason given"]
-                raise NodeUnavailableError(f"npm cannot install the Node.js frameworks: {lines[0]}") from error
-            done.touch()
-    return directory
+SCRIPTS = Path(__file__).parent / "node"
 
 
 class NodeStore:
     """One kind of session store.
 
     Args:
-        directory: from :func:`install`.
+        directory: from :func:`tests.frameworks.npm.install`.
         script: the script that knows it.
         ask: what the script is told besides, e.g. where the sessions are.
     """

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.frameworks.npm import install
+
 _NODE = Path(__file__).parent / "redis_node"
-
-
-class FrameworkUnavailableError(Exception):
-    """The framework cannot be had here; the message says why."""
 
 
 class ConnectRedisApp:
@@ -29,7 +24,7 @@ class ConnectRedisApp:
     """
 
     def __init__(self, cache: Path, url: str, *, disable_ttl: bool = False) -> None:
-        self._directory = _install(cache)
+        self._directory = install(_NODE, cache)
         self._ask = {"url": url, "disableTTL": disable_ttl}
 
     def write(self, sessions: Mapping[str, int]) -> None:
@@ -82,27 +77,6 @@ def _asked(command: list[str], ask: Mapping[str, Any], directory: Path) -> list[
     assert finished.returncode == 0, finished.stderr
     answer: list[str] = json.loads(finished.stdout)
     return answer
-
-
-def _install(cache: Path) -> Path:
-    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
-    if missing:
-        raise FrameworkUnavailableError(f"tests against Node.js frameworks need {' and '.join(missing)} on PATH")
-    directory = cache / hashlib.sha256((_NODE / "package.json").read_bytes()).hexdigest()[:12]
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers share the directory
-        for source in _NODE.iterdir():
-            shutil.copy(source, directory)
-        done = directory / ".installed"
-        if not done.exists():
-            command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-            try:
-                subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True, timeout=150)
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                raise FrameworkUnavailableError("npm cannot install the Node.js frameworks") from error
-            done.touch()
-    return directory
 
 
 def _django(ask: Mapping[str, Any]) -> list[str]:

@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from job.database.store import SessionDatabase
 from policy.report import Outcome
-from tests.support.runs import Command, InThread, command, manifest, policy, run
+from tests.support.runs import Command, command, manifest, policy, run, run_held_up
 from tests.support.session_stores import HOUR, SessionStores
-
-
-@contextmanager
-def run_held_up(stores: SessionStores, monkeypatch: pytest.MonkeyPatch) -> Iterator[InThread]:
-    """A run that has the lock, has read its first page, and waits."""
-    reached, go_on = threading.Event(), threading.Event()
-    original = SessionDatabase.delete_expired
-    first = threading.Lock()
-
-    def wait(self: SessionDatabase, sessions: object) -> object:
-        if first.acquire(blocking=False):
-            reached.set()
-            assert go_on.wait(60)
-        return original(self, sessions)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(SessionDatabase, "delete_expired", wait)
-    working = InThread(policy(), stores.database_url)
-    assert reached.wait(30)
-    try:
-        yield working
-    finally:
-        go_on.set()
 
 
 def test_r2_1_of_two_runs_at_once_one_is_skipped_and_changes_nothing(
     database: SessionStores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     database.add_many(((f"s{n}", "u") for n in range(5)), used=HOUR)
-    with run_held_up(database, monkeypatch) as working:
+    with run_held_up(database.database_url, monkeypatch) as working:
         before = database.dump()
         second = command(tmp_path / "second", manifest(), database.database_url)
         assert database.dump() == before
@@ -60,7 +34,7 @@ def test_r2_1_two_spellings_of_one_table_share_the_lock(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres.add("s", used=HOUR)
-    with run_held_up(postgres, monkeypatch):
+    with run_held_up(postgres.database_url, monkeypatch):
         spelt_out = policy(table={"schema": "public", "name": "sessions"})
         assert run(spelt_out, postgres.database_url).report.outcome is Outcome.SKIPPED
 
@@ -68,7 +42,7 @@ def test_r2_1_two_spellings_of_one_table_share_the_lock(
 def test_r2_1_another_table_has_another_lock(postgres: SessionStores, monkeypatch: pytest.MonkeyPatch) -> None:
     postgres.add("s", used=HOUR)
     postgres.sql("CREATE TABLE others (LIKE sessions INCLUDING ALL)")
-    with run_held_up(postgres, monkeypatch):
+    with run_held_up(postgres.database_url, monkeypatch):
         assert run(policy(table={"name": "others"}), postgres.database_url).report.outcome is Outcome.SUCCEEDED
 
 
@@ -80,7 +54,7 @@ def test_r2_1_a_link_to_an_sqlite_file_shares_its_lock(
     link = tmp_path / "elsewhere" / "link.sqlite3"
     link.parent.mkdir()
     link.symlink_to(sqlite_url.removeprefix("sqlite:///"))
-    with run_held_up(stores, monkeypatch):
+    with run_held_up(stores.database_url, monkeypatch):
         assert run(policy(), f"sqlite:///{link}").report.outcome is Outcome.SKIPPED
     stores.close()
 
@@ -106,7 +80,7 @@ def test_r2_1_a_lock_taken_over_while_the_connection_was_lost_ends_the_run(
     """Another run took the lock while the first one was cut off: the first must not go on beside it."""
     postgres.add_many(((f"s{n}", "u") for n in range(4)), used=HOUR)
     with postgres.engine.connect() as other:
-        with run_held_up(postgres, monkeypatch) as cut_off:
+        with run_held_up(postgres.database_url, monkeypatch) as cut_off:
             other.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND application_name = 'session-policy' AND pid <> pg_backend_pid()"

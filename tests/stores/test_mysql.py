@@ -14,11 +14,10 @@ import sqlalchemy as sa
 
 from job.clock import RunClock
 from job.database.history import HistoryTable
-from job.database.store import SessionDatabase
 from job.embedded import EmbeddedMariaDB
 from job.sessions import Cause, Session
 from policy.report import Outcome
-from tests.support.runs import InThread, policy, run
+from tests.support.runs import policy, run, run_held_up
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
 
@@ -142,33 +141,12 @@ def test_a_trigger_that_refuses_a_row_does_not_stop_the_rest(maria: SessionStore
 # --- lock, connection, deadline --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def run_held_up(stores: SessionStores, monkeypatch: pytest.MonkeyPatch) -> Iterator[InThread]:
-    """A run that has the lock, has read its first page, and waits."""
-    reached, go_on, first = threading.Event(), threading.Event(), threading.Lock()
-    original = SessionDatabase.delete_expired
-
-    def wait(self: SessionDatabase, sessions: Sequence[Session]) -> Any:
-        if first.acquire(blocking=False):
-            reached.set()
-            assert go_on.wait(60)
-        return original(self, sessions)
-
-    monkeypatch.setattr(SessionDatabase, "delete_expired", wait)
-    working = InThread(policy(), stores.database_url)
-    assert reached.wait(30)
-    try:
-        yield working
-    finally:
-        go_on.set()
-
-
 def test_r2_1_two_spellings_of_one_table_share_the_lock_and_another_table_has_its_own(
     maria: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maria.add("s", used=HOUR)
     maria.sql("CREATE TABLE others LIKE sessions")
-    with run_held_up(maria, monkeypatch):
+    with run_held_up(maria.database_url, monkeypatch):
         spelt_out = policy(table={"schema": sa.make_url(maria.database_url).database, "name": "sessions"})
         assert run(spelt_out, maria.database_url).report.outcome is Outcome.SKIPPED
         assert run(policy(table={"name": "others"}), maria.database_url).report.outcome is Outcome.SUCCEEDED
@@ -186,7 +164,7 @@ def test_a_connection_that_is_killed_comes_back_with_its_lock(
     maria: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maria.add_many(((f"s{n}", "u") for n in range(4)), used=HOUR)
-    with run_held_up(maria, monkeypatch) as working:
+    with run_held_up(maria.database_url, monkeypatch) as working:
         kill_runs(maria)
     result = working.result()
     assert (result.report.outcome, result.deleted, maria.ids()) == (Outcome.SUCCEEDED, 4, set())
@@ -198,7 +176,7 @@ def test_r2_1_a_lock_taken_over_while_the_connection_was_lost_ends_the_run(
 ) -> None:
     maria.add_many(((f"s{n}", "u") for n in range(4)), used=HOUR)
     with maria.engine.connect() as other:
-        with run_held_up(maria, monkeypatch) as cut_off:
+        with run_held_up(maria.database_url, monkeypatch) as cut_off:
             name = other.scalar(
                 sa.text(
                     "SELECT CONCAT('session-policy:', LEFT(SHA2(CONCAT(DATABASE(), CHAR(0), 'sessions'), 256), 40))"

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from policy.manifest import SessionPolicy, parse_policy
 from policy.report import Outcome
 from tests.frameworks.django_app import DjangoApp
-from tests.frameworks.node_app import NodeStore, NodeUnavailableError, install
+from tests.frameworks.node_app import SCRIPTS, NodeStore
+from tests.frameworks.npm import NodeUnavailableError, install
 from tests.support.runs import SECRET, manifest, run
 
 HOUR, DAY = 3600, 86400
@@ -42,7 +43,7 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Where the Node.js frameworks are installed; in pytest's cache, so that the next run need not do it again."""
     cache = getattr(request.config, "cache", None)
     try:
-        return install(cache.mkdir("node-frameworks") if cache else tmp_path_factory.mktemp("node-frameworks"))
+        return install(SCRIPTS, cache.mkdir("node-frameworks") if cache else tmp_path_factory.mktemp("node-frameworks"))
     except NodeUnavailableError as missing:
         pytest.skip(str(missing))
 

@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from policy.stores import RedisStore
-from tests.frameworks.redis_apps import ConnectRedisApp, DjangoCacheApp, FrameworkUnavailableError
+from tests.frameworks.npm import NodeUnavailableError
+from tests.frameworks.redis_apps import ConnectRedisApp, DjangoCacheApp
 from tests.support.redis_only import RedisOnly
 from tests.support.sync_world import SECRET, InstantClock
 
@@ -34,7 +35,7 @@ def connect_redis(request: pytest.FixtureRequest, url: str, *, disable_ttl: bool
     cache = Path(kept.mkdir("frameworks")) if kept else request.getfixturevalue("tmp_path")
     try:
         return ConnectRedisApp(cache, url, disable_ttl=disable_ttl)
-    except FrameworkUnavailableError as missing:
+    except NodeUnavailableError as missing:
         pytest.skip(str(missing))
 
 

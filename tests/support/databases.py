@@ -12,32 +12,29 @@ from sqlalchemy import create_engine, make_url, text
 @contextmanager
 def fresh_postgres_database(server_url: str) -> Iterator[str]:
     """Create an empty database on the server, yield its URL, drop it whatever still uses it."""
-    name = f"test_{secrets.token_hex(6)}"
-    admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    try:
-        with admin.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE template0'))
-        try:
-            yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
-        finally:
-            with admin.connect() as connection:
-                connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    finally:
-        admin.dispose()
+    with _fresh(server_url, "CREATE DATABASE {} TEMPLATE template0", "DROP DATABASE {} WITH (FORCE)") as url:
+        yield url
 
 
 @contextmanager
 def fresh_mariadb_database(server_url: str) -> Iterator[str]:
     """Create an empty database on the server, yield its URL, drop it."""
+    made = "CREATE DATABASE {} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    with _fresh(server_url, made, "DROP DATABASE {}") as url:
+        yield url
+
+
+@contextmanager
+def _fresh(server_url: str, create: str, drop: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
     try:
         with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
+            connection.execute(text(create.format(name)))
         try:
             yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
         finally:
             with admin.connect() as connection:
-                connection.execute(text(f"DROP DATABASE {name}"))
+                connection.execute(text(drop.format(name)))
     finally:
         admin.dispose()

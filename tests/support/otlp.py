@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -15,6 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from tests.support.http_server import QuietHandler, serve
 
 T = TypeVar("T", bound=Message)
 
@@ -141,41 +143,24 @@ def _attributes(pairs: Any) -> dict[str, Value]:
 def collector() -> Iterator[Collector]:
     """A collector that is up while the block runs."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.body()
             one.headers.append({name.lower(): value for name, value in self.headers.items()})
             one.asked.set()
             if one.hangs:
-                # A drip now and then: no time-out between two bytes ever ends this.
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-                while not one.released.wait(0.2):
-                    self.wfile.write(b".")
-                    self.wfile.flush()
+                self.drip(one.released)
                 return
-            if one.status == 200:
+            if one.status == HTTPStatus.OK:
                 packed = self.headers.get("Content-Encoding") == "gzip"
                 one.bodies.append((self.path, gzip.decompress(body) if packed else body))
             self.send_response(one.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def handle(self) -> None:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    one = Collector(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield one
-    finally:
-        one.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve(Handler) as port:
+        one = Collector(f"http://127.0.0.1:{port}")
+        try:
+            yield one
+        finally:
+            one.released.set()

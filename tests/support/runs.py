@@ -7,13 +7,18 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from job.clock import RunClock
+from job.database.store import SessionDatabase
 from job.run import Run
+from job.sessions import Session
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy, parse_policy
 from policy.names import API_VERSION, DATABASE_URL_ENV, KIND, REDIS_URL_ENV
@@ -213,3 +218,24 @@ class InThread:
         self._thread.join(timeout)
         assert self._result, "the run did not end, or failed"
         return self._result[0]
+
+
+@contextmanager
+def run_held_up(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[InThread]:
+    """A run that has the lock, has read its first page, and waits until the block ends."""
+    reached, go_on, first = threading.Event(), threading.Event(), threading.Lock()
+    original = SessionDatabase.delete_expired
+
+    def wait(self: SessionDatabase, sessions: Sequence[Session]) -> Any:
+        if first.acquire(blocking=False):
+            reached.set()
+            assert go_on.wait(60)
+        return original(self, sessions)
+
+    monkeypatch.setattr(SessionDatabase, "delete_expired", wait)
+    working = InThread(policy(), database_url)
+    assert reached.wait(30)
+    try:
+        yield working
+    finally:
+        go_on.set()

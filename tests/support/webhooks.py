@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from typing import Any
+
+from tests.support.http_server import QuietHandler, serve
 
 
 class WebHook:
@@ -29,38 +30,19 @@ class WebHook:
 def web_hook() -> Iterator[WebHook]:
     """A server that is up while the block runs."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.body()
             if hook.hangs:
-                # A drip now and then: no time-out between two bytes ever ends this.
-                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-                number = 0
-                while not hook.released.wait(0.2):
-                    number += 1
-                    self.wfile.write(f"X-Drip-{number}: x\r\n".encode())
-                    self.wfile.flush()
+                self.drip(hook.released)
                 return
             hook.received.append(json.loads(body))
             self.send_response(hook.status)
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def handle(self) -> None:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hook = WebHook(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield hook
-    finally:
-        hook.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serve(Handler) as port:
+        hook = WebHook(port)
+        try:
+            yield hook
+        finally:
+            hook.released.set()

@@ -26,7 +26,8 @@ from tests.bench.cleanup.sessions_sql import autocommit, copy_of, number, settle
 from tests.bench.cleanup.touches import Told, Touching, Work
 from tests.bench.figures import Figure
 from tests.frameworks.django_app import DjangoApp
-from tests.frameworks.node_app import NodeStore, NodeUnavailableError, install
+from tests.frameworks.node_app import SCRIPTS, NodeStore
+from tests.frameworks.npm import NodeUnavailableError, install
 from tests.support.runs import manifest
 
 _ROUNDS = 3
@@ -100,7 +101,7 @@ def _django() -> _Peer:
 
 def _connect_pg_simple(directory: Path) -> _Peer:
     try:
-        scripts = install(directory / "node-frameworks")
+        scripts = install(SCRIPTS, directory / "node-frameworks")
     except NodeUnavailableError as missing:
         raise PartUnavailableError(str(missing)) from missing
 
