@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
@@ -33,6 +34,11 @@ class Pending(Generic[T]):
             self._error = error
         finally:
             self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the function has returned or raised."""
+        return self._done.is_set()
 
     def result(self) -> T:
         """Waits for the function, and returns what it returned.
@@ -72,13 +78,64 @@ class Worker:
             pending.run()
 
 
+class Prefetch(Generic[T]):
+    """Pages that are asked for in a second thread while the caller is at work on something else.
+
+    Args:
+        pages: the pages.
+        most: how many of them may be in memory, waiting for the caller.
+    """
+
+    def __init__(self, pages: Iterator[T], most: int) -> None:
+        self._pages = pages
+        self._most = most
+        self._worker = Worker()
+        self._asked: deque[Pending[list[T]]] = deque()
+        self._left = False
+
+    def __enter__(self) -> Self:
+        self._worker.__enter__()
+        for _ in range(self._most):
+            self._ask()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        self._worker.__exit__(kind, error, trace)
+
+    def ready(self) -> Iterator[T]:
+        """Those of the pages that are there already; what went wrong with one is raised in its place."""
+        while self._asked and self._asked[0].is_done:
+            yield from self._take()
+
+    def __iter__(self) -> Iterator[T]:
+        """All pages that were not handed out yet; the next is waited for."""
+        while self._asked:
+            yield from self._take()
+
+    def _take(self) -> list[T]:
+        page = self._asked.popleft().result()
+        if page:
+            self._ask()
+        return page
+
+    def _ask(self) -> None:
+        self._asked.append(self._worker.begin(self._next))
+
+    def _next(self) -> list[T]:
+        """One page, or none where there is no more, or nobody left to take it."""
+        if not self._left:
+            for page in self._pages:
+                return [page]
+        return []
+
+
 def ahead(pages: Iterator[T]) -> Iterator[T]:
     """The pages; each is asked for while the caller works on the one before it. One page is in memory besides."""
-    with Worker() as worker:
-        following = worker.begin(partial(_next, pages))
-        while page := following.result():
-            following = worker.begin(partial(_next, pages))
-            yield page[0]
+    with Prefetch(pages, 1) as prefetch:
+        yield from prefetch
 
 
 def alongside(pages: Iterable[S], look_up: Callable[[S], T]) -> Iterator[tuple[S, T]]:
@@ -92,9 +149,3 @@ def alongside(pages: Iterable[S], look_up: Callable[[S], T]) -> Iterator[tuple[S
             before = this
         if before is not None:
             yield before[0], before[1].result()
-
-
-def _next(pages: Iterator[T]) -> list[T]:
-    for page in pages:
-        return [page]
-    return []

@@ -28,10 +28,17 @@ class Retrier:
         self, policy: Retry, errors: tuple[type[BaseException], ...], clock: RunClock, log: Any, what: str
     ) -> None:
         self._policy = policy
-        self._errors = errors
-        self._clock = clock
         self._log = log
         self._what = what
+        # Made once: what it keeps of a call it keeps for each thread, and making it takes as long as a short command.
+        self._retrying = Retrying(
+            stop=stop_after_attempt(policy.attempts + 1),
+            wait=wait_fixed(policy.delay_seconds),
+            retry=retry_if_exception_type(errors),
+            sleep=clock.wait,
+            before_sleep=self._tell,
+            reraise=True,
+        )
 
     def __call__(self, function: Callable[[], T]) -> T:
         """The function's result.
@@ -39,14 +46,7 @@ class Retrier:
         Raises:
             One of the errors, unchanged, when the attempts are used up.
         """
-        return Retrying(
-            stop=stop_after_attempt(self._policy.attempts + 1),
-            wait=wait_fixed(self._policy.delay_seconds),
-            retry=retry_if_exception_type(self._errors),
-            sleep=self._clock.wait,
-            before_sleep=self._tell,
-            reraise=True,
-        )(function)
+        return self._retrying(function)
 
     def _tell(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -41,7 +41,7 @@ _FEWEST_SESSIONS, _MOST_SESSIONS = 50, 10_000
 _MOST_BLOCKS = 2048
 _MOST_ROWS = 50_000
 # Ids in one answer, where nothing but the id is asked for.
-_IDS_PER_PAGE = 2000
+_IDS_PER_PAGE = 5000
 
 
 class SessionDatabase:

@@ -51,9 +51,14 @@ class KeyTemplate:
         except UnicodeDecodeError:
             return [name for key in keys if (name := self.name(key)) is not None]
 
+    def matching(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those of the keys that are of this template; see :meth:`matches`."""
+        prefix, suffix, fixed = self.prefix, self.suffix, len(self.prefix) + len(self.suffix)
+        return [key for key in keys if key.startswith(prefix) and key.endswith(suffix) and len(key) > fixed]
+
     def readable(self, keys: Iterable[bytes]) -> list[bytes]:
         """Those of the keys that are of this template, and whose variable part is UTF-8."""
-        ours = [key for key in keys if self.matches(key)]
+        ours = self.matching(keys)
         try:
             b"\n".join(ours).decode()
         except UnicodeDecodeError:
@@ -62,12 +67,8 @@ class KeyTemplate:
 
     def parts(self, keys: Iterable[bytes]) -> list[bytes]:
         """The variable parts of keys as they are written; those that are not of this template are left out."""
-        start, end, fixed = len(self.prefix), -len(self.suffix) or None, len(self.prefix) + len(self.suffix)
-        return [
-            key[start:end]
-            for key in keys
-            if len(key) > fixed and key.startswith(self.prefix) and key.endswith(self.suffix)
-        ]
+        start, end = len(self.prefix), -len(self.suffix) or None
+        return [key[start:end] for key in self.matching(keys)]
 
     def name(self, key: bytes) -> str | None:
         """The variable part of a key; None if the key is not of this template, or not UTF-8."""
@@ -98,6 +99,22 @@ class KeyTemplate:
     def pattern(self) -> bytes:
         """The glob pattern for SCAN. It may find a few more keys than :meth:`matches`, never fewer."""
         return _escape(self.prefix) + b"*" + _escape(self.suffix)
+
+
+def pattern_for(templates: Sequence[KeyTemplate]) -> bytes:
+    """One glob pattern for SCAN that finds every key of all the templates, and as few others as such a pattern can."""
+    if len(templates) == 1:
+        return templates[0].pattern
+    prefixes = zip(*(template.prefix for template in templates), strict=False)
+    suffixes = zip(*(template.suffix[::-1] for template in templates), strict=False)
+    return b"".join(map(_one_of, prefixes)) + b"*" + b"".join([_one_of(place) for place in suffixes][::-1])
+
+
+def _one_of(characters: Iterable[int]) -> bytes:
+    different = sorted(set(characters))
+    if len(different) == 1:
+        return _escape(bytes(different))
+    return b"[" + b"".join(b"\\" + bytes([c]) for c in different) + b"]"
 
 
 def _escape(text: bytes) -> bytes:
@@ -149,10 +166,11 @@ class KeyNames:
         keys = zip(named, self.session.keys(named), strict=True)
         return dict(keys) if self._stands_alone else {i: key for i, key in keys if not self._is_other(key)}
 
-    def session_key_of(self, written: bytes) -> bytes | None:
-        """As :meth:`session_key`, of an id as it is written in a key."""
-        key = self.session.prefix + written + self.session.suffix
-        return None if not written or (not self._stands_alone and self._is_other(key)) else key
+    def session_keys_of(self, written: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Ids as they are written in keys, by their session keys; without those that :meth:`session_key` refuses."""
+        prefix, suffix = self.session.prefix, self.session.suffix
+        keys = {prefix + i + suffix: i for i in written if i}
+        return keys if self._stands_alone else {key: i for key, i in keys.items() if not self._is_other(key)}
 
     def session_id(self, key: bytes) -> str | None:
         """Whose session key this is; None if it is no session key, or not UTF-8."""
@@ -161,6 +179,10 @@ class KeyNames:
     def session_ids(self, keys: Sequence[bytes]) -> list[str]:
         """Whose session keys these are; those that are none, or not UTF-8, are left out."""
         return self.session.names(keys if self._stands_alone else [key for key in keys if not self._is_other(key)])
+
+    def session_keys_in(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of the keys that are named like a session's, whatever the id is spelt in."""
+        return self.session.matching(keys if self._stands_alone else [key for key in keys if not self._is_other(key)])
 
     def access_log_key(self, session_id: str) -> bytes | None:
         """Key of the session's access log; None if there is none, or a key of that name would be an index."""

@@ -2,7 +2,7 @@
 
 Each does the same with every key and answers for each of them, so that it can be called with many keys at one server,
 and with one at a time in a cluster, where the keys of a call must be of one slot. They use only what Redis 6.2 knows.
-INSPECT, IDLE and ADD_TTL do not count as a use of a key: idle times stay as they were.
+INSPECT, TTLS, IDLE and ADD_TTL do not count as a use of a key: idle times stay as they were.
 """
 
 from __future__ import annotations
@@ -45,6 +45,23 @@ for i, key in ipairs(KEYS) do
   else
     found[i] = -3
   end
+end
+return found
+""")
+
+#: For each key of whatever type: its TTL in milliseconds, NO_TTL, GONE; OTHER_TYPE if it has no TTL and is neither
+#: string nor hash.
+TTLS = Script("""
+local found = {}
+for i, key in ipairs(KEYS) do
+  local ttl = redis.call('PTTL', key)
+  if ttl == -1 then
+    local kind = redis.call('TYPE', key).ok
+    if kind ~= 'string' and kind ~= 'hash' then
+      ttl = -3
+    end
+  end
+  found[i] = ttl
 end
 return found
 """)

@@ -56,7 +56,10 @@ class RedisServer:
         """The replies to several commands of one key each; None to one that found a key of the wrong type."""
         if not commands:
             return []
-        return self._attempt(lambda: [_checked(reply) for reply in self._link.pipeline(commands)])
+        # Most replies are no errors, and there are many.
+        return self._attempt(
+            lambda: [_checked(r) if isinstance(r, RedisError) else r for r in self._link.pipeline(commands)]
+        )
 
     def existing(self, groups: Sequence[Sequence[bytes]]) -> list[int]:
         """How many keys of each group there are, of whatever type."""

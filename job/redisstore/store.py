@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from job.clock import RunClock
 from job.redisstore import scripts
+from job.redisstore.absence import absent
 from job.redisstore.batches import batches, batches_by_weight
 from job.redisstore.contents import ContentReader, Marked
-from job.redisstore.java import decode_text
-from job.redisstore.keys import KeyNames
+from job.redisstore.key_sums import KeySums
+from job.redisstore.keys import KeyNames, pattern_for
 from job.redisstore.link import Argument, Link
 from job.redisstore.payload import UNKNOWN, Content
+from job.redisstore.residue import IndexEntry, Members, ResidueReader
 from job.redisstore.server import RedisServer
 from job.sessions import Session
 from policy import stores
@@ -26,17 +27,25 @@ from policy.spec import Retry
 _SCAN_COUNT = 1000
 # Keys in one round trip.
 _GROUP = 1000
-# Keys counted together: only where one is missing they are looked at one by one.
-_COUNTED_TOGETHER = 50
 # Sessions in one answer to whoever reads all of them.
 _PAGE = 1000
 # Read by one script.
 _BYTES_AT_ONCE = 4 * 2**20
-# Members of one index in one answer: few at first, for most users have few; more where there is more.
-_FIRST_MEMBERS = 100
-_MORE_MEMBERS = 1000
-_INDEXES_AT_ONCE = 250
-_LARGE_INDEXES_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """Some keys, as they are written; a key may be met again on a later page.
+
+    Attributes:
+        session_keys: those that are named like a session's.
+        log_owners: whose access logs there are, as the keys spell them.
+        members: of user indexes.
+    """
+
+    session_keys: Sequence[bytes] = ()
+    log_owners: Sequence[bytes] = ()
+    members: Members = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +66,18 @@ class KeyStates:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """A session id in a user's index.
+class Standing:
+    """Which of some sessions have a key.
 
     Attributes:
-        key: key of the index.
-        session_id: whose entry it is.
-        member: the entry as it is written; None for the id as it is.
+        keys: the keys that are there, of whatever type.
+        gone: the sessions without one, by id.
+        without_ttl: those of the others whose key would stay for ever.
     """
 
-    key: bytes
-    session_id: str
-    member: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IndexPage:
-    """Some entries of user indexes.
-
-    Attributes:
-        entries: the entries whose sessions have no key; those that are neither UTF-8 nor a Java string are left out.
-        wrong_type: how many keys were found that are named like an index, but are no sets.
-    """
-
-    entries: list[IndexEntry]
-    wrong_type: int = 0
+    keys: list[bytes] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    without_ttl: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +127,8 @@ class RedisStore:
         self._names = KeyNames.parse(store.keys)
         self._server = RedisServer(link, retry, clock, log)
         self._reader = ContentReader(self._server, store.fields)
+        self.residue = ResidueReader(self._server, self._names)
+        """Index entries and access logs."""
 
     @property
     def server(self) -> RedisServer:
@@ -164,6 +162,27 @@ class RedisStore:
         for keys in self._server.scan(self._names.session.pattern, _SCAN_COUNT):
             yield list(dict.fromkeys(self._names.session_ids(keys)))
 
+    def key_pages(self) -> Iterator[KeyPage]:
+        """All session keys, access logs, and indexes with their members, in one walk; see :meth:`session_pages`."""
+        names = self._names
+        templates = [t for t in (names.session, names.user_index, names.access_log) if t is not None]
+        for keys in self._server.scan(pattern_for(templates), _SCAN_COUNT):
+            yield KeyPage(names.session_keys_in(keys), names.access_log_owners(keys))
+            yield from self._index_pages(keys)
+
+    def residue_pages(self) -> Iterator[KeyPage]:
+        """As :meth:`key_pages`, without the session keys."""
+        names = self._names
+        templates = [t for t in (names.user_index, names.access_log) if t is not None]
+        for keys in self._server.scan(pattern_for(templates), _SCAN_COUNT) if templates else ():
+            yield KeyPage(log_owners=names.access_log_owners(keys))
+            yield from self._index_pages(keys)
+
+    def _index_pages(self, keys: Sequence[bytes]) -> Iterator[KeyPage]:
+        if self._names.user_index is not None:
+            for members in self.residue.members(dict.fromkeys(self._names.user_index.readable(keys))):
+                yield KeyPage(members=members)
+
     def state_pages(self) -> Iterator[KeyStates]:
         """What there is under all keys that are named like a session's; see :meth:`session_pages`."""
         ids: list[str] = []
@@ -175,6 +194,34 @@ class RedisStore:
                 ids = []
         if ids:
             yield self.inspect(ids)
+
+    def doubtful_pages(self, sums: KeySums) -> Iterator[tuple[int, KeyStates]]:
+        """What there is under the session keys that are doubtful, and how many there were besides."""
+        besides = 0
+        ids: list[str] = []
+        for found in self._server.scan(self._names.session.pattern, _SCAN_COUNT):
+            keys = list(dict.fromkeys(self._names.session_keys_in(found)))
+            doubtful = sums.doubtful(keys)
+            besides += len(keys) - len(doubtful)
+            ids += self._names.session_ids(doubtful)
+            if len(ids) >= _PAGE:
+                yield besides, self.inspect(ids)
+                besides, ids = 0, []
+        yield besides, self.inspect(ids)
+
+    def standing(self, ids: Iterable[str]) -> Standing:
+        """Whether there is anything under the keys of these sessions, and whether it stays for ever."""
+        standing = Standing()
+        keys = self._keys(ids)
+        for group in batches(keys, _GROUP):
+            named = [keys[i] for i in group]
+            ttls = self._server.evaluate(scripts.TTLS, named)
+            if min(ttls) < 0:
+                named = [key for key, ttl in zip(named, ttls, strict=True) if ttl != scripts.GONE]
+                standing.gone.update(i for i, ttl in zip(group, ttls, strict=True) if ttl == scripts.GONE)
+                standing.without_ttl.update(i for i, ttl in zip(group, ttls, strict=True) if ttl == scripts.NO_TTL)
+            standing.keys.extend(named)
+        return standing
 
     def inspect(self, ids: Iterable[str]) -> KeyStates:
         """What there is under the keys of these sessions. An id that can have no session key is in none of the sets."""
@@ -198,17 +245,9 @@ class RedisStore:
         """Those of the sessions under whose keys there is nothing. An id that can have no session key is not in it."""
         gone: set[str] = set()
         for group in batches(self._names.session_keys(ids).items(), _GROUP):
-            absent = self._absent([key for _, key in group])
-            gone.update(session_id for session_id, key in group if key in absent)
+            missing = absent(self._server, [key for _, key in group])
+            gone.update(session_id for session_id, key in group if key in missing)
         return gone
-
-    def _absent(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of the keys that are not there, of whatever type."""
-        groups = list(batches(keys, _COUNTED_TOGETHER))
-        counts = self._server.existing(groups)
-        doubtful = [key for group, count in zip(groups, counts, strict=True) if count < len(group) for key in group]
-        states = self._server.evaluate(scripts.INSPECT, doubtful) if doubtful else []
-        return {key for key, state in zip(doubtful, states, strict=True) if state == scripts.GONE}
 
     def idle_at_least(self, ids: Iterable[str], seconds: int) -> set[str]:
         """Those of the sessions whose keys were, for certain, neither read nor written for this long."""
@@ -243,54 +282,6 @@ class RedisStore:
             if content.last_accessed_at is not None
         }
 
-    def lone_access_log_pages(self) -> Iterator[list[str]]:
-        """The ids of sessions that have an access log, but no key, a page at a time; one may be found again later."""
-        if self._names.access_log is None:
-            return
-        for keys in self._server.scan(self._names.access_log.pattern, _SCAN_COUNT):
-            yield _decoded(self._without_key(self._names.access_log_owners(keys)))
-
-    def lone_index_pages(self) -> Iterator[IndexPage]:
-        """All entries of all user indexes whose session has no key, a page at a time; one may be found again later."""
-        template = self._names.user_index
-        if template is None:
-            return
-        for keys in self._server.scan(template.pattern, _SCAN_COUNT):
-            for group in batches(dict.fromkeys(template.readable(keys)), _INDEXES_AT_ONCE):
-                members, unread = self._read_indexes(dict.fromkeys(group, 0), _FIRST_MEMBERS)
-                yield self._lone(members)
-                for large in batches(unread.items(), _LARGE_INDEXES_AT_ONCE):
-                    cursors = dict(large)
-                    while cursors:
-                        members, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
-                        yield self._lone(members)
-
-    def _lone(self, members: Mapping[bytes, Sequence[bytes] | None]) -> IndexPage:
-        """The entries whose session has no key, among the members of indexes."""
-        everything = {member for found in members.values() for member in found or ()}
-        # As they are written. Most are there, and there is nothing more to find out about them.
-        lone = self._without_key(everything)
-        entries = [
-            entry
-            for key, found in (members.items() if lone else ())
-            for member in found or ()
-            if member in lone and (entry := _entry(key, member)) is not None
-        ]
-        if otherwise := [entry.session_id for entry in entries if entry.member is not None]:
-            gone = self.gone(otherwise)
-            entries = [entry for entry in entries if entry.member is None or entry.session_id in gone]
-        # An access log may be named like an index; that is nothing to tell about.
-        odd = (key for key, found in members.items() if found is None)
-        return IndexPage(entries, sum(not self._names.is_access_log(key) for key in odd))
-
-    def _without_key(self, written: Iterable[bytes]) -> set[bytes]:
-        """Those of the ids, as they are written, under whose session keys there is nothing."""
-        lone: set[bytes] = set()
-        for group in batches(written, _GROUP):
-            keys = {key: i for i in group if (key := self._names.session_key_of(i)) is not None}
-            lone.update(keys[key] for key in self._absent(list(keys)))
-        return lone
-
     def indexes_over(self, limit: int) -> Iterator[tuple[str, Iterator[list[str]]]]:
         """The users whose index has more entries than that, with the entries, a page at a time."""
         template = self._names.user_index
@@ -302,23 +293,7 @@ class RedisStore:
                 sizes = self._server.pipeline([("SCARD", key) for key in group])
                 for key, size in zip(group, sizes, strict=True):
                     if (size or 0) > limit:  # None: the key is not a set
-                        yield users[key], self._members(key)
-
-    def _members(self, key: bytes) -> Iterator[list[str]]:
-        cursors = {key: 0}
-        while cursors:
-            members, cursors = self._read_indexes(cursors, _MORE_MEMBERS)
-            entries = (_entry(key, member) for found in members.values() for member in found or ())
-            yield list(dict.fromkeys(entry.session_id for entry in entries if entry is not None))
-
-    def _read_indexes(
-        self, cursors: Mapping[bytes, int], count: int
-    ) -> tuple[dict[bytes, Sequence[bytes] | None], dict[bytes, int]]:
-        """Some members of each of these indexes, None where it is no set; and where those that have more go on."""
-        replies = self._server.pipeline([("SSCAN", key, cursor, "COUNT", count) for key, cursor in cursors.items()])
-        members = {key: reply and reply[1] for key, reply in zip(cursors, replies, strict=True)}
-        unread = {key: int(reply[0]) for key, reply in zip(cursors, replies, strict=True) if reply and reply[0] != b"0"}
-        return members, unread
+                        yield users[key], self.residue.sessions_in(key)
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -420,21 +395,3 @@ class RedisStore:
 
 def _encoded(session_id: str) -> bytes:
     return session_id.encode("utf-8", "surrogatepass")
-
-
-def _decoded(ids: Iterable[bytes]) -> list[str]:
-    """The ids as text; without those that are none."""
-    found: list[str] = []
-    for written in ids:
-        with suppress(UnicodeDecodeError):
-            found.append(written.decode())
-    return found
-
-
-def _entry(key: bytes, member: bytes) -> IndexEntry | None:
-    """An entry of an index; None if it is no text."""
-    try:
-        return IndexEntry(key, member.decode())
-    except UnicodeDecodeError:
-        session_id = decode_text(member)
-        return None if session_id is None else IndexEntry(key, session_id, member)

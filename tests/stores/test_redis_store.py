@@ -13,6 +13,7 @@ from redis.connection import AbstractConnection, Connection
 
 from job.errors import ConfigurationError
 from job.redisstore.connect import connect
+from job.redisstore.keys import KeyTemplate, pattern_for
 from job.redisstore.store import RedisStore as Store
 from job.redisstore.store import Removed
 from job.sessions import RedisSessions, Session
@@ -144,6 +145,7 @@ def test_looking_at_a_key_is_no_use_of_it(store: Store, client: redis.Redis) -> 
     client.restore("sess:1", 0, client.dump("sess:1"), replace=True, idletime=1000)  # type: ignore[arg-type]
     assert store.inspect(["1"]).sessions == {"1"}
     assert store.gone(["1", "absent"]) == {"absent"}
+    assert store.standing(["1"]).keys == [b"sess:1"]
     assert store.idle_at_least(["1", "absent"], 900) == {"1"}
     assert store.idle_at_least(["1"], 1100) == set()
     assert int(client.object("IDLETIME", "sess:1")) >= 1000
@@ -168,7 +170,9 @@ def test_r3_5_what_is_gone_is_found_among_thousands_whatever_the_others_are(stor
             pipeline.rpush(f"sess:{session_id}", "of another type")
     pipeline.execute()
     absent = {i for number, i in enumerate(ids) if number % 100 == 7 or 500 <= number < 600}
-    assert store.gone([*ids, *ids, ""]) == store.inspect(ids).gone == absent
+    assert store.gone([*ids, *ids, ""]) == store.inspect(ids).gone == store.standing(ids).gone == absent
+    assert set(store.standing([*ids, ""]).keys) == {f"sess:{i}".encode() for i in set(ids) - absent}
+    assert store.standing(ids).without_ttl == store.inspect(ids).without_ttl
 
 
 def test_r3_5_many_states_are_told_apart(store: Store, client: redis.Redis) -> None:
@@ -184,6 +188,43 @@ def test_r3_5_many_states_are_told_apart(store: Store, client: redis.Redis) -> N
     assert all(0 < states.ttls[i] <= 100_000 for i in even)
     pages = list(store.state_pages())
     assert {i for page in pages for i in page.sessions} == even | {"hash"}
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        ("sess:", "user_sess:", "access_log:"),
+        ("a-z", "^b]", "\\[*?"),
+        ("one:", "", "two:"),
+        ("same:", "same:", "same:"),
+    ],
+)
+def test_r3_3_redis_finds_the_keys_of_all_templates_by_one_pattern(
+    client: redis.Redis, templates: tuple[str, ...]
+) -> None:
+    made = [KeyTemplate(name.encode(), name[:2].encode()) for name in templates]
+    keys = {template.key(part) for template in made for part in ("1", "]", "*", "-\n")}
+    client.mset(dict.fromkeys(keys, "x"))
+    assert keys <= set(client.scan_iter(match=pattern_for(made), count=100))
+
+
+def test_r3_5_one_walk_meets_keys_logs_and_indexes_and_nothing_else(store: Store, client: redis.Redis) -> None:
+    for number in range(1_500):
+        client.set(f"sess:{number}", "{}")
+        client.set(f"foreign:{number}", "{}")
+        client.rpush(f"access_log:{number}", "entry")
+    for number in range(700):
+        client.sadd(f"user_sess:{number}", *(f"{number}-{other}" for other in range(number % 5)), "x")
+    client.sadd("user_sess:many", *(f"many-{number}" for number in range(3_000)))
+    client.set("sess:\udcff".encode("utf-8", "surrogateescape"), "not text")
+    pages = list(store.key_pages())
+    keys = [key for page in pages for key in page.session_keys]
+    assert sorted(keys) == sorted([*(f"sess:{n}".encode() for n in range(1_500)), b"sess:\xff"])
+    for walk in (pages, list(store.residue_pages())):
+        assert {int(owner) for page in walk for owner in page.log_owners} == set(range(1_500))
+        members = [(k, m) for page in walk for k, found in page.members.items() for m in found or ()]
+        assert set(members) == {(k, m) for k in client.scan_iter("user_sess:*") for m in client.sscan_iter(k)}
+    assert not [key for page in store.residue_pages() for key in page.session_keys]
 
 
 def test_r2_8_the_session_key_stays_until_all_that_belongs_to_it_is_gone(redis_url: str, client: redis.Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,9 +101,12 @@ def test_r2_redis_back_within_the_retries_and_the_run_goes_on(
     fill(world)
     killer = Killer(durable_redis, at, before=True)
 
+    one_at_a_time = threading.Lock()  # the run waits for Redis in several threads
+
     def recover() -> None:
-        if not durable_redis.running:
-            durable_redis.restart()
+        with one_at_a_time:
+            if not durable_redis.running:
+                durable_redis.restart()
 
     with monkeypatch.context() as patch:
         killer.install(patch)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.background import ahead, alongside
+from job.background import Prefetch, ahead, alongside
 
 PLACE: ContextVar[str] = ContextVar("place")
 
@@ -82,3 +82,70 @@ def test_whoever_stops_early_leaves_no_thread_behind() -> None:
 def test_the_second_thread_knows_what_the_first_was_told() -> None:
     PLACE.set("here")
     assert list(ahead(PLACE.get() for _ in range(2))) == ["here", "here"]
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 4))
+def test_what_is_ready_is_handed_out_once_and_in_order(pages: list[int], most: int) -> None:
+    with Prefetch(iter(pages), most) as prefetch:
+        found = [*prefetch.ready()]
+        found += prefetch
+        assert found == pages
+        assert [*prefetch.ready(), *prefetch] == []
+
+
+def test_nothing_is_waited_for_that_is_not_ready_and_only_so_many_are_asked_for() -> None:
+    asked: list[int] = []
+    go_on, done = threading.Event(), threading.Event()
+
+    def pages() -> Iterator[int]:
+        for number in range(10):
+            asked.append(number)
+            if number == 2:
+                done.set()
+                assert go_on.wait(10)
+            yield number
+
+    with Prefetch(pages(), 3) as prefetch:
+        assert done.wait(10)
+        assert next(prefetch.ready()) == 0
+        assert list(prefetch.ready()) == [1]
+        assert asked == [0, 1, 2]
+        go_on.set()
+        assert list(prefetch) == list(range(2, 10))
+
+
+def test_what_goes_wrong_is_raised_by_whoever_asks_what_is_ready() -> None:
+    failed = threading.Event()
+
+    def pages() -> Iterator[int]:
+        yield 0
+        failed.set()
+        raise LookupError("the store is gone")
+
+    with Prefetch(pages(), 2) as prefetch:
+        assert next(iter(prefetch)) == 0
+        assert failed.wait(10)
+        with pytest.raises(LookupError, match="the store is gone"):
+            while True:
+                list(prefetch.ready())
+
+
+def test_pages_that_nobody_will_take_are_not_asked_for() -> None:
+    asked: list[int] = []
+    first, go_on = threading.Event(), threading.Event()
+
+    def pages() -> Iterator[int]:
+        for number in range(10):
+            asked.append(number)
+            first.set()
+            assert go_on.wait(10)
+            yield number
+
+    before = set(threading.enumerate())
+    with Prefetch(pages(), 5):
+        assert first.wait(10)
+        (thread,) = set(threading.enumerate()) - before
+    go_on.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert asked == [0]

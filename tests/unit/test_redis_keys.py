@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from job.errors import ConfigurationError
-from job.redisstore.keys import LOCK_PREFIX, KeyNames, KeyTemplate
+from job.redisstore.keys import LOCK_PREFIX, KeyNames, KeyTemplate, pattern_for
 from policy.stores import RedisKeys
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.sampled_from(
@@ -122,6 +124,14 @@ def test_r3_3_many_keys_are_read_as_each_of_them_is(data: st.DataObject) -> None
     assert [o for o in owners if "\ufffd" not in o] == [
         i for key in keys if (i := found.access_log_owner(key)) is not None and "\ufffd" not in i
     ]
+    named = found.session_keys_in(keys)
+    assert found.session_ids(named) == found.session_ids(keys)
+    others = [t for t in (found.user_index, found.access_log) if t is not None]
+    assert named == [
+        key
+        for key in keys
+        if found.session.matches(key) and not key.startswith(LOCK_PREFIX) and not any(t.matches(key) for t in others)
+    ]
     index = found.user_index
     if index is not None:
         assert index.readable(keys) == [key for key in keys if index.name(key) is not None]
@@ -138,8 +148,34 @@ def test_r3_3_many_ids_make_the_keys_that_each_of_them_makes(data: st.DataObject
     assert found.session_keys(ids) == each
     logs = {i: found.access_log_key(i) for i in ids}
     assert found.access_log_keys(ids) == {i: key for i, key in logs.items() if key is not None}
-    for i in ids:
-        assert found.session_key_of(i.encode("utf-8", "surrogatepass")) == each.get(i)
+    written = [i.encode("utf-8", "surrogatepass") for i in ids]
+    assert found.session_keys_of(written) == {key: i.encode("utf-8", "surrogatepass") for i, key in each.items()}
+
+
+@given(st.lists(TEMPLATES, min_size=1, max_size=3), st.binary(max_size=8), st.data())
+def test_r3_3_one_pattern_finds_the_keys_of_all_templates(
+    templates: list[KeyTemplate], part: bytes, data: st.DataObject
+) -> None:
+    """What Redis itself makes of the pattern: tests/stores/test_redis_store.py."""
+    template = data.draw(st.sampled_from(templates))
+    assert glob(pattern_for(templates)).fullmatch(template.prefix + part + template.suffix)
+
+
+def test_r3_3_the_pattern_of_several_templates_finds_little_else() -> None:
+    templates = [KeyTemplate(b"sess:", b""), KeyTemplate(b"user_sess:", b""), KeyTemplate(b"access_log:", b"")]
+    found = glob(pattern_for(templates))
+    assert not any(found.fullmatch(key) for key in (b"cache:page:1", b"cart:7", b"session-policy:lock:x", b"sess"))
+
+
+def glob(pattern: bytes) -> re.Pattern[bytes]:
+    """The part of Redis' patterns that is used: escaped characters, a choice of such, and a star."""
+    words = re.findall(rb"\*|\[(?:\\.)+\]|\\.|.", pattern, re.DOTALL)
+    return re.compile(b"".join(b".*" if w == b"*" else _choice(w) for w in words), re.DOTALL)
+
+
+def _choice(word: bytes) -> bytes:
+    characters = word[2:-1:2] if len(word) > 2 else word[-1:]
+    return b"(?:" + b"|".join(re.escape(bytes([c])) for c in characters) + b")"
 
 
 @given(TEMPLATES, TEMPLATES, st.binary(max_size=12))

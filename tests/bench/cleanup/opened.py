@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ def obeyed(**spec: Any) -> SessionPolicy:
 
 @contextmanager
 def opened(by: SessionPolicy, urls: Urls) -> Iterator[tuple[RunContext, Opened]]:
-    """Opens the stores."""
+    """Opens the stores, in a process that searches modules for garbage no more than a run's own does."""
+    gc.freeze()
     clock, log = RunClock(_HOURS_SECONDS), Log()
     stores = initialise(by.spec, urls, clock, log)
     try:
