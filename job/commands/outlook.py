@@ -154,7 +154,7 @@ def _rules(
     assessed = abnormal.assess(context, queries, logs, owners.most)
     examples: defaultdict[Any, list[Session]] = defaultdict(list)
     wanted = {kind: min(_EXAMPLES, number) for kind, number in assessed.found.items() if number}
-    for page in abnormal.suspects(context, queries, logs, assessed) if wanted else ():
+    for page in abnormal.suspects_of(context, queries, logs, assessed) if wanted else ():
         for suspect in page:
             for kind in {rule.type for rule in suspect.rules}:
                 if len(examples[kind]) < _EXAMPLES:

@@ -240,7 +240,7 @@ def _accesses(place: Place, session_id: str) -> list[dict[str, Any]]:
     logs = AccessLogs(place.redis.server, place.redis.names)
     if not logs.exist:
         return []
-    found = [access for _, entries in logs.read([session_id], _MOST_ACCESSES) for access in entries]
+    found = [access for _, log in logs.read([session_id], _MOST_ACCESSES) for access in log.accesses]
     return [
         {
             "at": _time(access.at),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,9 +28,10 @@ from policy.rules import RuleType, SessionRule
 
 _BURST_SESSIONS_AT_ONCE = 100_000
 _MOST_BURST_USERS = 10_000
-# So many sessions are worth a pass over the table for each part of them.
-_MOST_SCATTERED = 100_000
-_SCATTERED_AT_ONCE = 10_000
+# Ids that are listed in one pass over the table, and held in memory.
+_IDS_AT_ONCE = 50_000
+# More than so many are not worth a pass for each part of them.
+_MOST_LISTED = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,20 @@ class ClientUsage:
     active: int
     begun: int
     used: int
+
+
+class Beginning(NamedTuple):
+    """What a session began with; None for what is not known.
+
+    Attributes:
+        key: its id as Redis keys spell it.
+        address: IP address.
+        client: client.
+    """
+
+    key: str
+    address: str | None = None
+    client: str | None = None
 
 
 class RuleQueries:
@@ -121,57 +136,77 @@ class RuleQueries:
         user, bursts = self._table.user_id, survey.bursts.get(rule)
         return self._table.user_in(bursts.users) if user is not None and bursts else sa.false()
 
-    def count_facts(self, condition: sa.ColumnElement[bool], after_id: Any = None, up_to_id: Any = None) -> int:
-        """How many live sessions meet the condition; see :meth:`fact_pages`."""
-        query = sa.select(sa.func.count()).select_from(self._table.clause)
-        return int(self._database.fetch(query.where(*self._within(condition, after_id, up_to_id)))[0][0])
+    def fact_pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Facts]]:
+        """The live sessions that met the condition a moment ago, a batch at a time; each once.
 
-    def fact_pages(
-        self,
-        condition: sa.ColumnElement[bool],
-        after_id: Any = None,
-        up_to_id: Any = None,
-        expected: int | None = None,
-    ) -> Iterator[list[Facts]]:
-        """The live sessions that meet the condition, a batch at a time, in the order of their ids.
-
-        Args:
-            condition: which of them.
-            after_id: only those with a larger id; None for all.
-            up_to_id: only those with this or a smaller id; None for all.
-            expected: about how many they are; None where that is not known.
+        Most often they are few among many: to walk in the order of the ids would be to fetch every row from another
+        place. They are listed first, then, and only these rows are fetched.
         """
-        key, size = self._table.id, self._database.batch_size
+        key = self._table.id
+        after_id = None
+        while True:
+            listed = sa.select(key.label("id")).where(*self._within(condition, after_id)).cte("listed")
+            # All of them first, then the first of them: a database that sees the limit would walk all the same.
+            listed = listed.prefix_with("MATERIALIZED", dialect="postgresql")
+            ids = self._database.scalars(sa.select(listed.c.id).order_by(listed.c.id).limit(_IDS_AT_ONCE))
+            for some in batches(ids, self._database.batch_size):
+                if page := self.facts_of(some):
+                    yield page
+            if len(ids) < _IDS_AT_ONCE:
+                return
+            if after_id is None and self._count(condition) > _MOST_LISTED:
+                yield from self._facts_by_id(condition, ids[-1])
+                return
+            after_id = ids[-1]
+
+    def _facts_by_id(self, condition: sa.ColumnElement[bool], after_id: Any) -> Iterator[list[Facts]]:
+        size = self._database.batch_size
+        while page := self._facts(*self._within(condition, after_id), limit=size):
+            yield page
+            if len(page) < size:
+                return
+            after_id = page[-1].session.id
+
+    def facts_of(self, ids: Collection[Any], unless: sa.ColumnElement[bool] | None = None) -> list[Facts]:
+        """Those of the sessions that are live, and do not meet the condition."""
+        if not ids:
+            return []
+        other = sa.true() if unless is None else unless.is_not(sa.true())
+        return self._facts(self._database.live, self._table.id_in(ids), other)
+
+    def _facts(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[Facts]:
         told = (
             _or_null(self._table.address).label("address"),
             _or_null(self._client).label("client"),
             sa.func.coalesce(_or_false(self._table.revoked), sa.false()).label("revoked"),
         )
-        query = sa.select(*self._table.session_columns, *told)
-        scattered = expected is not None and expected <= _MOST_SCATTERED
-        at_once = max(size, _SCATTERED_AT_ONCE) if scattered else size
-        while True:
-            found = query.where(*self._within(condition, after_id, up_to_id))
-            if scattered:
-                # Few among many: to walk in the order of the ids would be to fetch every row from another place.
-                few = found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
-                found = sa.select(*few.c).order_by(few.c.id)
-            else:
-                found = found.order_by(key)
-            rows = self._database.fetch(found.limit(at_once))
-            for some in batches(rows, size):
-                yield [Facts(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in some]
-            if len(rows) < at_once:
-                return
-            after_id = self._table.session(rows[-1]).id
+        query = sa.select(*self._table.session_columns, *told).where(*conditions)
+        if limit is not None:
+            query = query.order_by(self._table.id).limit(limit)
+        rows = self._database.fetch(query)
+        return [Facts(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in rows]
 
-    def _within(self, condition: sa.ColumnElement[bool], after_id: Any, up_to_id: Any) -> list[sa.ColumnElement[bool]]:
+    def beginnings(self, ids: Collection[Any]) -> list[Beginning]:
+        """What those of the sessions that are live began with."""
+        if not ids:
+            return []
+        query = sa.select(self._table.id, _or_null(self._table.address), _or_null(self._client))
+        rows = self._database.fetch(query.where(self._database.live, self._table.id_in(ids)))
+        return [Beginning(str(key), address, client) for key, address, client in map(tuple, rows)]
+
+    def ids(self, keys: Iterable[str]) -> list[Any]:
+        """The ids that Redis keys spell, each once; without those that the id column cannot hold."""
+        return [i for i in dict.fromkeys(map(self._table.parse_key, keys)) if i is not None]
+
+    def _count(self, condition: sa.ColumnElement[bool]) -> int:
+        query = sa.select(sa.func.count()).select_from(self._table.clause)
+        return int(self._database.fetch(query.where(*self._within(condition)))[0][0])
+
+    def _within(self, condition: sa.ColumnElement[bool], after_id: Any = None) -> list[sa.ColumnElement[bool]]:
         key = self._table.id
         conditions = [self._database.live, condition, key.is_not(None)]
         if after_id is not None:
             conditions.append(key > sa.literal(after_id, key.type))
-        if up_to_id is not None:
-            conditions.append(key <= sa.literal(up_to_id, key.type))
         return conditions
 
     def newest_ids(self, most: int) -> list[Any]:

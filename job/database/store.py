@@ -113,6 +113,10 @@ class SessionDatabase:
         """All rows of a query that finds few."""
         return self._fetch(query)
 
+    def scalars(self, query: sa.Executable) -> Sequence[Any]:
+        """The first column of all rows."""
+        return self._scalars(query)
+
     def read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
         """The sessions of a query that selects :attr:`MappedTable.session_columns`, a batch at a time."""
         return self._read(query, key)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from pydantic_core import from_json
 
 from job.encoding import decode_time
+from job.redisstore.alike import differ_in_time_only
 from job.redisstore.batches import batches
 from job.redisstore.keys import KeyNames
 from job.redisstore.server import RedisServer
 from job.rules.facts import Access, Place
 from policy.stores import TimeEncoding
 
+# What SCAN looks at in one call.
+_SCAN_COUNT = 1000
 _GROUP = 500
 # Entries in one answer. The first look at a log takes few; only a log that has more is asked again.
 _FIRST_ENTRIES = 100
@@ -33,6 +40,30 @@ _LONGITUDES = ("lon", "lng", "long", "longitude")
 _MILLISECONDS_FROM = 1e11
 
 _NOTHING = Access()
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The newest entries of an access log, as they are written.
+
+    Attributes:
+        entries: the newest first.
+    """
+
+    entries: Sequence[bytes]
+
+    @property
+    def accesses(self) -> list[Access]:
+        """What they say."""
+        return list(map(read_entry, self.entries))
+
+    @property
+    def only(self) -> Access | None:
+        """What all of them say, but for their times; None where they may say different things, or nothing."""
+        if not self.entries or not differ_in_time_only(self.entries):
+            return None
+        access = read_entry(self.entries[0])
+        return None if access == _NOTHING else access
 
 
 class AccessLogs:
@@ -54,8 +85,29 @@ class AccessLogs:
         """Whether the policy names such logs."""
         return self._names.access_log is not None
 
-    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, list[Access]]]:
-        """The newest accesses of each session, the newest first; sessions without a log have none.
+    def owners(self) -> Iterator[str]:
+        """The ids of all sessions that have a log, in no order.
+
+        It begins at another one each time, so that whoever has time for some only leaves none out for ever. Where Redis
+        resizes its table meanwhile, a log may be left out, or met twice.
+        """
+        if self._names.access_log is None:
+            return
+        pattern = self._names.access_log.pattern
+        # Keys of other databases on the server count, too: then it more often begins at the beginning.
+        keys = sum(each["keys"] for info in self._server.infos("keyspace") for each in info.values())
+        first = secrets.randbelow(keys // _SCAN_COUNT + 1)
+        yield from self._owners(islice(self._server.scan(pattern, _SCAN_COUNT), first, None))
+        yield from self._owners(islice(self._server.scan(pattern, _SCAN_COUNT), first))
+
+    def _owners(self, pages: Iterable[Sequence[bytes]]) -> Iterator[str]:
+        for keys in pages:
+            for written in dict.fromkeys(self._names.access_log_owners(keys)):
+                with suppress(UnicodeDecodeError):
+                    yield written.decode("utf-8", "surrogatepass")  # as KeyTemplate writes them
+
+    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, Log]]:
+        """The newest entries of each session's log; sessions without a log have none.
 
         Args:
             ids: of the sessions.
@@ -68,11 +120,11 @@ class AccessLogs:
             longer = {i: keys[i] for i, found in beginnings.items() if len(found) == first < most}
             for session_id in group:
                 if session_id not in longer:
-                    yield session_id, list(map(read_entry, beginnings.get(session_id, ())))
+                    yield session_id, Log(beginnings.get(session_id, ()))
             # Read anew from its beginning: meanwhile entries may have been added, and places have shifted.
             for some in batches(longer.items(), max(1, _ENTRIES_AT_ONCE // most)):
                 for session_id, entries in self._entries(dict(some), 0, most).items():
-                    yield session_id, list(map(read_entry, entries))
+                    yield session_id, Log(entries)
 
     def _entries(self, keys: Mapping[str, bytes], start: int, end: int) -> dict[str, Sequence[bytes]]:
         replies = self._server.pipeline([("LRANGE", key, start, end - 1) for key in keys.values()])

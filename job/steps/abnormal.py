@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import sqlalchemy as sa
 
 from job.alerts.problems import Audience, Problem
 from job.context import RunContext
@@ -17,39 +14,22 @@ from job.database.queries import RuleQueries
 from job.redisstore.access_log import AccessLogs
 from job.redisstore.batches import batches
 from job.rules.defaults import count, min_bits
-from job.rules.facts import Facts, Survey
+from job.rules.facts import Survey
 from job.rules.login_burst import Bursts
 from job.rules.ownerless import has_owner
-from job.rules.table import KINDS, MOST_ENTRIES, Need, entries_wanted, gravest, matching, missing_needs
+from job.rules.table import MOST_ENTRIES, Need, missing_needs
 from job.rules.weak_id import judge_ids
 from job.sessions import Session
 from job.steps.removal import Removal
+from job.steps.suspects import Search, Suspect
 from policy.rules import RuleAction, RuleType, SessionRule
 
 _SAMPLE = 1000
 # Beyond so many users, the sessions of one may be counted twice: it only makes the safety share stricter.
 _MOST_USERS = 100_000
 _USERS_AT_ONCE = 500
-# Reading the access log of every session may take long. So much of the run's time it may have, each time.
-_LOGS_SHARE = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A session that some rules apply to.
-
-    Attributes:
-        session: its row.
-        rules: the rules.
-    """
-
-    session: Session
-    rules: Sequence[SessionRule]
-
-    @property
-    def deciding(self) -> SessionRule:
-        """The rule whose action is taken."""
-        return gravest(self.rules)
+# Of more suspects than so many the ids are not held in memory: they are looked for again.
+_MOST_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +39,18 @@ class Abnormal:
     Attributes:
         rules: the policy's rules that can be judged.
         survey: what was learnt of all sessions.
-        start: id after which access logs are read first, another one in each run: where there are more than a run has
-            time for, no session is left out for ever.
         offset: how far the database's clock is ahead of this process's.
         found: how many sessions each rule type applies to; a session may break several.
         due: how many sessions are to go.
+        suspected: the sessions for whose sake they are to go; None where they are too many to be remembered.
     """
 
     rules: tuple[SessionRule, ...] = ()
     survey: Survey = field(default_factory=Survey)
-    start: Any = None
     offset: timedelta = timedelta(0)
     found: Mapping[RuleType, int] = field(default_factory=dict)
     due: int = 0
+    suspected: Sequence[Any] | None = ()
 
     def problems(self) -> list[Problem]:
         """What security is told: one problem for each rule type that found something."""
@@ -105,26 +84,34 @@ def assess(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, m
     """
     rules = _judgeable(context, queries, logs)
     skew = timedelta(seconds=context.spec.safety.clock_skew_seconds)
-    looks_at_ids = any(rule.type is RuleType.WEAK_ID or KINDS[rule.type].reads_log for rule in rules)
-    sample = queries.newest_ids(_SAMPLE) if looks_at_ids else []
+    sample = queries.newest_ids(_SAMPLE) if any(rule.type is RuleType.WEAK_ID for rule in rules) else []
     survey = _survey(context, queries, rules, skew, [str(i) for i in sample], most_per_user)
-    start = secrets.choice(sample) if sample else None
-    abnormal = Abnormal(rules, survey, start, queries.clock_offset())
+    abnormal = Abnormal(rules, survey, queries.clock_offset())
     context.progress.start("Abnormal sessions")
     found: Counter[RuleType] = Counter()
     users: set[Any] = set()
     due = 0
-    for suspects in _scan(context, queries, logs, abnormal, rules):
+    suspected: list[Any] | None = []
+    for suspects in suspects_of(context, queries, logs, abnormal):
         _tell(context, suspects)
         context.tally.abnormal += len(suspects)
         found.update(kind for s in suspects for kind in {rule.type for rule in s.rules})
         due += sum(map(_is_alone, suspects))
+        suspected = _remembered(suspected, suspects)
         for some in batches(_owners(suspects) - users, _USERS_AT_ONCE):
             due += queries.count_of_users(some)
             users.update(some[: max(0, _MOST_USERS - len(users))])
     context.progress.finish(f"{context.tally.abnormal} found")
     context.log.info("abnormal", found=context.tally.abnormal, byRule={k.value: n for k, n in sorted(found.items())})
-    return replace(abnormal, found=dict(found), due=due)
+    return replace(abnormal, found=dict(found), due=due, suspected=suspected)
+
+
+def _remembered(before: list[Any] | None, suspects: Iterable[Suspect]) -> list[Any] | None:
+    """The sessions that something is to be done about, with those of before; None when they are too many."""
+    if before is None:
+        return None
+    before += [s.session.id for s in suspects if s.deciding.action is not RuleAction.REPORT]
+    return before if len(before) <= _MOST_REMEMBERED else None
 
 
 def _tell(context: RunContext, suspects: Sequence[Suspect]) -> None:
@@ -158,7 +145,9 @@ def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abn
         return 0
     context.progress.start("Abnormal sessions", abnormal.due)
     removal = _Removal(context, queries, abnormal)
-    for suspects in _scan(context, queries, logs, abnormal, deleting):
+    search = _search(context, queries, logs, abnormal, deleting)
+    known = abnormal.suspected
+    for suspects in search.everywhere() if known is None else search.among(known):
         context.clock.checkpoint()
         by_rule: dict[SessionRule, list[Session]] = {}
         for suspect in suspects:
@@ -179,11 +168,21 @@ def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abn
     return removal.deleted
 
 
-def suspects(
+def suspects_of(
     context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abnormal: Abnormal
 ) -> Iterator[list[Suspect]]:
-    """The sessions that :func:`assess` has counted, a batch at a time, for whoever wants to see some of them."""
-    yield from _scan(context, queries, logs, abnormal, abnormal.rules)
+    """The sessions that :func:`assess` counts, a batch at a time, for whoever wants to see some of them."""
+    return _search(context, queries, logs, abnormal, abnormal.rules).everywhere()
+
+
+def _search(
+    context: RunContext,
+    queries: RuleQueries,
+    logs: AccessLogs | None,
+    abnormal: Abnormal,
+    rules: Sequence[SessionRule],
+) -> Search:
+    return Search(context, queries, logs, abnormal.survey, abnormal.offset, rules)
 
 
 def _is_alone(suspect: Suspect) -> bool:
@@ -202,7 +201,7 @@ def _owners(suspects: Iterable[Suspect]) -> set[Any]:
     return {s.session.user_id for s in suspects if _logs_out(s)}
 
 
-# --- finding ---------------------------------------------------------------------------------------------------------
+# --- before -----------------------------------------------------------------------------------------------------------
 
 
 def _judgeable(context: RunContext, queries: RuleQueries, logs: AccessLogs | None) -> tuple[SessionRule, ...]:
@@ -241,89 +240,6 @@ def _survey(
                     "rule incomplete", rule=rule.type.value, because="too many users to look at them all"
                 )
     return Survey(skew, {bits: judge_ids(sample, bits) for bits in wanted}, bursts)
-
-
-@dataclass(slots=True)
-class _Unread:
-    """The ranges of ids whose access logs were not read: after the first, up to the second; None for no bound."""
-
-    ranges: list[tuple[Any, Any]]
-
-
-def _scan(
-    context: RunContext,
-    queries: RuleQueries,
-    logs: AccessLogs | None,
-    abnormal: Abnormal,
-    rules: Sequence[SessionRule],
-) -> Iterator[list[Suspect]]:
-    """The live sessions that any of the rules applies to, a batch at a time.
-
-    For rules about access logs every live session has to be looked at. When that has taken its share of the run's time,
-    the rest is judged by the other rules alone.
-    """
-    by_table = tuple(rule for rule in rules if not KINDS[rule.type].reads_log)
-    unread = _Unread([(None, None)])
-    if logs is not None and len(by_table) < len(rules):
-        if abnormal.start is not None:
-            unread = _Unread([(abnormal.start, None), (None, abnormal.start)])
-        yield from _scan_logs(context, queries, logs, abnormal, rules, unread)
-    if not by_table:
-        return
-    condition = sa.or_(*(queries.may_match(rule, abnormal.survey, abnormal.now()) for rule in by_table))
-    for after_id, up_to_id in unread.ranges:
-        # Most often there is nothing, and to count that is less work than to walk through all ids.
-        context.clock.checkpoint()
-        number = queries.count_facts(condition, after_id, up_to_id)
-        for page in queries.fact_pages(condition, after_id, up_to_id, number) if number else ():
-            yield _judge(context, abnormal, by_table, page)
-
-
-def _scan_logs(
-    context: RunContext,
-    queries: RuleQueries,
-    logs: AccessLogs,
-    abnormal: Abnormal,
-    rules: Sequence[SessionRule],
-    unread: _Unread,
-) -> Iterator[list[Suspect]]:
-    """As far as the time allows; takes what it has read out of ``unread``."""
-    entries = entries_wanted(rules)
-    until = context.clock.elapsed_seconds + _LOGS_SHARE * context.spec.job.timeout_seconds
-    while unread.ranges:
-        after_id, up_to_id = unread.ranges[0]
-        for page in queries.fact_pages(sa.true(), after_id, up_to_id):
-            if context.clock.elapsed_seconds >= until:
-                context.log.warning(
-                    "rules incomplete",
-                    because="there are more access logs than the run has time to read; the next run begins elsewhere",
-                    remedy="raise job.timeoutSeconds",
-                )
-                return
-            yield _judge(context, abnormal, rules, _with_accesses(page, logs, entries))
-            unread.ranges[0] = (page[-1].session.id, up_to_id)
-        del unread.ranges[0]
-
-
-def _judge(
-    context: RunContext, abnormal: Abnormal, rules: Sequence[SessionRule], page: Iterable[Facts]
-) -> list[Suspect]:
-    context.clock.checkpoint()
-    suspects: list[Suspect] = []
-    judged = 0
-    for facts in page:
-        judged += 1
-        # The time after the row was read: a session used since the run began is not one from the future.
-        if broken := matching(rules, facts, abnormal.survey, abnormal.now()):
-            suspects.append(Suspect(facts.session, broken))
-    context.progress.advance(judged)
-    return suspects
-
-
-def _with_accesses(page: Sequence[Facts], logs: AccessLogs, entries: int) -> Iterator[Facts]:
-    by_key = {facts.session.key: facts for facts in page}
-    for key, accesses in logs.read(by_key, entries):
-        yield replace(by_key[key], accesses=accesses)
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------
