@@ -56,7 +56,8 @@ def decode_time(value: Any, encoding: TimeEncoding, zone: tzinfo = UTC) -> datet
         moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=zone)
-        return moment.astimezone(UTC)
+        # Most are, and to convert such a one takes as long as all the rest.
+        return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None
 

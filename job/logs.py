@@ -202,7 +202,8 @@ def _time(name: str, moment: datetime | None) -> str:
     if moment is None:
         return ""
     in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return f', "{name}": "{in_utc.isoformat(timespec="seconds")[:-6]}Z"'
+    # Cut by hand, which is faster than to have the fraction left out.
+    return f', "{name}": "{in_utc.isoformat()[:19]}Z"'
 
 
 def safe_traceback(error: BaseException) -> list[str]:

@@ -83,6 +83,26 @@ class Candidate:
     unused_since: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Deleted sessions of which nobody asked to know each.
+
+    Attributes:
+        count: how many.
+        measured: of how many it is known for how long they were in use.
+        seconds: how long these were, together.
+        some_ids: of a few of them.
+    """
+
+    count: int
+    measured: int
+    seconds: float
+    some_ids: Sequence[Any]
+
+    def __len__(self) -> int:
+        return self.count
+
+
 @dataclass(slots=True)
 class Deletion:
     """What became of a batch.
@@ -90,12 +110,25 @@ class Deletion:
     Attributes:
         deleted: the sessions that are gone.
         failed: how many could not be deleted. The rest was in use, or no longer due.
-        is_logged: whether the cleanup log has them already.
     """
 
     deleted: Sequence[Session] = field(default_factory=list)
     failed: int = 0
-    is_logged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What became of a part of a store.
+
+    Attributes:
+        deleted: what is gone.
+        failed: how many sessions could not be deleted.
+        unlogged: those of the deleted that the cleanup log is still to be told of.
+    """
+
+    deleted: Sequence[Session] | Sums
+    failed: int = 0
+    unlogged: Sequence[Session] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +186,7 @@ class Sessions(DatabaseSessions, Protocol):
             stretches: the parts of the store to look at; None for all of it.
         """
 
-    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Deletion]:
+    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time, where nobody else is to be asked about them.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from job.sessions import Session, durations
+from job.sessions import Session, Sums, durations
 from policy.report import RedisCounts, SessionCounts
 
 
@@ -32,8 +32,12 @@ class Durations:
     sessions: int = 0
     seconds: float = 0.0
 
-    def add(self, deleted: Sequence[Session]) -> None:
+    def add(self, deleted: Sequence[Session] | Sums) -> None:
         """Adds sessions; those of which it is not known do not count."""
+        if isinstance(deleted, Sums):
+            self.sessions += deleted.measured
+            self.seconds += deleted.seconds
+            return
         known = [seconds for seconds in durations(deleted) if seconds is not None]
         self.sessions += len(known)
         self.seconds += sum(known)

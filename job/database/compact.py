@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import cached_property
 from typing import Any, overload
 
@@ -24,7 +24,7 @@ _PER_SECOND = {
 
 
 # A thousand years: what seems to last longer began or ended at no time that a calendar knows.
-_LONGEST_SECONDS = 1000 * 366 * 24 * 3600
+LONGEST_SECONDS = 1000 * 366 * 24 * 3600
 
 
 class CompactColumns:
@@ -39,7 +39,8 @@ class CompactColumns:
         self._table = table
         self._created, self._accessed = table.created_at, table.last_accessed_at
         self._id: Callable[[Any], Any] | None = table.ids.sql.dialect_impl(dialect).result_processor(dialect, None)
-        self._per_second = self._unit()
+        self._per_second = units_per_second(table)
+        self._epoch = table.dialect.compact_epoch.replace(tzinfo=UTC)
 
     @cached_property
     def columns(self) -> list[sa.ColumnElement[Any]]:
@@ -50,8 +51,12 @@ class CompactColumns:
         key = table.id
         if isinstance(table.types[table.table.columns.id.name], postgresql.CITEXT):
             key = sa.cast(key, sa.Text)
-        times = [self._time(each) for each in (self._created, self._accessed)]
-        return [key.label("id"), (user if user is not None else sa.null()).label("user_id"), *times]
+        return [
+            key.label("id"),
+            (user if user is not None else sa.null()).label("user_id"),
+            self._time(self._created).label("created_at"),
+            self._time(self._accessed).label("last_accessed_at"),
+        ]
 
     def id(self, row: Sequence[Any]) -> Any:
         """The id in a row."""
@@ -65,7 +70,7 @@ class CompactColumns:
     def durations(self, rows: Sequence[Sequence[Any]]) -> list[float | None]:
         """For how many seconds each session was in use; None where that is not known."""
         if unit := self._per_second:
-            most = _LONGEST_SECONDS * unit
+            most = LONGEST_SECONDS * unit
             return [
                 None
                 if r[2] is None or r[3] is None or not -most < r[3] - r[2] < most
@@ -84,24 +89,14 @@ class CompactColumns:
     def _moment(self, time: TimeExpression | None, value: Any) -> Any:
         if time is None or value is None:
             return None
-        if time.mapping.encoding in CLOCK_TIMES:
+        encoding = time.mapping.encoding
+        if encoding in CLOCK_TIMES:
             try:
-                reading = self._table.dialect.compact_epoch + timedelta(microseconds=value)
+                moment = self._epoch + timedelta(microseconds=value)
             except OverflowError:
                 return None
-            return decode_time(reading, time.mapping.encoding, time.zone)
+            return moment if time.zone is UTC else decode_time(moment.replace(tzinfo=None), encoding, time.zone)
         return time.decode(value)
-
-    def _unit(self) -> int | None:
-        """How many of the numbers in both columns are a second; None where they are no whole numbers of the same."""
-        if self._created is None or self._accessed is None:
-            return None
-        encoding = self._created.mapping.encoding
-        if encoding is not self._accessed.mapping.encoding or encoding not in _PER_SECOND:
-            return None
-        names = (self._created.mapping.name, self._accessed.mapping.name)
-        whole = all(isinstance(self._table.types[name], sa.Integer) for name in names)
-        return _PER_SECOND[encoding] if whole or encoding is TimeEncoding.TIMESTAMP else None
 
 
 class CompactRows(Sequence[Session]):
@@ -152,6 +147,18 @@ class CompactRows(Sequence[Session]):
     def durations(self) -> list[float | None]:
         """For how many seconds each was in use; None where that is not known."""
         return self._columns.durations(self._rows)
+
+
+def units_per_second(table: MappedTable) -> int | None:
+    """How many of what stands between two times are a second; None where they are no whole numbers of the same."""
+    created, accessed = table.created_at, table.last_accessed_at
+    if created is None or accessed is None:
+        return None
+    encoding = created.mapping.encoding
+    if encoding is not accessed.mapping.encoding or encoding not in _PER_SECOND:
+        return None
+    whole = all(isinstance(table.types[time.mapping.name], sa.Integer) for time in (created, accessed))
+    return _PER_SECOND[encoding] if whole or encoding is TimeEncoding.TIMESTAMP else None
 
 
 def _is_plain(table: MappedTable) -> bool:

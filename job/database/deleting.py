@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
@@ -12,10 +13,13 @@ from job.database.connect import is_refusal, is_transient
 from job.database.history import Ledger
 from job.database.link import Link
 from job.database.statements import Removal, remove
+from job.database.sweeps import Part
 from job.database.table import MappedTable
 from job.logs import SessionLog
 from job.retry import Retrier
-from job.sessions import Cause, Deletion, Session
+from job.sessions import Cause, Deletion, Session, Sums, Swept
+
+D = TypeVar("D", bound=Sequence[Session] | Sums)
 
 
 class _BatchFailedError(Exception):
@@ -56,7 +60,8 @@ class Deleter:
             rows = remove(connection, self._table, statement([s.id for s in sessions]))
             return [self._table.session(row) for row in rows]
 
-        transaction = _Once(self._link, self._table, self._history, take, cause)
+        record = partial(self._history.add, cause=cause) if self._history else None
+        transaction: _Once[Sequence[Session]] = _Once(self._link, self._table, take, record)
 
         def attempt() -> Sequence[Session]:
             try:
@@ -79,14 +84,17 @@ class Deleter:
             first, second = (self.batch(part, statement, cause) for part in (sessions[:half], sessions[half:]))
             return Deletion([*first.deleted, *second.deleted], first.failed + second.failed)
 
-    def at_once(self, take: Callable[[sa.Connection], CompactRows], cause: Cause) -> Deletion | None:
-        """Whatever ``take`` deletes, in one transaction; None where a row is locked or refuses, and nothing is done.
+    def at_once(self, part: Part, cause: Cause) -> Swept | None:
+        """What has expired in a part, in one transaction; None where a row is locked or refuses, and nothing is done.
 
         It is left to the caller to write it to the cleanup log.
         """
+        record: Callable[[sa.Connection, Any], None] | None = None
+        if self._history:
+            record = self._history.count if part.notes_history else partial(self._history.add, cause=cause)
         try:
-            deleted = _Once(self._link, self._table, self._history, take, cause).run()
-            return Deletion(deleted, is_logged=self._audit is None)
+            deleted = _Once(self._link, self._table, part.take, record).run()
+            return Swept(deleted, unlogged=() if isinstance(deleted, Sums) else deleted)
         except sa.exc.DBAPIError as error:
             if is_transient(error) or is_refusal(error):
                 return None
@@ -98,25 +106,30 @@ class Deleter:
         return Deletion(deleted)
 
 
-class _Once:
-    """A transaction that deletes. When its connection is lost, it finds out by itself whether it was committed."""
+class _Once(Generic[D]):
+    """A transaction that deletes. When its connection is lost, it finds out by itself whether it was committed.
+
+    Args:
+        link: the connection.
+        table: the session table.
+        take: deletes, and returns what it deleted.
+        record: is told of that in the same transaction.
+    """
 
     def __init__(
         self,
         link: Link,
         table: MappedTable,
-        history: Ledger | None,
-        take: Callable[[sa.Connection], Sequence[Session]],
-        cause: Cause,
+        take: Callable[[sa.Connection], D],
+        record: Callable[[sa.Connection, D], None] | None,
     ) -> None:
         self._link = link
         self._table = table
-        self._history = history
         self._take = take
-        self._cause = cause
-        self._attempted: Sequence[Session] = ()
+        self._record = record
+        self._attempted: D | None = None
 
-    def run(self) -> Sequence[Session]:
+    def run(self) -> D:
         """Does it, and returns what is gone.
 
         Raises:
@@ -125,20 +138,22 @@ class _Once:
         try:
             return self._link.transaction(self._work, retry_transient=False)
         except sa.exc.DBAPIError:
-            self._attempted = ()  # rolled back for certain: the connection is still there
+            self._attempted = None  # rolled back for certain: the connection is still there
             raise
 
-    def _work(self, connection: sa.Connection) -> Sequence[Session]:
-        if self._attempted and not self._any_exists(connection):
+    def _work(self, connection: sa.Connection) -> D:
+        if self._attempted and not self._any_exists(connection, self._attempted):
             return self._attempted  # the commit had gone through; only the answer to it was lost
-        self._attempted = ()
+        self._attempted = None
         self._attempted = deleted = self._take(connection)
-        if self._history:
-            self._history.add(connection, deleted, self._cause)
+        if self._record:
+            self._record(connection, deleted)
         return deleted
 
-    def _any_exists(self, connection: sa.Connection) -> bool:
-        found = self._attempted
-        ids = found.ids if isinstance(found, CompactRows) else [session.id for session in found]
+    def _any_exists(self, connection: sa.Connection, found: D) -> bool:
+        if isinstance(found, Sums):
+            ids = found.some_ids
+        else:
+            ids = found.ids if isinstance(found, CompactRows) else [session.id for session in found]
         query = sa.select(sa.literal(1)).where(self._table.id_in(ids)).limit(1)
         return connection.execute(query).first() is not None

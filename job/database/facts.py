@@ -15,17 +15,14 @@ def layout_of(connection: sa.Connection, table: MappedTable) -> Layout:
     return table.dialect.layout(connection, table.table.schema, table.table.name, table.id_index)
 
 
-def facts_of(
-    connection: sa.Connection, table: MappedTable, layout: Layout, expiry: Expiry, expired: int | None
-) -> TableFacts:
-    """What a strategy is chosen from.
+def facts_of(connection: sa.Connection, table: MappedTable, layout: Layout, expiry: Expiry) -> TableFacts:
+    """What a strategy is chosen from, but for how many sessions have expired.
 
     Args:
         connection: to the database.
         table: the session table.
         layout: how it lies on disk.
         expiry: what has expired.
-        expired: how many sessions have; None where they were not counted.
     """
     no_index = layout.no_index or _missing_index(layout, expiry)
     entries = None
@@ -37,7 +34,6 @@ def facts_of(
     return TableFacts(
         rows=layout.rows,
         blocks=layout.blocks,
-        expired=expired,
         index_entries=entries,
         no_index=no_index,
         no_ranges=layout.no_ranges,

@@ -10,16 +10,31 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from job.database.compact import CompactRows
-from job.database.dialects import dialect_of
+from job.database.dialects import Dialect, dialect_of
 from job.database.schema import USER_LENGTH, history, statistics
-from job.sessions import Cause, Session, durations
+from job.database.sums import whole_seconds
+from job.sessions import Cause, Session, Sums, durations
+
+_KEYS = [column.name for column in history.primary_key]
+_ADDS = ("sessions", "total_seconds")
 
 
 class Ledger(Protocol):
     """What is written in the very transaction that deletes sessions."""
 
+    @property
+    def history(self) -> HistoryTable | None:
+        """The history of users; None where none is kept."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others write the same rows at the same time, so that one may have to wait for another."""
+
     def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
         """Notes deleted sessions; what it raises takes the deletion back."""
+
+    def count(self, connection: sa.Connection, deleted: Sequence[Session] | Sums) -> None:
+        """As :meth:`add`, where the history has the sessions already."""
 
 
 class HistoryTable:
@@ -47,9 +62,34 @@ class HistoryTable:
             {"user_id": user, "sessions": n, "total_seconds": seconds}
             for user, (n, seconds) in sorted(counts.items())  # in one order, so that no two runs deadlock here
         ]
-        same = {"day": self._day, "cause": cause.value}
-        keys = [column.name for column in history.primary_key]
-        dialect_of(connection).add_rows(connection, history, keys, same, rows, adds=("sessions", "total_seconds"))
+        dialect_of(connection).add_rows(connection, history, _KEYS, self._same(cause), rows, adds=_ADDS)
+
+    def adding(self, gone: sa.CTE, cause: Cause, dialect: Dialect) -> Any:
+        """The INSERT that does the same for what another part of its statement deletes (PostgreSQL).
+
+        Args:
+            gone: the deleted rows, with their ``user_id`` and ``seconds``.
+            cause: why they were deleted.
+            dialect: the kind of database.
+        """
+        # As the driver would tell it, blanks at its end and all; and told apart and ordered as Python does.
+        user = sa.func.left(sa.func.concat(gone.c.user_id), USER_LENGTH, type_=sa.Text).collate("C")
+        same = [sa.literal(value, history.c[name].type).label(name) for name, value in self._same(cause).items()]
+        rows = (
+            sa.select(
+                user.label("user_id"),
+                *same,
+                sa.func.count().label("sessions"),
+                whole_seconds(gone.c.seconds).label("total_seconds"),
+            )
+            .where(gone.c.user_id.is_not(None))
+            .group_by(user)
+            .order_by(user)
+        )
+        return dialect.insert_selected(history, _KEYS, rows, adds=_ADDS)
+
+    def _same(self, cause: Cause) -> dict[str, Any]:
+        return {"day": self._day, "cause": cause.value}
 
 
 def save_statistics(connection: sa.Connection, row: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from job.database.link import Link
 from job.database.narrowing import expiry
 from job.database.owners import OwnerQueries
 from job.database.statements import Removal, delete_over_limit, delete_where, ranked
-from job.database.strategy import Choice, choose
+from job.database.strategy import Choice, TableFacts, choose
 from job.database.stretch import Strategy, Stretch
 from job.database.sweeps import BlockSweep, IdSweep, IndexSweep, Sweep
 from job.database.table import MappedTable, TimeExpression
@@ -32,7 +33,7 @@ from job.logs import SessionLog
 from job.pacing import Pace
 from job.redisstore.batches import batches
 from job.retry import Retrier
-from job.sessions import Candidate, Cause, Census, Deletion, Session
+from job.sessions import Candidate, Cause, Census, Deletion, Session, Swept
 from job.settings import Narrowing
 from policy.spec import BatchSizing, Cleanup, OnExceed
 
@@ -79,9 +80,12 @@ class SessionDatabase:
         self._table = table
         self._batch_size = batch_size
         self._deleter = Deleter(link, table, deletion_retrier, history, audit)
+        self._ledger = history
+        self._tells_each = audit is not None
         self._grace = timedelta(seconds=grace_seconds)
         self._layout = layout
         self._cleanup = cleanup
+        self._facts: TableFacts | None = None
         self._counted: int | None = None
         adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
         self._pace = Pace(batch_size, min(_FEWEST_SESSIONS, batch_size), max(_MOST_SESSIONS, batch_size), adapts)
@@ -240,8 +244,9 @@ class SessionDatabase:
         Raises:
             ConfigurationError: the policy asks for a strategy that cannot be used here.
         """
-        facts = self._link.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry, self._counted))
-        return choose(self._cleanup.strategy, facts)
+        if self._facts is None:
+            self._facts = self._link.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry))
+        return choose(self._cleanup.strategy, replace(self._facts, expired=self._counted))
 
     def stretches(self, count: int) -> list[Stretch]:
         """Cuts the table into about so many parts of like size that do not overlap and together are everything.
@@ -260,36 +265,44 @@ class SessionDatabase:
         for stretch in self.stretches(1) if stretches is None else stretches:
             yield from self._walks.pages(stretch)
 
-    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Deletion]:
+    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
         for stretch in self.stretches(1) if stretches is None else stretches:
             sweep = self._sweep(stretch)
             pages = self._walks.pages(stretch) if sweep is None else self._swept(*sweep)
             for page in pages:
-                yield page if isinstance(page, Deletion) else self.delete_expired([c.session for c in page])
+                if isinstance(page, Swept):
+                    yield page
+                else:
+                    deletion = self.delete_expired([candidate.session for candidate in page])
+                    yield Swept(deletion.deleted, deletion.failed)
 
     def _sweep(self, stretch: Stretch) -> tuple[Sweep, Pace] | None:
         if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
             return None
         if stretch.strategy is Strategy.PHYSICAL_RANGES:
             begin = blocks_with(self._batch_size, self._counted, self._layout)
-            return BlockSweep(self._table, self._expired, stretch, self._layout), Pace(begin, 1, _MOST_BLOCKS)
+            blocks = BlockSweep(
+                self._table, self._expired, stretch, self._layout, self._ledger, tells_each=self._tells_each
+            )
+            return blocks, Pace(begin, 1, _MOST_BLOCKS)
         if stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes:
-            return IndexSweep(self._table, self._expiry, self._fetch), self._pace
+            index = IndexSweep(self._table, self._expiry, self._fetch, self._ledger, tells_each=self._tells_each)
+            return index, self._pace
         clustered = stretch.strategy is Strategy.ID_ORDER and self._table.id_index == "PRIMARY"
         if clustered and self._link.transaction(self._table.dialect.deletes_ranges_of_ids):
             pace = Pace(self._batch_size, min(_FEWEST_SESSIONS, self._batch_size), _MOST_ROWS)
             return IdSweep(self._table, self._expired, stretch, self._fetch), pace
         return None
 
-    def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[Deletion | list[Candidate]]:
+    def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[Swept | list[Candidate]]:
         """What was deleted of each part, or what is to be deleted of it by ids."""
         while part := sweep.next(pace.size):
             begun = time.monotonic()
-            deletion = self._deleter.at_once(part.take, Cause.EXPIRED)
+            swept = self._deleter.at_once(part, Cause.EXPIRED)
             pace = pace.after(pace.size, time.monotonic() - begun)
-            if deletion is not None:
-                yield deletion
+            if swept is not None:
+                yield swept
             else:
                 yield from self._walks.in_part(part.condition)
 

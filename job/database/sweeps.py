@@ -1,4 +1,7 @@
-"""Finds and deletes what has expired in one statement for each part of the table, and returns it.
+"""Finds and deletes what has expired in one statement for each part of the table.
+
+The statement returns the deleted sessions where somebody is to be told of each; else, where the server can do that, it
+counts them itself, and adds them to the history of their users.
 
 Such a statement waits for nobody, or for a moment at most: a part with a row that somebody works on, or that refuses to
 go, is left as it is, for its rows to be deleted by their ids.
@@ -15,11 +18,15 @@ import sqlalchemy as sa
 from job.database.blocks import BlockRanges
 from job.database.compact import CompactColumns, CompactRows
 from job.database.dialects.base import LOCK_TIMEOUT_SECONDS, SWEEPING, Layout
-from job.database.narrowing import Expiry
+from job.database.history import Ledger
+from job.database.narrowing import Edge, Expiry
 from job.database.stretch import Stretch
+from job.database.sums import read_sums, seconds_between, summed
 from job.database.table import MappedTable
 from job.database.walks import Fetch, within_ids
+from job.sessions import Cause, Sums
 
+_OPTIONS = {SWEEPING: True}
 _LOCK_WAIT_MILLISECONDS = 20
 """Less than an application notices, and than any server takes to see a deadlock."""
 
@@ -31,30 +38,63 @@ class Part:
     Attributes:
         condition: whether a row lies in it.
         take: deletes what has expired in it, and returns that.
+        notes_history: whether that also adds it to the history of users.
     """
 
     condition: sa.ColumnElement[bool]
-    take: Callable[[sa.Connection], CompactRows]
+    take: Callable[[sa.Connection], CompactRows | Sums]
+    notes_history: bool = False
 
 
 class _Impatient:
-    """Deletes parts of a table in PostgreSQL, without waiting for anybody for long."""
+    """Deletes parts of a table in PostgreSQL, without waiting for anybody for long.
 
-    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool]) -> None:
+    Args:
+        table: the session table.
+        expired: whether a session has expired.
+        ledger: what else is written in the same transaction; None for nothing.
+        tells_each: whether somebody is to be told of each deleted session.
+    """
+
+    def __init__(
+        self, table: MappedTable, expired: sa.ColumnElement[bool], ledger: Ledger | None, *, tells_each: bool
+    ) -> None:
         self._table = table
         self._expired = expired
+        self._seconds = seconds = seconds_between(table)
+        shared = ledger is not None and ledger.is_shared
+        history = ledger.history if ledger and table.user_id is not None else None
+        # Others who write the same rows of the history would have to be waited for.
+        self._history = None if shared or seconds is None else history
+        self._notes_history = history is None or self._history is not None
+        self._tells_each = tells_each or seconds is None or not self._notes_history
+        self._writes_more = shared or not self._notes_history
 
     def _part(self, condition: sa.ColumnElement[bool]) -> Part:
-        return Part(condition, lambda connection: self._take(connection, condition))
+        return Part(condition, lambda connection: self._take(connection, condition), self._notes_history)
 
-    def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows:
+    def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows | Sums:
         # A row that was changed after the statement began is judged anew, by its new version, before it goes.
         columns = CompactColumns(self._table, connection.dialect)
-        statement = _delete(self._table, columns, sa.and_(condition, self._expired))
+        doomed = _doomed(self._table, sa.and_(condition, self._expired))
         _wait_for_locks(connection, _LOCK_WAIT_MILLISECONDS)
-        result = connection.execute(statement, execution_options={SWEEPING: True})
-        _wait_for_locks(connection, LOCK_TIMEOUT_SECONDS * 1000)
-        return _compact(result, columns)
+        taken = self._delete(connection, doomed, columns)
+        if self._writes_more:
+            _wait_for_locks(connection, LOCK_TIMEOUT_SECONDS * 1000)
+        return taken
+
+    def _delete(self, connection: sa.Connection, doomed: sa.Delete, columns: CompactColumns) -> CompactRows | Sums:
+        told = columns.columns
+        if self._tells_each and self._history is None:
+            return _compact(connection.execute(doomed.returning(*told), execution_options=_OPTIONS), columns)
+        assert self._seconds is not None
+        returned = told if self._tells_each else told[:2] if self._history else told[:1]
+        gone = doomed.returning(*returned, self._seconds.label("seconds")).cte("gone")
+        query = sa.select(*(gone.c[each.name] for each in told)) if self._tells_each else summed(gone, self._table.id)
+        if self._history:
+            query = query.add_cte(self._history.adding(gone, Cause.EXPIRED, self._table.dialect).cte("noted"))
+        result = connection.execute(query, execution_options=_OPTIONS)
+        return _compact(result, columns) if self._tells_each else read_sums(result.one())
 
 
 class BlockSweep(_Impatient):
@@ -65,10 +105,21 @@ class BlockSweep(_Impatient):
         expired: whether a session has expired.
         stretch: which part of the table.
         layout: how the table lies on disk.
+        ledger: what else is written in the same transaction; None for nothing.
+        tells_each: whether somebody is to be told of each deleted session.
     """
 
-    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool], stretch: Stretch, layout: Layout) -> None:
-        super().__init__(table, expired)
+    def __init__(
+        self,
+        table: MappedTable,
+        expired: sa.ColumnElement[bool],
+        stretch: Stretch,
+        layout: Layout,
+        ledger: Ledger | None,
+        *,
+        tells_each: bool,
+    ) -> None:
+        super().__init__(table, expired, ledger, tells_each=tells_each)
         self._ranges = BlockRanges(stretch, layout)
 
     def next(self, size: int) -> Part | None:
@@ -84,36 +135,67 @@ class IndexSweep(_Impatient):
         table: the session table.
         expiry: what has expired.
         fetch: runs a query in a transaction of its own.
+        ledger: what else is written in the same transaction; None for nothing.
+        tells_each: whether somebody is to be told of each deleted session.
     """
 
-    def __init__(self, table: MappedTable, expiry: Expiry, fetch: Fetch) -> None:
-        super().__init__(table, expiry.expired)
+    def __init__(
+        self, table: MappedTable, expiry: Expiry, fetch: Fetch, ledger: Ledger | None, *, tells_each: bool
+    ) -> None:
+        super().__init__(table, expiry.expired, ledger, tells_each=tells_each)
         self._edges = list(expiry.edges)
         self._new: sa.ColumnElement[bool] = sa.true()
         self._after: sa.ColumnElement[bool] = sa.true()
+        self._from: Any = None
         self._fetch = fetch
 
     def next(self, size: int) -> Part | None:
         """The rows that the next so many entries lead to; None where there are no more."""
-        if not self._edges:
-            return None
-        edge, key, dialect = self._edges[0], self._table.id, self._table.dialect
-        column = edge.time.column
-        here = sa.tuple_(column, key)
-        condition = sa.and_(edge.condition, self._new, self._after)
-        last = sa.select(dialect.place(column).label("place"), key.label("id")).where(condition)
-        found = self._fetch(last.order_by(column, key).offset(size - 1).limit(1))
-        if found:
-            at = dialect.at_place(found[0].place, self._table.types[edge.time.mapping.name])
-            place = sa.tuple_(at, sa.literal(found[0].id, key.type))
-            condition = sa.and_(condition, here <= place)
-            # Not from the beginning: entries of rows that were just deleted stay in an index for a while.
-            self._after = here > place
-        else:
+        while self._edges:
+            edge = self._edges[0]
+            entries, following = self._look_ahead(edge, size)
+            condition = sa.and_(edge.condition, self._new, self._after)
+            if entries > size:
+                return self._part(sa.and_(condition, self._up_to(edge, condition, following, size)))
             self._edges.pop(0)
             # What this index led to was dealt with.
-            self._new, self._after = sa.and_(self._new, edge.condition.is_not(sa.true())), sa.true()
-        return self._part(condition)
+            self._new = sa.and_(self._new, edge.condition.is_not(sa.true()))
+            self._after, self._from = sa.true(), None
+            if entries:
+                return self._part(condition)
+        return None
+
+    def _look_ahead(self, edge: Edge, size: int) -> tuple[int, Any]:
+        """How many entries there are, one more than the size at most, and the time in the last of these.
+
+        The index alone answers this, as far as vacuum has been there since the rows were changed.
+        """
+        column, place = edge.time.column, self._table.dialect.place
+        some = sa.select(column.label("at")).where(edge.condition, self._after).order_by(column).limit(size + 1)
+        entries = some.subquery("entries")
+        counted = sa.select(sa.func.count().label("number"), place(sa.func.max(entries.c.at)).label("last"))
+        (row,) = self._fetch(counted.select_from(entries))
+        return row.number, row.last
+
+    def _up_to(
+        self, edge: Edge, condition: sa.ColumnElement[bool], following: Any, size: int
+    ) -> sa.ColumnElement[bool]:
+        """Whether a row comes before the time that follows so many entries, which are not looked at again."""
+        column, key, dialect = edge.time.column, self._table.id, self._table.dialect
+        kind = self._table.types[edge.time.mapping.name]
+        at = dialect.at_place(following, kind)
+        if following != self._from:
+            self._from, self._after = following, column >= at
+            return column < at
+        # More sessions than may go at once have one and the same time: their ids tell them apart.
+        last = sa.select(key.label("id")).where(condition, column == at).order_by(key).offset(size - 1).limit(1)
+        found = self._fetch(last)
+        if not found:
+            self._from, self._after = None, column > at
+            return column == at
+        here = sa.literal(found[0].id, key.type)
+        self._after = sa.and_(column >= at, sa.or_(column > at, key > here))
+        return sa.and_(column == at, key <= here)
 
 
 class IdSweep:
@@ -150,17 +232,17 @@ class IdSweep:
 
     def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows:
         columns = CompactColumns(self._table, connection.dialect)
-        statement = _delete(self._table, columns, sa.and_(condition, self._expired))
+        statement = _doomed(self._table, sa.and_(condition, self._expired)).returning(*columns.columns)
         # Row by row it takes the locks of all rows in the range, if only for a moment, and waits for none of them.
-        result = connection.execute(statement, execution_options={SWEEPING: True})
+        result = connection.execute(statement, execution_options=_OPTIONS)
         return _compact(result, columns)
 
 
 Sweep = BlockSweep | IndexSweep | IdSweep
 
 
-def _delete(table: MappedTable, columns: CompactColumns, condition: sa.ColumnElement[bool]) -> Any:
-    return sa.delete(table.clause).where(condition, table.id.is_not(None)).returning(*columns.columns)
+def _doomed(table: MappedTable, condition: sa.ColumnElement[bool]) -> sa.Delete:
+    return sa.delete(table.clause).where(condition, table.id.is_not(None))
 
 
 def _compact(result: sa.CursorResult[Any], columns: CompactColumns) -> CompactRows:

@@ -25,7 +25,7 @@ from job.database.link import Link
 from job.database.lock import Lock
 from job.database.schema import work
 from job.database.stretch import Strategy, Stretch
-from job.sessions import Cause, Session
+from job.sessions import Cause, Session, Sums
 from job.tally import Durations, Tally
 
 # A worker whose machine is lost may keep its lock until the server misses it. No statement takes as long as this.
@@ -150,16 +150,25 @@ class Records:
     """
 
     def __init__(self, history: HistoryTable | None) -> None:
-        self._history = history
-        self.part: Callable[[sa.Connection, Sequence[Session]], None] | None = None
+        self.history = history
+        self.part: Callable[[sa.Connection, Sequence[Session] | Sums], None] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers are at work on the same table."""
+        return self.part is not None
 
     def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
         """Adds deleted sessions."""
-        if self._history:
-            self._history.add(connection, sessions, cause)
+        if self.history:
+            self.history.add(connection, sessions, cause)
+        self.count(connection, sessions)
+
+    def count(self, connection: sa.Connection, deleted: Sequence[Session] | Sums) -> None:
+        """Adds deleted sessions that the history has already."""
         # Last, because the row is wanted by others; it is held until the commit, which is next.
         if self.part:
-            self.part(connection, sessions)
+            self.part(connection, deleted)
 
 
 class WorkTable:
@@ -295,7 +304,7 @@ class WorkTable:
 
         return self._link.transaction(write)
 
-    def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session]], None]:
+    def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session] | Sums], None]:
         """What adds each batch of the part to its counts; see the module.
 
         Args:
@@ -305,14 +314,14 @@ class WorkTable:
         The function raises ClaimLostError or LeaderGoneError, so that the batch is taken back.
         """
 
-        def add(connection: sa.Connection, sessions: Sequence[Session]) -> None:
+        def add(connection: sa.Connection, gone: Sequence[Session] | Sums) -> None:
             self._check_leader(connection)
             lasted = Durations()
-            lasted.add(sessions)
+            lasted.add(gone)
             self._write(
                 connection,
                 claim,
-                deleted=work.c.deleted + len(sessions),
+                deleted=work.c.deleted + len(gone),
                 measured=work.c.measured + lasted.sessions,
                 measured_seconds=work.c.measured_seconds + lasted.seconds,
                 **_progress(claim, tally),

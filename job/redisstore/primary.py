@@ -20,7 +20,7 @@ from job.redisstore.payload import Content
 from job.redisstore.ranking import Ranking, UserSketch, place
 from job.redisstore.store import RedisStore
 from job.redisstore.verdict import Verdict, judge
-from job.sessions import Candidate, Cause, Census, Deletion, Session
+from job.sessions import Candidate, Cause, Census, Deletion, Session, Swept
 from policy.spec import OnExceed
 
 if TYPE_CHECKING:
@@ -112,10 +112,11 @@ class RedisPrimary:
             if expired := [Candidate(found.session) for found in page if found.verdict is not Verdict.LIVE]:
                 yield expired
 
-    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Deletion]:
+    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time."""
         for page in self.expired_pages():
-            yield self.delete_expired([candidate.session for candidate in page])
+            deletion = self.delete_expired([candidate.session for candidate in page])
+            yield Swept(deletion.deleted, deletion.failed)
 
     def strategy(self) -> None:
         """Redis knows one way only."""

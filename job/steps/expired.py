@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from job.context import RunContext
 from job.pacing import rest_seconds
-from job.sessions import Candidate, Cause, Deletion, Session
+from job.sessions import Candidate, Cause, Session, Swept
 from job.steps.removal import settle
 
 if TYPE_CHECKING:
@@ -67,31 +67,33 @@ def _sweep(context: RunContext, found: int, stretches: Sequence[Stretch] | None)
     tally = context.tally
     behind, reached = tally.remaining - tally.expired, 0
     tally.expired = found
-    deletions = context.database.sweep_expired(stretches)
+    sweep = context.database.sweep_expired(stretches)
     # A batch is counted and logged while the server is at work on the next one.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="settle") as aside:
         settled: Future[None] | None = None
         while True:
             context.clock.checkpoint()
             begun = time.monotonic()
-            deletion = next(deletions, None)
+            swept = next(sweep, None)
             if settled:
                 settled.result()
-            if deletion is None:
+            if swept is None:
                 break
-            gone = len(deletion.deleted) + deletion.failed
+            gone = len(swept.deleted) + swept.failed
             reached += gone
             tally.remaining = behind + max(0, found - reached)
-            settled = aside.submit(_settle, context, deletion)
+            settled = aside.submit(_settle, context, swept)
             context.progress.advance(gone)
             _rest(context, time.monotonic() - begun)
     tally.remaining = behind  # what was not met is in use, or not due any more
 
 
-def _settle(context: RunContext, deletion: Deletion) -> None:
-    if context.audit and not deletion.is_logged:
-        context.audit.deleted(deletion.deleted, Cause.EXPIRED.value)
-    settle(context, deletion)
+def _settle(context: RunContext, swept: Swept) -> None:
+    if context.audit:
+        context.audit.deleted(swept.unlogged, Cause.EXPIRED.value)
+    context.tally.deleted += len(swept.deleted)
+    context.tally.durations.add(swept.deleted)
+    context.tally.failed += swept.failed
 
 
 def _page_by_page(context: RunContext, found: int, stretches: Sequence[Stretch] | None) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from job.database.link import Link
 from job.database.store import SessionDatabase
 from job.database.stretch import Stretch
 from job.errors import DatabaseUnavailableError
+from job.identity import Identities
+from job.logs import LogSink, SessionLog
 from job.pacing import TARGET_SECONDS, Pace
 from policy.report import Outcome
 from tests.stores.test_killed_anywhere import Killed
@@ -138,9 +142,14 @@ def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
 # --- whatever fails --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keeps_history", [True, False])
+def cleanup_log() -> SessionLog:
+    return SessionLog(LogSink(StringIO(), logging.INFO, for_people=False), Identities())
+
+
+@pytest.mark.parametrize("logged", [True, False], ids=["logged", "unlogged"])
+@pytest.mark.parametrize("keeps_history", [True, False], ids=["history", "no history"])
 def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
-    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool
+    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool
 ) -> None:
     spread(postgres, expired=400, live=100)
     original, lost = Link._attempt, [0]
@@ -171,7 +180,38 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
         retries=patient,
         statistics={"enabled": keeps_history},
     )
-    result = run(obeyed, postgres.database_url)
+    result = run(obeyed, postgres.database_url, audit=cleanup_log() if logged else None)
+    assert lost[0] == 3
+    assert (result.report.outcome, result.deleted) == (Outcome.SUCCEEDED, 400)
+    assert sum(sessions for sessions, _ in postgres.history().values()) == (400 if keeps_history else 0)
+    assert len(ids(postgres, "live")) == len(postgres.ids()) == 100
+
+
+@pytest.mark.parametrize("logged", [True, False], ids=["logged", "unlogged"])
+@pytest.mark.parametrize("keeps_history", [True, False], ids=["history", "no history"])
+def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
+    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool
+) -> None:
+    spread(postgres, expired=400, live=100)
+    take, lost = sweeps.BlockSweep._take, [0]
+
+    def cut_off(self: Any, connection: sa.Connection, *arguments: Any) -> Any:
+        taken = take(self, connection, *arguments)
+        if len(taken) and lost[0] < 3:
+            lost[0] += 1
+            backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            postgres.sql(f"SELECT pg_terminate_backend({backend}, 10000)")
+        return taken
+
+    monkeypatch.setattr(sweeps.BlockSweep, "_take", cut_off)
+    obeyed = policy(
+        cleanup=RANGES,
+        cleanupBatchSize=5,
+        maxConcurrentSessions=0,
+        retries={"database": {"attempts": 5, "delaySeconds": 0}},
+        statistics={"enabled": keeps_history},
+    )
+    result = run(obeyed, postgres.database_url, audit=cleanup_log() if logged else None)
     assert lost[0] == 3
     assert (result.report.outcome, result.deleted) == (Outcome.SUCCEEDED, 400)
     assert sum(sessions for sessions, _ in postgres.history().values()) == (400 if keeps_history else 0)

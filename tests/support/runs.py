@@ -17,6 +17,7 @@ import pytest
 
 from job.clock import RunClock
 from job.database.store import SessionDatabase
+from job.logs import SessionLog
 from job.run import Run
 from job.sessions import Session
 from job.steps.initialise import Urls
@@ -105,10 +106,11 @@ def run(
     clock: RunClock | None = None,
     run_id: str = "run",
     environment: Mapping[str, str] | None = None,
+    audit: SessionLog | None = None,
 ) -> Result:
     """One run in this process."""
     log = Log()
-    one = Run(obeyed, Urls(database_url, redis_url), run_id, clock or RunClock(600), log, dry_run)
+    one = Run(obeyed, Urls(database_url, redis_url), run_id, clock or RunClock(600), log, dry_run, audit=audit)
     one.environment = environment or {}
     report, exit_code = one.execute()
     # What goes through the termination message must come out of it unchanged.

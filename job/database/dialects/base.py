@@ -220,6 +220,19 @@ class Dialect(ABC):
         """
         connection.execute(self.insert(table, keys, {}, adds), [{**same, **row} for row in rows])
 
+    def insert_selected(self, table: sa.Table, keys: Sequence[str], rows: sa.Select[Any], adds: Collection[str]) -> Any:
+        """An INSERT as :meth:`add_rows` runs it, of rows that a query finds.
+
+        Only where :attr:`deletes_ranges_of_indexes` holds.
+
+        Args:
+            table: one of the product's own.
+            keys: its primary key.
+            rows: its columns are named as the table's.
+            adds: columns to which the new value is added.
+        """
+        raise NotImplementedError
+
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
         """The query, locking the table's rows that it finds; rows that somebody works on are skipped.
 

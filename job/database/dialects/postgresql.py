@@ -160,10 +160,14 @@ class PostgreSQL(Dialect):
         names = list(rows[0])
         arrays = [sa.literal([row[name] for row in rows], sa.ARRAY(table.c[name].type)) for name in names]
         given = sa.func.unnest(*arrays).table_valued(*names, name="given").render_derived()
-        fixed = [sa.literal(value, table.c[name].type) for name, value in same.items()]
-        statement = postgresql.insert(table).from_select([*names, *same], sa.select(*given.c, *fixed))
+        fixed = [sa.literal(value, table.c[name].type).label(name) for name, value in same.items()]
+        connection.execute(self.insert_selected(table, keys, sa.select(*given.c, *fixed), adds))
+
+    def insert_selected(self, table: sa.Table, keys: Sequence[str], rows: sa.Select[Any], adds: Collection[str]) -> Any:
+        """ON CONFLICT DO UPDATE."""
+        statement = postgresql.insert(table).from_select([column.name for column in rows.selected_columns], rows)
         added = {name: table.c[name] + statement.excluded[name] for name in adds}
-        connection.execute(statement.on_conflict_do_update(index_elements=list(keys), set_=added))
+        return statement.on_conflict_do_update(index_elements=list(keys), set_=added)
 
     def id_in(self, column: sa.ColumnElement[Any], ids: Collection[Any]) -> sa.ColumnElement[bool]:
         """One array parameter: the statement stays the same for every batch size."""
@@ -202,8 +206,8 @@ class PostgreSQL(Dialect):
         return sa.cast(sa.literal(value, sa.Text), kind)
 
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
-        """As the server keeps it; see :func:`_compactly`. Infinity is a number far outside Python's calendar."""
-        return column
+        """As the server keeps it; see :mod:`job.database.dialects.psycopg_formats`."""
+        return self.readable(column, encoding)
 
     def json_text(
         self, column: sa.ColumnElement[Any], path: Sequence[str], kind: sa.types.TypeEngine[Any]

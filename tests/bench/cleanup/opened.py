@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from job.clock import RunClock
 from job.context import RunContext
+from job.identity import Identities
+from job.logs import LogSink, SessionLog
 from job.progress import Silent
 from job.safety import Budget
 from job.steps.expired import delete_expired
@@ -28,24 +34,35 @@ def obeyed(**spec: Any) -> SessionPolicy:
 
 
 @contextmanager
-def opened(by: SessionPolicy, urls: Urls) -> Iterator[tuple[RunContext, Opened]]:
+def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> Iterator[tuple[RunContext, Opened]]:
     """Opens the stores, in a process that searches modules for garbage no more than a run's own does."""
     gc.freeze()
     clock, log = RunClock(_HOURS_SECONDS), Log()
-    stores = initialise(by.spec, urls, clock, log)
+    stores = initialise(by.spec, urls, clock, log, audit=audit)
     try:
-        budget = Budget(by.spec.safety.max_deletions)
-        yield (
-            RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, budget=budget),
-            stores,
-        )
+        context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, audit=audit)
+        yield replace(context, budget=Budget(by.spec.safety.max_deletions)), stores
     finally:
         stores.link.close()
         if stores.redis:
             stores.redis.close()
 
 
-def delete_all_expired(by: SessionPolicy, urls: Urls, expired: int | None = None, *, beside: bool = False) -> float:
+@contextmanager
+def cleanup_log() -> Iterator[SessionLog]:
+    """The log of each deleted session, written to nowhere."""
+    with Path(os.devnull).open("w") as nowhere:
+        yield SessionLog(LogSink(nowhere, logging.INFO, for_people=False), Identities())
+
+
+def delete_all_expired(
+    by: SessionPolicy,
+    urls: Urls,
+    expired: int | None = None,
+    *,
+    beside: bool = False,
+    audit: SessionLog | None = None,
+) -> float:
     """Seconds that the deleting step takes.
 
     Args:
@@ -53,11 +70,12 @@ def delete_all_expired(by: SessionPolicy, urls: Urls, expired: int | None = None
         urls: of the stores.
         expired: how many have expired; None to count them first.
         beside: an application is at work, for whom some may become live again.
+        audit: the log of each deleted session; None for none.
 
     Raises:
         RuntimeError: it did not delete what it should.
     """
-    with opened(by, urls) as (context, stores):
+    with opened(by, urls, audit) as (context, stores):
         if expired is None:
             expired = stores.database.census().expired
         began = time.perf_counter()
