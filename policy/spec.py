@@ -135,8 +135,8 @@ class Cleanup(Model):
     by the indexes on the expiry columns, PhysicalRanges reads the table block by block (PostgreSQL 14 and later, plain
     tables), IdOrder goes by the ids."""
     batch_sizing: BatchSizing = BatchSizing.ADAPTIVE
-    """Adaptive begins with cleanupBatchSize and lets each transaction take a few hundredths of a second; Fixed keeps
-    to cleanupBatchSize."""
+    """Adaptive begins with cleanupBatchSize and lets each transaction take a few hundredths of a second, but only one
+    while others write to the database server; Fixed keeps to cleanupBatchSize."""
     throttle_percent: Annotated[int, Field(ge=1, le=100)] = 100
     """The share of the time that the deletion of expired sessions may be at work, in percent. With 25 it rests three
     times as long as it works."""

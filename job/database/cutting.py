@@ -8,8 +8,9 @@ from job.database.stretch import Strategy, Stretch
 from job.database.table import MappedTable
 from job.database.walks import Fetch
 
-# Less than this is done before a second worker has begun.
-_FEWEST_BLOCKS = 1024
+# In a part. With less than two parts' worth, a second worker would mostly begin when all is done; it may be worth it
+# nevertheless where a trigger or a disk makes each row slow, which nobody can tell beforehand.
+_FEWEST_BLOCKS = 64
 
 
 def cut_blocks(blocks: int, count: int) -> list[Stretch]:

@@ -50,6 +50,8 @@ class Deleter:
         self._retry = retrier((_BatchFailedError,))
         self._history = history
         self._audit = audit
+        self.written = 0
+        """How many transactions have written, as far as that is known: also those that were rolled back."""
 
     def batch(self, sessions: Sequence[Session], statement: Callable[[list[Any]], Removal], cause: Cause) -> Deletion:
         """One batch; halved where a single row is the trouble, so that the others still go."""
@@ -65,7 +67,7 @@ class Deleter:
 
         def attempt() -> Sequence[Session]:
             try:
-                return transaction.run()
+                return self._run(transaction)
             except sa.exc.DBAPIError as error:
                 if is_transient(error):
                     raise _BatchFailedError from error
@@ -93,12 +95,21 @@ class Deleter:
         if self._history:
             record = self._history.count if part.notes_history else partial(self._history.add, cause=cause)
         try:
-            deleted = _Once(self._link, self._table, part.take, record).run()
+            deleted = self._run(_Once(self._link, self._table, part.take, record))
             return Swept(deleted, unlogged=() if isinstance(deleted, Sums) else deleted)
         except sa.exc.DBAPIError as error:
             if is_transient(error) or is_refusal(error):
                 return None
             raise
+
+    def _run(self, transaction: _Once[D]) -> D:
+        wrote = True
+        try:
+            deleted = transaction.run()
+            wrote = len(deleted) > 0
+            return deleted
+        finally:
+            self.written += wrote
 
     def _settled(self, deleted: Sequence[Session], cause: Cause) -> Deletion:
         if self._audit:

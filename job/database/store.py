@@ -21,6 +21,7 @@ from job.database.history import Ledger
 from job.database.ids import normal
 from job.database.link import Link
 from job.database.narrowing import expiry
+from job.database.others import Others
 from job.database.owners import OwnerQueries
 from job.database.statements import Removal, delete_over_limit, delete_where, ranked
 from job.database.strategy import Choice, TableFacts, choose
@@ -60,6 +61,7 @@ class SessionDatabase:
         history: where ended sessions are counted in the transaction that deletes them; None where nothing is kept.
         audit: the log of single deleted sessions; None for none.
         narrowing: the stored settings; None where there are none.
+        alone: whether no other worker deletes for the same run.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class SessionDatabase:
         history: Ledger | None,
         narrowing: Narrowing | None = None,
         audit: SessionLog | None = None,
+        alone: bool = True,
     ) -> None:
         self._link = link
         self._table = table
@@ -89,6 +92,7 @@ class SessionDatabase:
         self._counted: int | None = None
         adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
         self._pace = Pace(batch_size, min(_FEWEST_SESSIONS, batch_size), max(_MOST_SESSIONS, batch_size), adapts)
+        self._others = Others(link, lambda: self._deleter.written, looks=adapts and alone)
         self._expiry = expiry(table, cutoffs, narrowing)
         self._expired = self._expiry.expired
         self._live = self._expiry.live
@@ -149,6 +153,7 @@ class SessionDatabase:
 
     def count(self, moments: Collection[datetime] = ()) -> Counts:
         """Counts all sessions in one pass, and when they began; see :func:`count_sessions`."""
+        self._others.look()
         counts = count_sessions(self._table, self._expired, moments, self._fetch)
         self._counted = counts.expired
         return counts
@@ -262,11 +267,13 @@ class SessionDatabase:
 
     def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time."""
+        self._others.look()
         for stretch in self.stretches(1) if stretches is None else stretches:
             yield from self._walks.pages(stretch)
 
     def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
+        self._others.look()
         for stretch in self.stretches(1) if stretches is None else stretches:
             sweep = self._sweep(stretch)
             pages = self._walks.pages(stretch) if sweep is None else self._swept(*sweep)
@@ -285,7 +292,10 @@ class SessionDatabase:
             blocks = BlockSweep(
                 self._table, self._expired, stretch, self._layout, self._ledger, tells_each=self._tells_each
             )
-            return blocks, Pace(begin, 1, _MOST_BLOCKS)
+            # What has expired in any range is held in memory, unless there is not much of it anywhere.
+            is_little = self._counted is not None and self._counted <= _MOST_ROWS
+            most = max(_MOST_BLOCKS, self._layout.blocks or 0) if is_little else _MOST_BLOCKS
+            return blocks, Pace(begin, 1, most)
         if stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes:
             index = IndexSweep(self._table, self._expiry, self._fetch, self._ledger, tells_each=self._tells_each)
             return index, self._pace
@@ -300,7 +310,7 @@ class SessionDatabase:
         while part := sweep.next(pace.size):
             begun = time.monotonic()
             swept = self._deleter.at_once(part, Cause.EXPIRED)
-            pace = pace.after(pace.size, time.monotonic() - begun)
+            pace = pace.after(pace.size, time.monotonic() - begun, self._others.target_seconds())
             if swept is not None:
                 yield swept
             else:
@@ -312,7 +322,7 @@ class SessionDatabase:
         """Deletes those of the sessions that are still past their timeout."""
         begun = time.monotonic()
         deletion = self._delete(sessions, lambda ids: delete_where(self._table, ids, self._expired), Cause.EXPIRED)
-        self._pace = self._pace.after(len(sessions), time.monotonic() - begun)
+        self._pace = self._pace.after(len(sessions), time.monotonic() - begun, self._others.target_seconds())
         return deletion
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:

@@ -152,6 +152,7 @@ def initialise(
             history=records,
             narrowing=narrowing,
             audit=audit,
+            alone=spec.job.parallelism == 1,
         )
         if spec.cleanup.strategy is not CleanupStrategy.AUTO:
             database.strategy()  # refused before anything is done

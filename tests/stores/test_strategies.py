@@ -431,6 +431,6 @@ def test_adaptive_batches_grow_while_they_are_quick(database: SessionStores, mon
     monkeypatch.setattr(SessionDatabase, "delete_expired", counted)
     monkeypatch.setattr(SessionDatabase, "_sweep", lambda *_: None)
     after = Pace.after
-    monkeypatch.setattr(Pace, "after", lambda self, done, _: after(self, done, TARGET_SECONDS / 10))
+    monkeypatch.setattr(Pace, "after", lambda self, done, *_: after(self, done, TARGET_SECONDS / 10))
     assert run(policy(cleanup={"strategy": "IdOrder"}, cleanupBatchSize=50), database.database_url).deleted == 600
     assert seen == [50, 100, 200, 250]

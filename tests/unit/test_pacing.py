@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.pacing import TARGET_SECONDS, Pace, rest_seconds
+from job.pacing import TARGET_BESIDE_OTHERS_SECONDS, TARGET_SECONDS, Pace, rest_seconds, target_seconds
 
 sizes = st.integers(1, 10_000)
 seconds = st.floats(0, 100, allow_nan=False)
@@ -37,12 +37,40 @@ def test_a_remainder_that_was_quick_makes_nothing_larger(pace: Pace, done: int, 
         assert pace.after(done, took).size <= pace.size
 
 
-@given(per_second=st.floats(1_000, 1_000_000), begin=sizes)
-def test_r6_the_size_settles_where_a_transaction_takes_the_target_time(per_second: float, begin: int) -> None:
+@given(
+    per_second=st.floats(1_000, 1_000_000),
+    begin=sizes,
+    target=st.sampled_from([TARGET_SECONDS, TARGET_BESIDE_OTHERS_SECONDS]),
+)
+def test_r6_the_size_settles_where_a_transaction_takes_the_target_time(
+    per_second: float, begin: int, target: float
+) -> None:
     pace = Pace(begin, 1, 1_000_000)
     for _ in range(40):
-        pace = pace.after(pace.size, pace.size / per_second)
-    assert pace.size == pytest.approx(per_second * TARGET_SECONDS, rel=0.05, abs=1)
+        pace = pace.after(pace.size, pace.size / per_second, target)
+    assert pace.size == pytest.approx(per_second * target, rel=0.05, abs=1)
+
+
+def test_r6_when_others_begin_to_write_the_very_next_transaction_is_short() -> None:
+    pace = Pace(1000, 1, 10_000).after(1000, TARGET_SECONDS, TARGET_BESIDE_OTHERS_SECONDS)
+    assert pace.size / 1000 * TARGET_SECONDS == pytest.approx(TARGET_BESIDE_OTHERS_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("written", "in_seconds", "expected"),
+    [
+        (0, 0.5, TARGET_SECONDS),
+        (-200, 0.5, TARGET_SECONDS),
+        (4, 0.05, TARGET_SECONDS),
+        (5, 0.05, TARGET_BESIDE_OTHERS_SECONDS),
+        (99, 10, TARGET_SECONDS),
+        (100, 10, TARGET_BESIDE_OTHERS_SECONDS),
+    ],
+)
+def test_r6_transactions_are_short_while_others_write_ten_times_a_second(
+    written: int, in_seconds: float, expected: float
+) -> None:
+    assert target_seconds(written, in_seconds) == expected
 
 
 @given(size=sizes, done=sizes, took=seconds)

@@ -164,6 +164,17 @@ class Dialect(ABC):
         """The zone of a connection that does not choose one, as the database tells it; None where it does not."""
         return "UTC"
 
+    def written_by_others(self, connection: sa.Connection, own: int) -> int | None:
+        """How much others have written to the server, as a number that grows; None where nobody can tell.
+
+        What it counts, and since when, is the database's affair: only differences mean something.
+
+        Args:
+            connection: to the database.
+            own: how many transactions on this connection have written.
+        """
+        return None
+
     # --- errors --------------------------------------------------------------------------------------------------
 
     @abstractmethod

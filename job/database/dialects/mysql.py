@@ -56,6 +56,7 @@ _MYSQL_SETTINGS = {"max_execution_time": STATEMENT_TIMEOUT_SECONDS * 1000, "rang
 _SKIP_LOCKED_SINCE = {True: (10, 6), False: (8, 0, 1)}
 # A lock wait timeout of 0 seconds.
 _NO_WAIT_SINCE = (10, 6, 3)
+_WRITTEN = "SHOW {} STATUS WHERE Variable_name IN ('Handler_delete', 'Handler_update', 'Handler_write')"
 _VALUES_SINCE = {True: (10, 3), False: (8, 0, 19)}
 
 
@@ -141,6 +142,11 @@ class MySQL(Dialect):
         """The server's; where that is its machine's, MySQL knows no more than an abbreviation such as CEST."""
         zone, system = connection.execute(sa.text("SELECT @@global.time_zone, @@system_time_zone")).one()
         return str(system if zone == "SYSTEM" else zone)
+
+    def written_by_others(self, connection: sa.Connection, own: int) -> int:
+        """In rows that were inserted, updated or deleted; the server counts those of each connection, too."""
+        total, mine = (connection.exec_driver_sql(_WRITTEN.format(whose)).all() for whose in ("GLOBAL", "SESSION"))
+        return sum(int(row[1]) for row in total) - sum(int(row[1]) for row in mine)
 
     def is_transient(self, original: BaseException) -> bool:
         """By error number."""

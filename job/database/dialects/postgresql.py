@@ -120,6 +120,11 @@ class PostgreSQL(Dialect):
         zone: str = connection.execute(sa.text("SHOW TimeZone")).scalar_one()
         return zone
 
+    def written_by_others(self, connection: sa.Connection, own: int) -> int:
+        """In transactions: each that writes takes a number, in whatever database of the server."""
+        given: int = connection.execute(sa.text("SELECT txid_snapshot_xmax(txid_current_snapshot())")).scalar_one()
+        return given - own
+
     def is_transient(self, original: BaseException) -> bool:
         """By SQLSTATE."""
         return _state(original) in _TRANSIENT

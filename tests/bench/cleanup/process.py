@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ class Ended:
         usage: what it took.
         report: its last word.
         steps: what its log has told of, and how many seconds after what it told before.
+        moments: what its log has told of, and when, in seconds since 1970.
     """
 
     usage: Usage
     report: Mapping[str, Any]
     steps: tuple[tuple[str, float], ...]
+    moments: tuple[tuple[str, float], ...]
 
 
 def command() -> str:
@@ -65,16 +68,27 @@ def prepared(document: Mapping[str, Any], directory: Path) -> Iterator[tuple[lis
 
 
 def run_policy(
-    document: Mapping[str, Any], urls: Urls, directory: Path, extra: Mapping[str, str] | None = None
+    document: Mapping[str, Any],
+    urls: Urls,
+    directory: Path,
+    extra: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> Ended:
     """Runs a policy once, with its whole log.
+
+    Args:
+        document: the policy.
+        urls: of the stores.
+        directory: where logs may be kept.
+        extra: of its environment.
+        before: what stands before the command.
 
     Raises:
         RuntimeError: it did not succeed.
     """
     with prepared(document, directory) as (words, place):
         stdout, stderr = place / "stdout.log", place / "stderr.log"
-        usage = measure(words, environment(urls, extra), stdout, stderr)
+        usage = measure([*before, *words], environment(urls, extra), stdout, stderr)
         ended = Ended(usage, *_told(stdout))
         if usage.exit_code or ended.report.get("outcome") != "Succeeded":
             raise RuntimeError(
@@ -83,20 +97,17 @@ def run_policy(
     return ended
 
 
-def _told(log: Path) -> tuple[Mapping[str, Any], tuple[tuple[str, float], ...]]:
-    """The report, and the steps, from a log of which most lines are about single sessions."""
-    steps: list[tuple[str, float]] = []
-    before: datetime | None = None
+def _told(log: Path) -> tuple[Mapping[str, Any], tuple[tuple[str, float], ...], tuple[tuple[str, float], ...]]:
+    """The report, the steps and their moments, from a log of which most lines are about single sessions."""
+    moments: list[tuple[str, float]] = []
     report: Mapping[str, Any] = {}
     with log.open() as lines:
         for line in lines:
             if '"log": "run"' not in line[:200]:
                 continue
             said = json.loads(line)
-            at = datetime.fromisoformat(said["time"])
-            if before is not None:
-                steps.append((said["event"], (at - before).total_seconds()))
-            before = at
+            moments.append((said["event"], datetime.fromisoformat(said["time"]).timestamp()))
             if said["event"] == "run finished":
                 report = said
-    return report, tuple(steps)
+    steps = tuple((event, at - before) for (_, before), (event, at) in pairwise(moments))
+    return report, steps, tuple(moments)

@@ -55,6 +55,7 @@ class Told:
 
     Attributes:
         latencies: seconds of each touch, from when it was due.
+        due: when that was, in seconds since 1970.
         kept: sessions whose last touch found them: they must be there in the end.
         lost: live sessions whose row was not there any more.
         deadlocks: touches that the database has ended because of one.
@@ -62,6 +63,7 @@ class Told:
     """
 
     latencies: list[float] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     deadlocks: int = 0
@@ -154,7 +156,9 @@ def _work(ask: Mapping[str, Any], worker: int, ready: threading.Barrier, ended: 
                 continue
             told.errors.append(f"{type(error).__name__}: {error}")
             return
-        told.latencies.append(time.monotonic() - due)
+        now = time.monotonic()
+        told.latencies.append(now - due)
+        told.due.append(time.time() - (now - due))
         seen[session] = there
         if not there and not back:
             told.lost.append(session)
@@ -209,6 +213,7 @@ def _main(ask_path: str, record: str) -> None:
     whole = Told()
     for one in told:
         whole.latencies += one.latencies
+        whole.due += one.due
         whole.kept += one.kept
         whole.lost += one.lost
         whole.deadlocks += one.deadlocks

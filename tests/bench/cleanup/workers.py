@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import uuid
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,18 +32,49 @@ _AUDIT = (
     "CREATE TRIGGER audit AFTER DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION audit_session()",
 )
 
+# A server that waits for its disk more than it computes: so its cores are no limit.
+_WAITING = (
+    "CREATE FUNCTION wait_for_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.001); "
+    "RETURN OLD; END $$",
+    "CREATE TRIGGER waits AFTER DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION wait_for_disk()",
+)
+
 GOAL = Goal("two workers, a server-bound case", "≥ 1.6 × as fast as one, where the server has the cores; one report")
+DISK = Goal(
+    "two workers, a server that waits 1 ms for each row (pg_sleep in a trigger)",
+    "≥ 1.6 × as fast as one; one report",
+)
 
 
 def _measure(setting: Setting) -> list[Row]:
-    sessions = setting.size(400_000, _FULL)
+    cpu = _compare(
+        setting,
+        GOAL,
+        setting.size(400_000, _FULL),
+        _AUDIT,
+        (
+            "A trigger writes an audit row for each deleted session, which makes the server the busy one.",
+            "Two cores here, shared by both workers and their two server processes: less than the goal asks for.",
+        ),
+    )
+    disk = _compare(
+        setting,
+        DISK,
+        setting.size(20_000, 200_000),
+        _WAITING,
+        ("A trigger sleeps for each deleted session: what two workers gain where the server does not lack cores.",),
+    )
+    return [cpu, disk]
+
+
+def _compare(setting: Setting, goal: Goal, sessions: int, triggers: Sequence[str], notes: tuple[str, ...]) -> Row:
     with postgres(autovacuum=False) as server:
         with autocommit(server.url) as connection:
             connection.execute("CREATE DATABASE filled")
         filled = server.url_of("filled")
         fill_postgres(filled, sessions, 0.5)
         with autocommit(filled) as connection:
-            for statement in _AUDIT:
+            for statement in triggers:
                 connection.execute(statement)
         expired = number(filled, f"SELECT count(*) FROM sessions WHERE {IDLE}")
         ways = {
@@ -54,21 +86,16 @@ def _measure(setting: Setting) -> list[Row]:
     whole = {name: [one.usage.wall_seconds for one in each] for name, each in ended.items()}
     step, run = medians(deleting), medians(whole)
     one, two = step
-    return [
-        Row(
-            GOAL,
-            (Check("deleting, one to two", step[one] / step[two], Bound.AT_LEAST, 1.6),),
-            sizes(_FULL, sessions),
-            figures=(
-                *(Figure(f"deleting step, {name}", step[name], "s", note=spread(deleting[name])) for name in step),
-                *(Figure(f"whole run, {name}", run[name], "s", note=spread(whole[name])) for name in run),
-            ),
-            notes=(
-                "A trigger writes an audit row for each deleted session, which makes the server the busy one.",
-                "Two cores here, shared by both workers and their two server processes: less than the goal asks for.",
-            ),
-        )
-    ]
+    return Row(
+        goal,
+        (Check("deleting, one to two", step[one] / step[two], Bound.AT_LEAST, 1.6),),
+        sizes(_FULL, sessions) if goal is GOAL else f"{sessions:,} sessions, half of them expired",
+        figures=(
+            *(Figure(f"deleting step, {name}", step[name], "s", note=spread(deleting[name])) for name in step),
+            *(Figure(f"whole run, {name}", run[name], "s", note=spread(whole[name])) for name in run),
+        ),
+        notes=notes,
+    )
 
 
 def _run(server: EmbeddedPostgres, workers: int, expired: int, directory: Path) -> Ended:
@@ -107,4 +134,4 @@ def _deleting(ended: Ended) -> float:
     return sum(seconds for event, seconds in ended.steps if event in ("work shared", "expired"))
 
 
-PART = Part("workers", (GOAL,), _measure)
+PART = Part("workers", (GOAL, DISK), _measure)
