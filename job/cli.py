@@ -21,7 +21,7 @@ from job.commands.options import BAD_CONFIGURATION, database_url, log_directory,
 from job.errors import ConfigurationError, RunError
 from job.identity import Identities
 from job.imports import lasting, without
-from job.logs import RunLogs, open_logs
+from job.logs import RunLogs, SessionLog, open_logs
 from job.reporting import to_text, write_termination_message
 from job.tracing import Trace, Untraced
 from job.workers.plan import worker_index
@@ -149,10 +149,15 @@ def _help(
         from job.steps.initialise import Urls
         from job.workers.follow import Follower
 
-    audit = logs.sessions(Identities.from_environment(os.environ, logs.log))
+    audit = _session_log(policy, logs)
     run_id, log = os.environ.get(JOB_UID_ENV, ""), logs.log.bind(worker=index)
     follower = Follower(policy, Urls(database_url, redis_url), run_id, _clock(policy), log, dry_run, audit)
     return follower.execute(os.environ)
+
+
+def _session_log(policy: SessionPolicy, logs: RunLogs) -> SessionLog:
+    identities = Identities.from_environment(os.environ, logs.log)
+    return logs.sessions(identities, tells_deleted=policy.spec.logs.deleted_sessions)
 
 
 def _clock(policy: SessionPolicy) -> RunClock:
@@ -184,7 +189,7 @@ def _prepare(
         _clock(policy),
         logs.log,
         dry_run,
-        audit=logs.sessions(Identities.from_environment(os.environ, logs.log)),
+        audit=_session_log(policy, logs),
         trace=trace,
         environment=os.environ,
     )

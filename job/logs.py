@@ -48,9 +48,16 @@ class LogSink:
         self.trace_fields: Mapping[str, str] = {}
         """What every line says of the run's trace, in the field OpenTelemetry names for it; nothing without one."""
 
+    def takes(self, level: int) -> bool:
+        """Whether lines of JSON of this level are written anywhere."""
+        return self._streams(level) or self.files is not None
+
+    def _streams(self, level: int) -> bool:
+        return level >= self._level and not self._for_people
+
     def write(self, log: LogName, level: int, text: str) -> None:
         """Writes lines of JSON, each with its line end, as one piece."""
-        if level >= self._level and not self._for_people:
+        if self._streams(level):
             self._stream.write(text)
             self._stream.flush()
         if self.files is not None:
@@ -83,9 +90,9 @@ class RunLogs:
         """The alert log, for what is not about a single session."""
         return self.log.bind(log=LogName.ALERT.value)
 
-    def sessions(self, identities: Identities) -> SessionLog:
-        """The logs of single sessions."""
-        return SessionLog(self.sink, identities)
+    def sessions(self, identities: Identities, *, tells_deleted: bool = True) -> SessionLog:
+        """The logs of single sessions; see :class:`SessionLog`."""
+        return SessionLog(self.sink, identities, tells_deleted=tells_deleted)
 
     def keep_files(self, policy: SessionPolicy, directory: Path, worker: int = 0) -> LogFiles:
         """Has all logs of a policy written to files as well, and forgets those that are old enough."""
@@ -153,11 +160,18 @@ class SessionLog:
     Args:
         sink: where lines go.
         identities: hash the ids.
+        tells_deleted: whether anybody wants to read of deleted sessions.
     """
 
-    def __init__(self, sink: LogSink, identities: Identities) -> None:
+    def __init__(self, sink: LogSink, identities: Identities, *, tells_deleted: bool = True) -> None:
         self._sink = sink
         self._identities = identities
+        self._tells_deleted = tells_deleted
+
+    @property
+    def tells_deleted(self) -> bool:
+        """Whether a deleted session is written anywhere."""
+        return self._tells_deleted and self._sink.takes(logging.INFO)
 
     def deleted(self, sessions: Sequence[Session], cause: str) -> None:
         """The cleanup log: these sessions are gone from the database, or from Redis.
@@ -166,7 +180,8 @@ class SessionLog:
             sessions: a batch, after its transaction was committed.
             cause: why, as in the history.
         """
-        self._write(LogName.CLEANUP, logging.INFO, "session deleted", sessions, {"cause": cause})
+        if self.tells_deleted:
+            self._write(LogName.CLEANUP, logging.INFO, "session deleted", sessions, {"cause": cause})
 
     def abnormal(self, sessions: Sequence[Session], rule: str, action: str) -> None:
         """The alert log: a rule applies to these sessions.

@@ -264,6 +264,9 @@ class Logs(Model):
     session has the same hash everywhere; without one, each run has its own."""
     volume_claim: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """A PersistentVolumeClaim of the policy's namespace that also receives the logs: batch/, session/, alerts/."""
+    deleted_sessions: bool = True
+    """Whether runs log each deleted session (the cleanup log). Without, only their counts tell of it, and very many
+    sessions go much faster: PostgreSQL then counts them itself."""
     run_retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long run logs are kept on the volume, in days."""
     error_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90

@@ -84,7 +84,7 @@ class SessionDatabase:
         self._batch_size = batch_size
         self._deleter = Deleter(link, table, deletion_retrier, history, audit)
         self._ledger = history
-        self._tells_each = audit is not None
+        self._tells_each = audit is not None and audit.tells_deleted
         self._grace = timedelta(seconds=grace_seconds)
         self._layout = layout
         self._cleanup = cleanup

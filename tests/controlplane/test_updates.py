@@ -120,6 +120,7 @@ FULL: dict[str, Any] = {
     "logs": {
         "hashKeyFrom": secret("hash-key"),
         "volumeClaim": "session-logs",
+        "deletedSessions": False,
         "runRetentionDays": 9,
         "errorRetentionDays": 9,
         "cleanupRetentionDays": 9,

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from job.identity import Identities
 from job.logs import LogSink, SessionLog
 from policy.report import Outcome
 from policy.stores import TimeEncoding
-from tests.support.runs import InThread, Result, policy, run
+from tests.support.runs import InThread, Result, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
 ONE_BY_ONE: dict[str, Any] = {"strategy": "IdOrder", "batchSizing": "Fixed"}
@@ -195,3 +196,19 @@ def test_r6_a_plan_is_asked_for_once_for_each_index(postgres: SessionStores, mon
     assert result.deleted == 1
     assert len(asked) == len(set(asked)) == 2  # by the last use, and by the application's own expiry
     assert result.log.named("strategy")[0]["expired"] == 1
+
+
+@pytest.mark.parametrize("logged", [True, False], ids=["logged", "unlogged"])
+def test_r2_single_deleted_sessions_are_logged_unless_the_policy_wants_only_their_count(
+    stores: SessionStores, tmp_path: Path, logged: bool
+) -> None:
+    ended = [f"old{n}" for n in range(30)]
+    stores.add_many(((session, "ann") for session in ended), used=2 * HOUR)
+    stores.add_many([("new", "ann")], used=60)
+    obeyed = manifest(cleanup={"strategy": "Auto"}, logs={"deletedSessions": logged})
+    done = command(tmp_path, obeyed, stores.database_url, output=None)
+    assert (done.exit_code, stores.ids()) == (0, {"new"}), done
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len([line for line in lines if line.get("log") == "cleanup"]) == (len(ended) if logged else 0)
+    assert json.loads(done.termination_message)["sessions"]["deleted"] == len(ended)
+    assert stores.history()["ann", "Expired"][0] == len(ended)

@@ -45,6 +45,29 @@ def test_r2_every_line_says_which_log_it_belongs_to() -> None:
     assert [line["level"] for line in lines] == ["info", "warning", "error", "warning", "info", "warning"]
 
 
+def test_deleted_sessions_are_left_out_where_nobody_wants_them_and_abnormal_ones_are_not() -> None:
+    stream, logs = opened()
+    sessions = logs.sessions(IDENTITIES, tells_deleted=False)
+    sessions.deleted([SESSION], "Expired")
+    sessions.abnormal([SESSION], "LongRunning", "Report")
+    assert [line["log"] for line in written(stream)] == ["alert"]
+
+
+@pytest.mark.parametrize(("level", "options"), [(logging.WARNING, {}), (logging.INFO, {"for_people": True})])
+def test_what_no_stream_takes_is_told_only_where_there_is_a_file_for_it(
+    tmp_path: Path, level: int, options: dict[str, bool]
+) -> None:
+    stream, logs = opened(level, **options)
+    sessions = logs.sessions(IDENTITIES)
+    before = sessions.tells_deleted
+    logs.sink.files = LogFiles(tmp_path, "web/shop", lambda _: None)
+    assert (before, sessions.tells_deleted) == (False, True)
+    sessions.deleted([SESSION], "Expired")
+    assert stream.getvalue() == ""
+    (file,) = (tmp_path / "session").glob("cleanup-*.jsonl")
+    assert json.loads(file.read_text())["event"] == "session deleted"
+
+
 def test_r2_a_deleted_session_is_logged_by_hash_with_cause_and_times() -> None:
     stream, logs = opened()
     logs.sessions(IDENTITIES).deleted([SESSION, Session("other")], "Evicted")
