@@ -37,6 +37,7 @@ class WorkQueue(Generic[Key]):
         self._active: set[Key] = set()  # with a worker
         self._again: set[Key] = set()  # with a worker, and added since
         self._failures: dict[Key, int] = {}
+        self._retry_at: dict[Key, float] = {}  # of those that failed: when their back-off is over
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
@@ -63,17 +64,26 @@ class WorkQueue(Generic[Key]):
         self._timers[key] = loop.call_at(due, self._timer_expired, key)
 
     def retry(self, key: Key, at_least_seconds: float = 0) -> float:
-        """Have the key worked on again after its back-off, and return that delay in seconds."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        delay = min(_FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), _LONGEST_RETRY_SECONDS)
-        delay = max(delay, at_least_seconds)
+        """Have the key worked on again after its back-off, and return that delay in seconds.
+
+        Each failure doubles it, but for those before it was over: when something is added again and again while a
+        server is away for a moment, all that fail are one failure.
+        """
+        now = asyncio.get_running_loop().time()
+        left = self._retry_at.get(key, now) - now
+        if left <= 0:
+            failures = self._failures.get(key, 0)
+            self._failures[key] = failures + 1
+            left = min(_FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), _LONGEST_RETRY_SECONDS)
+        delay = max(left, at_least_seconds)
+        self._retry_at[key] = now + delay
         self.add_after(key, delay)
         return delay
 
     def forget(self, key: Key) -> None:
         """Reset the key's back-off: it went well."""
         self._failures.pop(key, None)
+        self._retry_at.pop(key, None)
 
     def close(self) -> None:
         """Hand out no more keys: workers end, each when it is done with the key in hand."""

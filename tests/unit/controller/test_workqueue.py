@@ -22,6 +22,17 @@ async def drained(queue: WorkQueue[str], process: Callable[[str], Awaitable[None
                 await worker
 
 
+class Time:
+    now = 1024.0
+
+
+def stopped_clock() -> Time:
+    """The running loop's clock from now on: it goes when it is told to."""
+    time = Time()
+    asyncio.get_running_loop().time = lambda: time.now  # type: ignore[method-assign]
+    return time
+
+
 def test_what_is_added_several_times_is_done_once() -> None:
     async def scenario() -> list[str]:
         queue: WorkQueue[str] = WorkQueue()
@@ -70,7 +81,11 @@ def test_a_key_is_never_with_two_workers_and_what_came_meanwhile_is_not_lost() -
 def test_back_off_doubles_is_bounded_and_is_reset_by_success() -> None:
     async def scenario() -> tuple[list[float], float, float]:
         queue: WorkQueue[str] = WorkQueue()
-        delays = [queue.retry("a") for _ in range(12)]
+        time = stopped_clock()
+        delays = []
+        for _ in range(12):
+            delays.append(queue.retry("a"))
+            time.now += delays[-1]
         asked = queue.retry("a", at_least_seconds=300)
         queue.forget("a")
         return delays, asked, queue.retry("a")
@@ -80,6 +95,24 @@ def test_back_off_doubles_is_bounded_and_is_reset_by_success() -> None:
     assert delays[-1] == 60
     assert asked == 300
     assert first == delays[0]
+
+
+def test_what_fails_before_its_back_off_is_over_waits_no_longer_for_that() -> None:
+    async def scenario() -> tuple[list[float], float]:
+        queue: WorkQueue[str] = WorkQueue()
+        time = stopped_clock()
+        first = queue.retry("a")
+        time.now += first
+        delays = [queue.retry("a")]
+        for _ in range(10):  # something changes meanwhile, and is looked at at once
+            time.now += 0.0625
+            delays.append(queue.retry("a"))
+        time.now += delays[-1]
+        return delays, queue.retry("a")
+
+    delays, then = asyncio.run(scenario())
+    assert delays == [1 - n * 0.0625 for n in range(11)]
+    assert then == 2
 
 
 def test_a_later_delay_does_not_put_off_an_earlier_one() -> None:
