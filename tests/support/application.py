@@ -29,7 +29,10 @@ class Application(threading.Thread):
 
     def __init__(self, stores: SessionStores, name: str, seed: int, ripe_seconds: float) -> None:
         super().__init__(name=name, daemon=True)
-        self._engine = sa.create_engine(stores.engine.url)
+        url = stores.engine.url
+        # SQLite serves those who wait for its lock in no order: on a busy machine somebody may wait for long.
+        patience = {"connect_args": {"timeout": 60}} if url.get_backend_name() == "sqlite" else {}
+        self._engine = sa.create_engine(url, **patience)
         self._redis = redis.Redis.from_url(stores.redis_url or "")
         self._random = random.Random(seed)
         self._ripe_seconds = ripe_seconds
