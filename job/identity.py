@@ -6,7 +6,7 @@ in every log, so that an auditor can follow it; without the key nobody can try i
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import os
 import secrets
 from collections.abc import Mapping
@@ -17,7 +17,6 @@ from policy.names import LOG_HASH_KEY_ENV
 # 80 bits: among a thousand million sessions, two with one hash are less likely than one in a million.
 _HEX_DIGITS = 20
 _RANDOM_KEY_BYTES = 32
-_BLOCK_BYTES = 64
 _SHORTEST_KEY_BYTES = 16
 
 
@@ -29,11 +28,8 @@ class Identities:
     """
 
     def __init__(self, key: bytes | None = None) -> None:
-        key = key or secrets.token_bytes(_RANDOM_KEY_BYTES)
-        # HMAC (RFC 2104) with its two halves begun once: a run may hash millions of ids.
-        block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+        # Begun once, and copied for each id: a run may hash millions.
+        self._begun = hmac.new(key or secrets.token_bytes(_RANDOM_KEY_BYTES), digestmod="sha256")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], log: Any) -> Self:
@@ -58,7 +54,6 @@ class Identities:
 
     def _digest(self, kind: str, value: object) -> str:
         # What UTF-8 cannot write (a lone surrogate) gets a hash of its own.
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(f"{kind}{value}".encode("utf-8", "surrogatepass"))
-        outer.update(inner.digest())
-        return outer.hexdigest()[:_HEX_DIGITS]
+        digest = self._begun.copy()
+        digest.update(f"{kind}{value}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:_HEX_DIGITS]

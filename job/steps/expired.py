@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from job.context import RunContext
 from job.pacing import rest_seconds
 from job.sessions import Candidate, Cause, Session, Swept
-from job.steps.removal import settle
+from job.steps.removal import count, settle
 
 if TYPE_CHECKING:
     from job.database.stretch import Stretch
@@ -91,9 +91,7 @@ def _sweep(context: RunContext, found: int, stretches: Sequence[Stretch] | None)
 def _settle(context: RunContext, swept: Swept) -> None:
     if context.audit:
         context.audit.deleted(swept.unlogged, Cause.EXPIRED.value)
-    context.tally.deleted += len(swept.deleted)
-    context.tally.durations.add(swept.deleted)
-    context.tally.failed += swept.failed
+    count(context, swept)
 
 
 def _page_by_page(context: RunContext, found: int, stretches: Sequence[Stretch] | None) -> int:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from job.context import RunContext
-from job.sessions import Deletion, Session
+from job.sessions import Deletion, Session, Swept
 
 
 def settle(context: RunContext, result: Deletion) -> None:
     """Counts a batch that the database has deleted, and deletes it from Redis."""
-    context.tally.deleted += len(result.deleted)
-    context.tally.durations.add(result.deleted)
-    context.tally.failed += result.failed
+    count(context, result)
     context.budget.spend(len(result.deleted))
     if context.redis:
         context.tally.redis.deleted += context.redis.delete(result.deleted)
+
+
+def count(context: RunContext, result: Deletion | Swept) -> None:
+    """Counts a batch that the database has deleted."""
+    context.tally.deleted += len(result.deleted)
+    context.tally.durations.add(result.deleted)
+    context.tally.failed += result.failed
 
 
 class Removal:

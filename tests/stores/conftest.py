@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
 from tests.support.session_stores import SessionStores
+from tests.support.sync_world import SyncWorld
 
 
 @pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
@@ -56,6 +57,14 @@ def postgres(postgres_url: str) -> Iterator[SessionStores]:
 def postgres_and_redis(postgres_url: str, redis_url: str) -> Iterator[SessionStores]:
     """The default tables in PostgreSQL and an empty Redis."""
     made = SessionStores(postgres_url, redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(sqlite_url: str, redis_url: str) -> Iterator[SyncWorld]:
+    """A session table in SQLite beside a Redis, both empty; some tests have a world of their own."""
+    made = SyncWorld(sqlite_url, redis_url)
     yield made
     made.close()
 

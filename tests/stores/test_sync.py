@@ -19,13 +19,6 @@ ALWAYS = {"alwaysAllowedDeletions": 1_000_000}
 DELETE = {"onMissingRedisSession": "Delete"}
 
 
-@pytest.fixture
-def world(sqlite_url: str, redis_url: str) -> Iterator[SyncWorld]:
-    made = SyncWorld(sqlite_url, redis_url)
-    yield made
-    made.close()
-
-
 # --- orphaned keys --------------------------------------------------------------------------------------------------
 
 

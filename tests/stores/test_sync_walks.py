@@ -14,13 +14,6 @@ from tests.support.sync_world import SyncWorld, changes
 DELETE = {"onMissingRedisSession": "Delete"}
 
 
-@pytest.fixture
-def world(sqlite_url: str, redis_url: str) -> Iterator[SyncWorld]:
-    made = SyncWorld(sqlite_url, redis_url)
-    yield made
-    made.close()
-
-
 class Asked:
     """Notes for how many keys the database was asked, and how often Redis was walked through."""
 
