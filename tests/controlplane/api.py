@@ -10,6 +10,7 @@ from urllib.parse import quote
 from kubernetes import client, config
 
 from policy.names import GROUP, PLURAL, REVOCATION_PLURAL, VERSION
+from tests.support.patience import PATIENCE_SECONDS
 
 _ROOTS = {
     "spol": f"/apis/{GROUP}/{VERSION}",
@@ -46,7 +47,7 @@ class Api:
     def _request(self, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
         headers = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
         url = self._client.configuration.host + path
-        response = self._client.rest_client.request(method, url, headers, body, _request_timeout=20)
+        response = self._client.rest_client.request(method, url, headers, body, _request_timeout=PATIENCE_SECONDS)
         answer: dict[str, Any] = json.loads(response.read())
         if response.status == 404:
             return None

@@ -61,7 +61,6 @@ class Candidates:
         return eventually(
             lambda: next((process for process in among if process.is_leader()), None),
             what="one of the controllers leads",
-            timeout_seconds=40,
         )
 
 

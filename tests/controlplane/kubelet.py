@@ -52,7 +52,7 @@ class Kubelet:
                     return name
             return ""
 
-        return eventually(probe, what=f"a Pod of Job {job}", timeout_seconds=30)
+        return eventually(probe, what=f"a Pod of Job {job}")
 
     def finish(
         self,

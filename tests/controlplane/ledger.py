@@ -52,7 +52,7 @@ class Ledger:
             found = [job for job in self.jobs(policy).values() if _token(job) == token]
             return found[0]["metadata"]["name"] if found else ""
 
-        return eventually(probe, what=f"a Job for request {token}", timeout_seconds=90)
+        return eventually(probe, what=f"a Job for request {token}")
 
     def finish(self, policy: Policy, token: str | None = None) -> None:
         """The run of this request, by default of the newest, ends well; again is nothing: a container ends once."""
@@ -61,7 +61,7 @@ class Ledger:
             self._kubelet.finish(job, report())
             self._ended.add(job)
 
-    def await_settled(self, policies: Sequence[Policy], timeout_seconds: float = 90) -> None:
+    def await_settled(self, policies: Sequence[Policy]) -> None:
         """Wait until every request has its Job and every outcome is recorded; check that it is so exactly once."""
         for policy in policies:
             for token in self.asked(policy):
@@ -70,7 +70,7 @@ class Ledger:
         def unrecorded() -> list[str]:
             return [policy.name for policy in policies if self.jobs(policy).keys() - _recorded(policy).keys()]
 
-        eventually(lambda: not unrecorded(), what="all outcomes are recorded", timeout_seconds=timeout_seconds)
+        eventually(lambda: not unrecorded(), what="all outcomes are recorded")
         for policy in policies:
             self._check(policy)
 

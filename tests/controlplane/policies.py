@@ -64,7 +64,7 @@ class Policy:
             return status if status and holds(status) else None
 
         try:
-            found = eventually(probe, what=f"{self.name}: {what}", timeout_seconds=30)
+            found = eventually(probe, what=f"{self.name}: {what}")
         except AssertionError as error:
             error.add_note(json.dumps(self.status(), indent=1))
             raise
@@ -89,7 +89,7 @@ class Policy:
 
     def await_ready(self) -> None:
         """As a user waits for it."""
-        self.kubectl.run("wait", f"spol/{self.name}", "-n", self.namespace, "--for=condition=Ready", "--timeout=30s")
+        self.kubectl.run("wait", f"spol/{self.name}", "-n", self.namespace, "--for=condition=Ready", "--timeout=240s")
 
     def cron_job(self) -> dict[str, Any]:
         """Its CronJob."""
@@ -117,7 +117,6 @@ class Policy:
         made: str = eventually(
             lambda: next((j["metadata"]["name"] for j in self.jobs() if j["metadata"]["name"] not in before), ""),
             what=f"a Job for request {token}",
-            timeout_seconds=30,
         )
         return made
 
@@ -149,7 +148,6 @@ class Policy:
         found: str = eventually(
             lambda: next((message for found, message in self.events() if found == reason), ""),
             what=f"an Event {reason} on {self.name}",
-            timeout_seconds=30,
         )
         return found
 

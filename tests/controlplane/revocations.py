@@ -87,7 +87,7 @@ class Revocation:
 
     def wait(self, condition: str) -> None:
         """As a user waits for it."""
-        self.kubectl.run("wait", f"srev/{self.name}", "-n", self.namespace, f"--for={condition}", "--timeout=30s")
+        self.kubectl.run("wait", f"srev/{self.name}", "-n", self.namespace, f"--for={condition}", "--timeout=240s")
 
     def jobs(self) -> list[dict[str, Any]]:
         """Its Jobs."""
@@ -103,7 +103,7 @@ class Revocation:
 
     def _await(self, probe: Callable[[], Any], what: str) -> Any:
         try:
-            return eventually(probe, what=f"{self.name}: {what}", timeout_seconds=30)
+            return eventually(probe, what=f"{self.name}: {what}")
         except AssertionError as error:
             error.add_note(json.dumps(self.status(), indent=1))
             raise

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from kubernetes import client, config
 
 from policy.names import API_VERSION, RUN_REQUEST_ANNOTATION
+from tests.support.patience import PATIENCE_SECONDS
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -71,7 +72,7 @@ class Somebody:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         query = urlencode({"fieldManager": manager or self.manager})
         url = f"{self._client.configuration.host}{path}?{query}"
-        response = self._client.rest_client.request(method, url, headers, body, _request_timeout=30)
+        response = self._client.rest_client.request(method, url, headers, body, _request_timeout=PATIENCE_SECONDS)
         answer: dict[str, Any] = json.loads(response.read())
         if response.status in (400, 422):
             raise RefusedError(answer.get("message"))

@@ -25,6 +25,7 @@ from tests.controlplane.somebody import Somebody
 from tests.support.api_proxy import ApiProxy, Fault, Request, no_fault
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import Kubectl, eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.xdist_group("controlplane-faults")
@@ -69,7 +70,7 @@ def repeating(action: Callable[[], object]) -> Iterator[Callable[[], int]]:
         yield lambda: count
     finally:
         ended.set()
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE_SECONDS)
     assert not failures, failures
 
 
@@ -103,7 +104,7 @@ def test_r1_2_errors_and_lost_answers_lose_and_double_nothing(
                 ledger.ask(policy)
             for policy in policies:
                 ledger.finish(policy)
-        ledger.await_settled(policies, timeout_seconds=120)
+        ledger.await_settled(policies)
         for policy in policies:
             policy.await_condition("Ready", "True")
         assert process.is_running()
@@ -147,7 +148,6 @@ def test_r1_2_the_watches_are_cut_again_and_again(
     assert cut > len(policies)
 
 
-@pytest.mark.timeout(300)
 def test_r1_2_minutes_without_an_api_server_cost_no_outcome(
     own: Policies,
     ledger: Ledger,
@@ -191,9 +191,13 @@ def test_r1_2_minutes_without_an_api_server_cost_no_outcome(
         assert edited.cron_job()["spec"]["schedule"] == "1 2 3 4 5"
         eventually(lambda: drifted.cron_job()["spec"]["suspend"] is False, what="the drift is put back")
         assert not deleted.has_cron_job()
-        # And it listens again: what happens from now on is seen without a resync.
+        # And it listens again: what happens from now on is seen without a resync, and before a watch is given up.
         policies[0].apply(schedule="2 3 4 5 6")
-        eventually(lambda: policies[0].cron_job()["spec"]["schedule"] == "2 3 4 5 6", what="a later edit is seen")
+        eventually(
+            lambda: policies[0].cron_job()["spec"]["schedule"] == "2 3 4 5 6",
+            what="a later edit is seen",
+            timeout_seconds=_WATCH_INACTIVITY_SECONDS - 5,
+        )
         assert process.is_running()
 
 
@@ -253,16 +257,21 @@ def test_r1_2_a_storm_of_changes_by_others_loses_no_outcome_and_is_not_fought(
 
         proxy.fault = write_first
         calm = len(proxy.exchanges)
+
+        def refused() -> Counter[str]:
+            storm = proxy.exchanges[calm:]
+            return Counter(exchange.request.path for exchange in storm if exchange.status == HTTPStatus.CONFLICT)
+
         with repeating(write) as rounds:
             for policy in policies:
                 ledger.finish(policy)
-            eventually(lambda: rounds() > _STORM_ROUNDS, what="the storm has raged")
-        storm = proxy.exchanges[calm:]
-        refused = Counter(exchange.request.path for exchange in storm if exchange.status == HTTPStatus.CONFLICT)
-        assert len(refused) == len(policies), "each has met the storm"
+            eventually(lambda: len(refused()) == len(policies), what="each has met the storm")
+            raged = rounds()
+            eventually(lambda: rounds() > raged + _STORM_ROUNDS, what="the storm has raged")
+            raged = rounds()
         # It backs off: not an attempt for each of the changes.
-        assert max(refused.values()) <= 10, refused
-        assert len(storm) < _STORM_ROUNDS
+        assert max(refused().values()) <= raged / 20, refused()
+        assert len(proxy.exchanges[calm:]) < raged
         assert not any(policy.status().get("history") for policy in policies)
         proxy.fault = no_fault
         ledger.await_settled(policies)

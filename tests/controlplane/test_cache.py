@@ -43,7 +43,7 @@ def finish(own: Policies, kubelet: Kubelet, job: str, message: str) -> None:
 
 def delete(own: Policies, job: str) -> None:
     """The Job and its Pods are gone when this returns."""
-    own.kubectl.run("delete", "job", job, "-n", own.namespace, "--cascade=foreground", "--timeout=60s")
+    own.kubectl.run("delete", "job", job, "-n", own.namespace, "--cascade=foreground", "--timeout=240s")
 
 
 # --- what it saves ---------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_garbage_collection_works(kubectl: Kubectl) -> None:
             namespace,
         )
         kubectl.run("delete", "configmap", "owner", "-n", namespace)
-        kubectl.run("wait", "--for=delete", "configmap/child", "-n", namespace, "--timeout=60s")
+        kubectl.run("wait", "--for=delete", "configmap/child", "-n", namespace, "--timeout=240s")
 
 
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tests.controlplane.conftest import StartController
 from tests.controlplane.policies import Policies, Policy
 from tests.controlplane.somebody import RefusedError, Somebody
 from tests.support.kube import Kubectl, eventually
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("controlplane-faults")
 
@@ -295,7 +296,7 @@ def somebody(cluster: Kubectl) -> Somebody:
 
 
 def is_put_back(policy: Policy, before: dict[str, Any]) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while managed(policy.cron_job()) != before:
         if time.monotonic() > deadline:
             return False

@@ -111,7 +111,7 @@ def test_an_api_server_that_is_away_for_longer_than_the_lease_pauses_the_leader_
     kubelet.finish(job, report())
     control_plane.pause_api_server()
     try:
-        eventually(lambda: not leader.is_leader(), what="the leader pauses", timeout_seconds=30)
+        eventually(lambda: not leader.is_leader(), what="the leader pauses")
         assert leader.is_healthy()
         assert leader.is_ready()
         assert standby.is_healthy()
@@ -143,7 +143,6 @@ def test_a_lease_that_somebody_deletes_does_not_stop_the_work(candidates: Candid
     eventually(
         lambda: own.kubectl.exists("lease", candidates.lease_name, "default"),
         what="there is a Lease",
-        timeout_seconds=30,
     )
     assert candidates.lease()["holderIdentity"] == holder
     assert leader.is_leader()

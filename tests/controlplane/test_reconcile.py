@@ -35,7 +35,6 @@ def await_put_back(policy: Policy, spec: dict[str, Any]) -> None:
     eventually(
         lambda: policy.cron_job()["spec"] == spec and not foreign_managers(policy.cron_job()),
         what="the CronJob is as it was",
-        timeout_seconds=30,
     )
 
 
@@ -93,7 +92,7 @@ def test_r1_1_an_edited_policy_edits_its_cron_job_and_back(
         return found
 
     policy.apply(**spec)
-    eventually(lambda: value() == expected, what=f"{path[-1]} is {expected}", timeout_seconds=30)
+    eventually(lambda: value() == expected, what=f"{path[-1]} is {expected}")
     policy.apply()
     eventually(
         lambda: _apart_from_generation(policy.cron_job()["spec"]) == _apart_from_generation(original), what="as it was"
@@ -207,7 +206,7 @@ def test_r1_1_a_deleted_cron_job_is_made_anew(policies: Policies) -> None:
         there = policy.has_cron_job()
         return there and policy.cron_job()["metadata"]["uid"] != uid
 
-    eventually(anew, what="a new CronJob", timeout_seconds=30)
+    eventually(anew, what="a new CronJob")
 
 
 def test_r1_1_a_foreign_cron_job_is_never_adopted(policies: Policies) -> None:
@@ -295,18 +294,18 @@ def test_r1_1_a_deleted_policy_takes_its_cron_job_and_jobs_with_it(policies: Pol
     policy = policies.ready()
     job = policy.request_run()
     assert not policy.get()["metadata"].get("finalizers")
-    policies.kubectl.run("delete", "spol", policy.name, "-n", policy.namespace, "--timeout=20s")
+    policies.kubectl.run("delete", "spol", policy.name, "-n", policy.namespace, "--timeout=240s")
 
     def gone() -> bool:
         return not policy.has_cron_job() and not policies.kubectl.exists("job", job, policy.namespace)
 
-    eventually(gone, what="CronJob and Job are collected", timeout_seconds=60)
+    eventually(gone, what="CronJob and Job are collected")
 
 
 def test_a_policy_deleted_in_the_foreground_is_not_given_a_new_cron_job(policies: Policies) -> None:
     policy = policies.ready()
     policies.kubectl.run(
-        *("delete", "spol", policy.name, "-n", policy.namespace, "--cascade=foreground", "--timeout=60s")
+        *("delete", "spol", policy.name, "-n", policy.namespace, "--cascade=foreground", "--timeout=240s")
     )
     eventually(lambda: not policy.has_cron_job(), what="no CronJob")
 

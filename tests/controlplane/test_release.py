@@ -66,13 +66,13 @@ class Release:
 
     def install(self, chart: Path = CHART, **values: Any) -> None:
         """Install or upgrade it. Without a kubelet no pod becomes ready, so nothing is waited for."""
-        self.program.install(chart, values, name=RELEASE, namespace=self.namespace, timeout_seconds=60, wait=False)
+        self.program.install(chart, values, name=RELEASE, namespace=self.namespace, timeout_seconds=240, wait=False)
 
     def rollback(self) -> None:
-        self.program.rollback(name=RELEASE, namespace=self.namespace, timeout_seconds=60)
+        self.program.rollback(name=RELEASE, namespace=self.namespace, timeout_seconds=240)
 
     def uninstall(self) -> None:
-        self.program.uninstall(name=RELEASE, namespace=self.namespace, timeout_seconds=60)
+        self.program.uninstall(name=RELEASE, namespace=self.namespace, timeout_seconds=240)
 
     def deployment(self) -> dict[str, Any]:
         return self.kubectl.get("deployment", DEPLOYMENT, self.namespace)
@@ -106,12 +106,12 @@ def release(kubectl: Kubectl, plane: ControlPlane) -> Iterator[Release]:
         found = Release(kubectl, helm(plane.kubeconfig), namespace)
         yield found
         found.uninstall()
-    kubectl.run("delete", "crd", "-l", "app.kubernetes.io/name=session-policy-operator", "--timeout=60s")
+    kubectl.run("delete", "crd", "-l", "app.kubernetes.io/name=session-policy-operator", "--timeout=240s")
 
 
 def apply_policy_with_history(kubectl: Kubectl, namespace: str) -> dict[str, Any]:
     """A policy and its status, as they are stored."""
-    kubectl.run("wait", "--for=condition=Established", "crd", CRD, "--timeout=60s")
+    kubectl.run("wait", "--for=condition=Established", "crd", CRD, "--timeout=240s")
     eventually(lambda: "sessionpolicies" in kubectl.run("api-resources", f"--api-group={GROUP}"), what="the API")
     kubectl.apply(manifest("shop"), namespace)
     api = Api(kubectl.kubeconfig)
@@ -203,7 +203,7 @@ def test_r1_4_every_switch_at_once_is_accepted(release: Release) -> None:
 def test_monitors_and_alerts_come_with_the_kinds_they_need(release: Release) -> None:
     kubectl = release.kubectl
     for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule"):
-        kubectl.run("delete", "crd", f"{kind.lower()}s.monitoring.coreos.com", "--ignore-not-found", "--timeout=60s")
+        kubectl.run("delete", "crd", f"{kind.lower()}s.monitoring.coreos.com", "--ignore-not-found", "--timeout=240s")
     release.install()
     assert kubectl.exists("deployment", DEPLOYMENT, release.namespace)
 

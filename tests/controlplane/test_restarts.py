@@ -116,7 +116,7 @@ def test_r1_1_killed_between_taking_a_field_over_and_removing_it_it_still_remove
     def removed() -> bool:
         return "hostNetwork" not in policy.cron_job()["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
-    eventually(removed, what="the added field is removed", timeout_seconds=30)
+    eventually(removed, what="the added field is removed")
 
 
 def test_a_lost_event_is_made_good_by_the_resync(

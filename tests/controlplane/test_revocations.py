@@ -373,10 +373,10 @@ def test_when_its_time_is_over_it_goes_with_its_job_and_not_before(
     for revocation in (short, long):
         kubelet.finish(revocation.await_job(), report(revoked=1))
     long.await_state("True", "Revoked")
-    eventually(lambda: short.find() is None, what="it is deleted", timeout_seconds=30)
+    eventually(lambda: short.find() is None, what="it is deleted")
     for kind in ("jobs", "pods"):
         left = lambda kind=kind: short.api.list(kind, short.namespace, selector)  # noqa: E731
-        eventually(lambda left=left: not left(), what=f"its {kind} are deleted", timeout_seconds=60)  # type: ignore[misc]
+        eventually(lambda left=left: not left(), what=f"its {kind} are deleted")  # type: ignore[misc]
     assert len(long.jobs()) == 1
 
 
@@ -390,7 +390,7 @@ def test_its_time_runs_while_the_controller_is_down(
     revocation.wait("condition=Complete")
     process.kill()
     process.start()
-    eventually(lambda: revocation.find() is None, what="it is deleted", timeout_seconds=30)
+    eventually(lambda: revocation.find() is None, what="it is deleted")
 
 
 # --- what is told of whom --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def kubelet(policies: Policies) -> Kubelet:
 
 
 def wait_for(policy: Policy, condition: str) -> None:
-    policy.kubectl.run("wait", f"spol/{policy.name}", "-n", policy.namespace, f"--for={condition}", "--timeout=30s")
+    policy.kubectl.run("wait", f"spol/{policy.name}", "-n", policy.namespace, f"--for={condition}", "--timeout=240s")
 
 
 def test_r1_2_a_requested_run_is_made_recorded_and_told(policies: Policies, kubelet: Kubelet) -> None:

@@ -17,6 +17,7 @@ from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl
 from tests.support.operator_access import account_kubeconfig
+from tests.support.patience import PATIENCE_SECONDS
 
 # Gives up sooner than the 90 seconds that a pod is given.
 _IMPATIENT = "import sys; from controller.selftest import main; sys.exit(main(sys.argv[1], timeout_seconds=3))"
@@ -43,7 +44,7 @@ def run_selftest(cluster: Kubectl, control_plane: ControlPlane, namespace: str) 
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
 
     return run

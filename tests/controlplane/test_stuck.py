@@ -158,7 +158,6 @@ def test_a_pod_that_is_let_in_at_last_ends_the_stall(refused: dict[str, Refused]
     # The Job controller tries again after a pause that is longer each time.
     eventually(
         lambda: found.policies.kubectl.names("pods", found.policy.namespace),
-        timeout_seconds=120,
         what="the Pod is made",
     )
     found.policy.await_status(lambda s: "Stalled" not in {c["type"] for c in s["conditions"]}, "not stalled any more")

@@ -116,7 +116,7 @@ def await_span(otlp: Collector, name: str, trace: str | None = None) -> Span:
     def probe() -> Span | None:
         return next((s for s in otlp.spans if s.name == name and trace in (None, s.trace_id)), None)
 
-    found = eventually(probe, what=f"a span {name!r} of trace {trace}", timeout_seconds=20)
+    found = eventually(probe, what=f"a span {name!r} of trace {trace}")
     assert found is not None
     return found
 
@@ -337,7 +337,7 @@ def test_r1_1_a_link_that_somebody_changed_is_put_back(world: World, otlp: Colle
         {"op": "remove", "path": where},
     ):
         somebody.change("cronjobs", world.namespace, policy.cron_job_name, [operation], manager)
-        eventually(lambda: link(policy.cron_job()) == own, what=f"{operation} is put back", timeout_seconds=20)
+        eventually(lambda: link(policy.cron_job()) == own, what=f"{operation} is put back")
     version = policy.cron_job()["metadata"]["resourceVersion"]
     world.policies.ready()  # by now the controller has had the time to write again
     assert policy.cron_job()["metadata"]["resourceVersion"] == version

@@ -21,6 +21,7 @@ from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import NEVER, Policies, Policy
 from tests.controlplane.somebody import RefusedError, Somebody
 from tests.support.kube import Kubectl
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("controlplane-faults")
 
@@ -360,7 +361,7 @@ def somebody(cluster: Kubectl) -> Somebody:
 
 def followed(policy: Policy) -> str:
     """Empty once the policy's newest generation is Ready and its CronJob says the same; else what is missing."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         stored = policy.get()
         generation = stored["metadata"]["generation"]

@@ -59,7 +59,7 @@ def test_r6_the_run_is_over_when_the_leader_has_succeeded(policies: Policies, ku
     kubelet.finish(job, report(), index=0)
     assert policy.await_record(job)["outcome"] == "Succeeded"
     # Nobody waits for Pods that found no node, or no image.
-    eventually(lambda: is_complete(policies, job), what="the Job is complete", timeout_seconds=30)
+    eventually(lambda: is_complete(policies, job), what="the Job is complete")
     assert helper not in {pod["metadata"]["name"] for pod in pods_of(policies, job)}
 
 
@@ -127,7 +127,7 @@ def test_r1_1_another_number_of_workers_is_put_back(policies: Policies) -> None:
         job = policy.cron_job()["spec"]["jobTemplate"]["spec"]
         return job["parallelism"], job["completions"]
 
-    eventually(lambda: numbers() == (2, 2), what="the CronJob is put back", timeout_seconds=30)
+    eventually(lambda: numbers() == (2, 2), what="the CronJob is put back")
 
 
 def test_r1_1_a_policy_that_is_no_longer_shared_has_a_plain_job_again(policies: Policies, kubelet: Kubelet) -> None:
@@ -137,7 +137,6 @@ def test_r1_1_a_policy_that_is_no_longer_shared_has_a_plain_job_again(policies: 
     eventually(
         lambda: policy.cron_job()["spec"]["jobTemplate"]["spec"].get("completionMode") != "Indexed",
         what="the CronJob is a plain one",
-        timeout_seconds=30,
     )
     job = policy.request_run()
     kubelet.finish(job, report())

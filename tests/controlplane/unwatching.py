@@ -89,7 +89,7 @@ def unwatching_controller(kubeconfig: Path, namespace: str, resync_seconds: int)
     thread = threading.Thread(target=controller.run, name="unwatching controller")
     thread.start()
     try:
-        eventually(controller.is_started, what="the controller works", timeout_seconds=30)
+        eventually(controller.is_started, what="the controller works")
         yield controller
     finally:
         controller.stop()

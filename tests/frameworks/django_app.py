@@ -17,6 +17,8 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from tests.support.patience import PATIENCE_SECONDS
+
 _ENGINES = {
     "postgresql": "django.db.backends.postgresql",
     "mysql": "django.db.backends.mysql",
@@ -66,7 +68,7 @@ class DjangoApp:
             input=json.dumps({**self._ask, "action": action, "sessions": dict(sessions)}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
             cwd=Path(__file__).parents[2],
         )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import PATIENCE_SECONDS
+
 SCRIPTS = Path(__file__).parent / "node"
 
 
@@ -38,7 +40,7 @@ class NodeStore:
             input=json.dumps({**self._ask, "action": action, "sessions": dict(sessions)}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert finished.returncode == 0, finished.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.frameworks.npm import install
+from tests.support.patience import PATIENCE_SECONDS
 
 _NODE = Path(__file__).parent / "redis_node"
 
@@ -72,7 +73,13 @@ class DjangoCacheApp:
 
 def _asked(command: list[str], ask: Mapping[str, Any], directory: Path) -> list[str]:
     finished = subprocess.run(
-        command, input=json.dumps(ask), capture_output=True, text=True, timeout=60, check=False, cwd=directory
+        command,
+        input=json.dumps(ask),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+        cwd=directory,
     )
     assert finished.returncode == 0, finished.stderr
     answer: list[str] = json.loads(finished.stdout)

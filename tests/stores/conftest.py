@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +11,7 @@ import redis
 import sqlalchemy as sa
 
 from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from tests.support.kube import eventually
 from tests.support.session_stores import SessionStores
 from tests.support.sync_world import SyncWorld
 
@@ -141,10 +141,7 @@ def scram_url(own_postgres: EmbeddedPostgres, own_postgres_url: str) -> Iterator
             connection.exec_driver_sql("SELECT pg_reload_conf()")
         # The server reads its rules in a moment; until then it lets everybody in.
         url = sa.make_url(own_postgres_url).set(username=role, password="wrong")
-        for _ in range(200):
-            if not _lets_in(url):
-                break
-            time.sleep(0.02)
+        eventually(lambda: not _lets_in(url), what="the server asks for the password")
         yield url.set(password="right")
     finally:
         rules.write_text(trusting)

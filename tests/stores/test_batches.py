@@ -90,7 +90,7 @@ def test_r2_2_a_row_the_application_works_on_is_skipped_and_not_waited_for(postg
     with postgres.transaction() as application:
         application.execute(sa.select(TABLE).where(TABLE.c.session_id == "s2").with_for_update())
         # To wait would end in the lock time-out: the batch would fail, and be counted.
-        result = run(policy(), postgres.database_url, clock=RunClock(60))
+        result = run(policy(), postgres.database_url, clock=RunClock(600))
     assert postgres.ids() == {"s2"}
     counts = result.report.sessions
     assert (result.report.outcome, counts.expired, counts.deleted, counts.failed) == (Outcome.SUCCEEDED, 5, 4, 0)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from job.identity import Identities
 from tests.support.command_line import CommandLine
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import KEYS, SECRET, manifest
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
@@ -168,7 +169,7 @@ def test_r3_6_revoking_takes_the_lock_of_runs_and_says_who_has_it(
     from job.steps.initialise import Urls, initialise
     from tests.support.runs import Log, policy
 
-    running = initialise(policy().spec, Urls(database.database_url), RunClock(60), Log())
+    running = initialise(policy().spec, Urls(database.database_url), RunClock(600), Log())
     try:
         answer = alone("sessions", "revoke", "--user", "ann", "--yes")
         assert (answer.exit_code, database.ids()) == (1, {"ann-session-1"})
@@ -196,7 +197,7 @@ def test_r3_6_a_row_in_use_is_waited_for(tmp_path: Path, postgres: SessionStores
 
     thread = threading.Thread(target=application)
     thread.start()
-    held.wait(10)
+    assert held.wait(PATIENCE_SECONDS)
     answer = line("sessions", "revoke", "--session", "ann-session-1", "--yes")
     enough.set()
     thread.join()
@@ -242,7 +243,7 @@ def test_somebody_at_a_terminal_is_asked(tmp_path: Path, database: SessionStores
     )
     os.close(theirs)
     os.write(ours, said.encode())
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE_SECONDS)
     os.close(ours)
     assert "Revoke 1 session?" in stderr
     assert database.ids() == left

@@ -16,6 +16,7 @@ from job.database.history import HistoryTable, save_statistics
 from job.embedded import EmbeddedPostgres
 from job.redisstore.store import RedisStore
 from policy.report import Outcome, RunReport
+from tests.support.hanging import UntilItHangs
 from tests.support.runs import InThread, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 from tests.support.tcp_proxy import TcpProxy
@@ -182,7 +183,8 @@ def test_r2_commits_that_hang_do_not_cost_the_report(own_postgres_url: str, requ
     expired(stores, 6)
     request.getfixturevalue("nobody_confirms")
     # Each commit waits until it is cancelled, and is valid nevertheless; the last one, of the statistics, is not.
-    result = InThread(policy(cleanupBatchSize=2), own_postgres_url, clock=RunClock(8)).result()
+    clock = UntilItHangs(stores.engine, patience_seconds=10)
+    result = InThread(policy(cleanupBatchSize=2), own_postgres_url, clock=clock).result()
     report = result.report
     assert stopped(report)
     assert report.sessions.deleted == 6 - len(stores.ids())

@@ -34,6 +34,7 @@ from policy.profiles import resolve_lifetime
 from policy.report import Outcome, RedisCounts, RunReport, SessionCounts
 from policy.rules import RuleAction, RuleType, SessionRule
 from policy.spec import Duplicates
+from tests.support.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 SPEC = example_policy().spec
@@ -347,10 +348,10 @@ def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Sign
     children = psutil.Process(process.pid).children(recursive=True)
     assert {"postgres", "redis-server"} <= {child.name() for child in children}
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == code, output + errors
     assert "Traceback" not in errors
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     assert list(temporary.iterdir()) == []
 

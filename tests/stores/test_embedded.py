@@ -103,9 +103,9 @@ def test_server_dies_with_its_owner_even_when_that_is_killed(server_class: str) 
     owner.kill()
     owner.communicate()
     with contextlib.suppress(psutil.NoSuchProcess):
-        server.wait(timeout=20)
+        server.wait(timeout=120)
     assert not psutil.pid_exists(pid)
-    eventually(lambda: not data.exists(), timeout_seconds=20, what="the temporary data removed")
+    eventually(lambda: not data.exists(), timeout_seconds=120, what="the temporary data removed")
 
 
 def test_a_server_that_cannot_start_says_why() -> None:

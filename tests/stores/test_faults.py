@@ -20,6 +20,8 @@ from job.embedded import EmbeddedPostgres, EmbeddedRedis
 from job.errors import DatabaseUnavailableError
 from job.redisstore.store import RedisStore
 from policy.report import Outcome
+from tests.support.hanging import UntilItHangs
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Command, command, manifest, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
@@ -126,7 +128,7 @@ def test_a_stop_is_heeded_while_waiting_to_try_again(own_postgres: EmbeddedPostg
     while '"retry"' not in one.process.stderr.readline():
         pass
     one.process.send_signal(signal.SIGTERM)
-    finished = one.wait(20)
+    finished = one.wait(200)  # the pause it is in takes 300 s
     assert (finished.exit_code, finished.report.outcome) == (0, Outcome.DEGRADED)
     assert finished.report.reason == "Interrupted"
 
@@ -259,7 +261,9 @@ def test_a_table_that_stays_locked_is_given_up(postgres: SessionStores) -> None:
 
 def test_sigterm_finishes_the_batch_and_reports(database: SessionStores, tmp_path: Path) -> None:
     database.add_many(((f"s{n:04}", "u") for n in range(1500)), used=HOUR)
-    one = Command(tmp_path, manifest(cleanupBatchSize=2), database.database_url)
+    # It rests after each batch, so that it is still at work when the signal comes, however late that is.
+    gently = {"batchSizing": "Fixed", "throttlePercent": 2}
+    one = Command(tmp_path, manifest(cleanupBatchSize=2, cleanup=gently), database.database_url)
     while len(database.ids()) == 1500:
         assert one.process.poll() is None
     one.process.send_signal(signal.SIGTERM)
@@ -293,9 +297,10 @@ def test_the_deadline_cancels_a_statement_that_hangs(postgres: SessionStores) ->
         " $$ BEGIN IF OLD.session_id = 's4' THEN PERFORM pg_sleep(60); END IF; RETURN OLD; END $$",
         "CREATE TRIGGER hang BEFORE DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION hang()",
     )
-    # Time enough to come to s4, even on a slow machine; left alone, the statement would end well a minute later.
-    result = run(policy(cleanupBatchSize=2), postgres.database_url, clock=RunClock(12))
+    # Left alone, the statement would end well a minute later.
+    result = run(policy(cleanupBatchSize=2), postgres.database_url, clock=UntilItHangs(postgres.engine))
     report = result.report
+    assert result.log.named("run left behind") == []
     assert (report.outcome, report.reason, result.exit_code) == (Outcome.DEGRADED, "DeadlineReached", 0)
     assert postgres.ids() == {"s4", "s5"}
     assert (report.sessions.deleted, report.sessions.remaining) == (4, 2)
@@ -341,6 +346,6 @@ def test_a_signal_at_any_moment_of_a_wait_does_not_hang_the_run() -> None:
         done.set()
 
     threading.Thread(target=main, daemon=True).start()
-    assert done.wait(10)
+    assert done.wait(PATIENCE_SECONDS)
     with pytest.raises(Exception, match="Interrupted"):
         clock.wait(60)

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,10 @@ def check_consistent(stores: SessionStores, live: dict[str, str]) -> None:
 
 
 def test_sigkill_at_random_moments(postgres_and_redis: SessionStores, tmp_path: Path) -> None:
-    stores = postgres_and_redis
+    check_sigkill(postgres_and_redis, tmp_path, deaths=9)
+
+
+def check_sigkill(stores: SessionStores, tmp_path: Path, deaths: int) -> None:
     chance = random.Random(506)
     live, due = fill(stores, "first")
     document = manifest(**OBEYED)
@@ -75,7 +79,7 @@ def test_sigkill_at_random_moments(postgres_and_redis: SessionStores, tmp_path: 
     assert warm_up.wait().exit_code == 0
     whole = max(0.15, 2 * (time.monotonic() - started))
     killed = 0
-    for n in range(14):
+    for n in count():
         more, more_due = fill(stores, f"round{n}")
         live |= more
         due += more_due
@@ -85,9 +89,13 @@ def test_sigkill_at_random_moments(postgres_and_redis: SessionStores, tmp_path: 
             one.process.wait(chance.uniform(0, whole))
         except subprocess.TimeoutExpired:
             one.process.send_signal(signal.SIGKILL)
-        killed += one.wait().exit_code == -signal.SIGKILL
+        if one.wait().exit_code == -signal.SIGKILL:
+            killed += 1
+        else:
+            whole *= 0.5  # the machine was slow when the time of a whole run was taken
         assert lost(stores, live) == {}
-    assert killed >= 7
+        if killed == deaths:
+            break
     counted_before = sum(sessions for sessions, _ in stores.history().values())
     assert counted_before == due - (len(stores.ids()) - len(live))  # history tells exactly what has gone
     last = run(policy(**OBEYED), stores.database_url, stores.redis_url)
@@ -111,6 +119,10 @@ def first_line(one: Command) -> str:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_death_at_every_single_step(stores: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    check_death_at_every_step(stores, monkeypatch, when)
+
+
+def check_death_at_every_step(stores: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """The run dies before, or right after, the n-th transaction or Redis command, for every n there is."""
     budget, steps = [0], [0]
 

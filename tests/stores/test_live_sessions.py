@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 
+import pytest
 import sqlalchemy as sa
 
+from job.redisstore.store import RedisStore, Removed
+from job.sessions import Session
 from policy.report import Outcome
 from tests.support.application import Application, lost
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
@@ -19,6 +24,10 @@ SECONDS = 6
 
 
 def test_live_sessions_survive_runs_beside_a_working_application(stores: SessionStores) -> None:
+    check_runs_beside_an_application(stores, SECONDS)
+
+
+def check_runs_beside_an_application(stores: SessionStores, seconds: float) -> None:
     # Sessions that are `ripe` expire unless their user comes back within seconds; in the meantime runs look at them.
     workers = [Application(stores, f"w{n}", seed=n, ripe_seconds=TIMEOUT - 600) for n in range(3)]
     obeyed = policy(
@@ -31,7 +40,7 @@ def test_live_sessions_survive_runs_beside_a_working_application(stores: Session
     deleted = planted = 0
     for worker in workers:
         worker.start()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     for round_ in count():
         # What has expired lies among what is in use, in both stores; some of it in one store only.
         expired = [(f"w{round_ % 3}-{n}-expired-{round_}", f"w{round_ % 3}-user{n}") for n in range(60)]
@@ -60,7 +69,9 @@ def test_live_sessions_survive_runs_beside_a_working_application(stores: Session
     assert last.report.sessions.active == len(live)
 
 
-def test_sessions_touched_at_the_last_moment_survive(postgres_and_redis: SessionStores) -> None:
+def test_sessions_touched_at_the_last_moment_survive(
+    postgres_and_redis: SessionStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Users come back to sessions that have just expired by the run's clock, and meet the run mid-way.
 
     A session may then be gone (its user was too late) or be there in full; what may not be is a session that took a
@@ -73,8 +84,10 @@ def test_sessions_touched_at_the_last_moment_survive(postgres_and_redis: Session
         stores.add_key(i, "u", used=TIMEOUT + 60)
     touched: set[str] = set()
     problems: list[BaseException] = []
+    begun, met = threading.Event(), threading.Event()
 
     def come_back() -> None:
+        assert begun.wait(PATIENCE_SECONDS)
         try:
             for i in reversed(ids):  # against the run's direction
                 with stores.engine.begin() as connection:
@@ -83,9 +96,20 @@ def test_sessions_touched_at_the_last_moment_survive(postgres_and_redis: Session
                     )
                 if done.rowcount:
                     touched.add(i)
+                    met.set()
         except sa.exc.SQLAlchemyError as error:
             problems.append(error)
+            met.set()
 
+    original = RedisStore.remove
+
+    def remove(self: RedisStore, sessions: Sequence[Session]) -> Removed:
+        """The rows of a batch are gone. With the first one the users begin; the run goes on when one has come."""
+        begun.set()
+        assert met.wait(PATIENCE_SECONDS)
+        return original(self, sessions)
+
+    monkeypatch.setattr(RedisStore, "remove", remove)
     users = threading.Thread(target=come_back)
     users.start()
     result = run(policy(redis=True, cleanupBatchSize=5, maxConcurrentSessions=0), stores.database_url, stores.redis_url)

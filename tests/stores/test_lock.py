@@ -63,7 +63,9 @@ def test_r2_1_a_run_that_was_killed_leaves_no_lock(
     database: SessionStores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     database.add_many(((f"s{n:04}", "u") for n in range(400)), used=HOUR)
-    killed = Command(tmp_path / "killed", manifest(cleanupBatchSize=1), database.database_url)
+    # It rests after each batch, so that it is still at work when the others come, however late that is.
+    gently = {"batchSizing": "Fixed", "throttlePercent": 1}
+    killed = Command(tmp_path / "killed", manifest(cleanupBatchSize=1, cleanup=gently), database.database_url)
     while len(database.ids()) == 400 and killed.process.poll() is None:
         pass
     assert command(tmp_path / "beside", manifest(), database.database_url).report.outcome is Outcome.SKIPPED

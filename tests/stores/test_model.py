@@ -394,6 +394,10 @@ FROM_THE_FUTURE = World((Row("s1", "ann", -180, -180, None), Row("s2", "ann", 18
 def test_r3_1_a_database_ends_up_as_the_requirements_say(
     database: SessionStores, world: World, spec: dict[str, Any]
 ) -> None:
+    check_without_redis(database, world, spec)
+
+
+def check_without_redis(database: SessionStores, world: World, spec: dict[str, Any]) -> None:
     obeyed = policy(**spec)
     fill(database, world)
     check(database, world, obeyed, with_redis=False)
@@ -404,6 +408,10 @@ def test_r3_1_a_database_ends_up_as_the_requirements_say(
 def test_r3_1_a_database_and_a_redis_end_up_as_the_requirements_say(
     stores: SessionStores, world: World, spec: dict[str, Any]
 ) -> None:
+    check_with_redis(stores, world, spec)
+
+
+def check_with_redis(stores: SessionStores, world: World, spec: dict[str, Any]) -> None:
     obeyed = policy(**spec, redis=True)
     fill(stores, world)
     check(stores, world, obeyed, with_redis=True)

@@ -7,16 +7,17 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from job.clock import RunClock
 from job.database.history import HistoryTable
 from job.embedded import EmbeddedMariaDB
 from job.sessions import Cause, Session
 from policy.report import Outcome
+from tests.support.hanging import UntilItHangs
 from tests.support.runs import policy, run, run_held_up
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
@@ -31,10 +32,10 @@ def maria(mariadb_url: str) -> Iterator[SessionStores]:
 
 @contextmanager
 def application(url: str) -> Iterator[sa.Connection]:
-    """A connection as applications have it: REPEATABLE READ; a lock that is not free within a second is an error."""
+    """A connection as applications have it: REPEATABLE READ; a lock that is not free in a while is an error."""
     engine = sa.create_engine(url)
     with engine.connect() as connection:
-        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
+        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 20")
         connection.rollback()
         yield connection
     engine.dispose()
@@ -102,16 +103,17 @@ def test_r2_2_live_updates_and_runs_never_deadlock(maria: SessionStores) -> None
     workers = [threading.Thread(target=work, args=(n,)) for n in range(2)]
     for worker in workers:
         worker.start()
-    for round_ in range(6):
+    for round_ in count(1):
         maria.add_many(((f"expired{n:03}-{round_}", f"u{n % 20}") for n in range(120)), used=HOUR)
         result = run(policy(cleanupBatchSize=25, maxConcurrentSessions=0), maria.database_url)
         assert (result.report.outcome, result.deleted) == (Outcome.SUCCEEDED, 120), result.report
         assert result.log.named("retry") == []
+        if problems or (round_ >= 6 and min(requests) > 3):  # worth something only if both sides did work
+            break
     stop.set()
     for worker in workers:
         worker.join()
     assert problems == []
-    assert min(requests) > 3
     assert {i for i in maria.ids() if i.startswith("live")} == {f"live{n:03}" for n in range(300)}
 
 
@@ -194,8 +196,9 @@ def test_r2_1_a_lock_taken_over_while_the_connection_was_lost_ends_the_run(
 def test_a_statement_that_hangs_is_cancelled_when_time_is_up(maria: SessionStores) -> None:
     maria.add("s", used=HOUR)
     maria.sql("CREATE TRIGGER slow BEFORE DELETE ON sessions FOR EACH ROW DO SLEEP(60)")
-    result = run(policy(), maria.database_url, clock=RunClock(4))
+    result = run(policy(), maria.database_url, clock=UntilItHangs(maria.engine))
     assert (result.report.outcome, result.report.reason) == (Outcome.DEGRADED, "DeadlineReached"), result.report
+    assert result.log.named("run left behind") == []
     assert maria.ids() == {"s"}
 
 

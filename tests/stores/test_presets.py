@@ -289,7 +289,7 @@ def test_r3_4_reserved_words_spaces_quotes_and_mixed_case(database_url: str) -> 
             table.insert(),
             [
                 row("live", "ann"),
-                row("live too", "Ann", ends=60),
+                row("live too", "Ann", ends=600),
                 row("nobody's", None),
                 row("an object's", {"a": 1}),
                 row("another object's", {"a": 1}),

@@ -23,7 +23,7 @@ from tests.support.runs import SECRET, manifest, run
 
 HOUR, DAY = 3600, 86400
 # Seconds that each session has left.
-LIVE = {"just-begun": DAY, "nearly-over": 120, "for-long": 300 * DAY}
+LIVE = {"just-begun": DAY, "nearly-over": 600, "for-long": 300 * DAY}
 EXPIRED = {"a-minute-ago": -60, "yesterday": -DAY, "last-year": -400 * DAY}
 ALL = {**LIVE, **EXPIRED}
 

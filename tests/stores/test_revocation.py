@@ -18,6 +18,7 @@ from job.redisstore.opening import open_redis
 from job.redisstore.server import RedisServer
 from job.steps.initialise import Urls, initialise
 from policy.manifest import SessionPolicy, parse_policy
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.revocations import IDENTITIES, KEY, Revoked, finished, process, report_of, revoke
 from tests.support.runs import KEYS, SECRET, Log, manifest, policy
 from tests.support.session_stores import HOUR, TABLE, SessionStores
@@ -176,7 +177,7 @@ def test_r6_a_dry_run_says_what_would_go_and_changes_nothing(
 ) -> None:
     fill(stores)
     before = stores.dump()
-    running = initialise(policy(redis=True).spec, Urls(stores.database_url, stores.redis_url), RunClock(60), Log())
+    running = initialise(policy(redis=True).spec, Urls(stores.database_url, stores.redis_url), RunClock(600), Log())
     try:  # and needs no lock
         said = revoke(policy(redis=True, dryRun=True), stores.database_url, stores.redis_url, **target)
     finally:
@@ -190,27 +191,41 @@ def test_r6_a_dry_run_says_what_would_go_and_changes_nothing(
 # --- the lock, and rows in use ---------------------------------------------------------------------------------------
 
 
+class Patient(RunClock):
+    """Tells when it is waited by."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(timeout_seconds)
+        self.waits = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        self.waits.set()
+        super().wait(seconds)
+
+
 def test_r2_1_while_a_run_holds_the_lock_it_waits_and_then_does_its_work(database: SessionStores) -> None:
     database.add("one", "ann")
-    running = initialise(policy().spec, Urls(database.database_url), RunClock(60), Log())
-    waiting: list[Revoked] = []
-    thread = threading.Thread(target=lambda: waiting.append(revoke(policy(), database.database_url, user="ann")))
+    running = initialise(policy().spec, Urls(database.database_url), RunClock(600), Log())
+    clock, waiting = Patient(600), list[Revoked]()
+    thread = threading.Thread(
+        target=lambda: waiting.append(revoke(policy(), database.database_url, clock=clock, user="ann"))
+    )
     thread.start()
     try:
-        thread.join(0.5)
+        assert clock.waits.wait(PATIENCE_SECONDS)
         assert (thread.is_alive(), database.ids()) == (True, {"one"})
     finally:
         running.link.close()
-    thread.join(30)
+    thread.join(PATIENCE_SECONDS)
     assert (waiting[0].exit_code, counts(waiting[0])) == (0, (1, 1, 0, 1, 0))
     assert [line["event"] for line in waiting[0].lines].count("waiting for the lock") == 1
 
 
 def test_r2_1_it_does_not_wait_for_ever(database: SessionStores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("job.revocation._WAITING_SHARE", 0.01)  # of 30 seconds
+    monkeypatch.setattr("job.revocation._WAITING_SHARE", 0.001)  # of 300 seconds
     database.add("one", "ann")
-    obeyed = policy(job={"timeoutSeconds": 30})
-    running = initialise(obeyed.spec, Urls(database.database_url), RunClock(60), Log())
+    obeyed = policy(job={"timeoutSeconds": 300})
+    running = initialise(obeyed.spec, Urls(database.database_url), RunClock(600), Log())
     try:
         said = revoke(obeyed, database.database_url, user="ann")
     finally:
@@ -222,12 +237,12 @@ def test_r2_1_it_does_not_wait_for_ever(database: SessionStores, monkeypatch: py
 def test_r2_1_a_run_on_redis_alone_is_waited_for_too(
     postgres_and_redis: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.revocation._WAITING_SHARE", 0.01)
+    monkeypatch.setattr("job.revocation._WAITING_SHARE", 0.001)
     stores = postgres_and_redis
     stores.add_key("one", "ann")
-    obeyed = redis_only(job={"timeoutSeconds": 30})
+    obeyed = redis_only(job={"timeoutSeconds": 300})
     assert stores.redis_url
-    running = open_redis(obeyed.spec, stores.redis_url, RunClock(60), Log())
+    running = open_redis(obeyed.spec, stores.redis_url, RunClock(600), Log())
     try:
         assert revoke(obeyed, None, stores.redis_url, user="ann").report.reason == "LockHeld"
         assert "sess:one" in stores.redis_keys()

@@ -142,12 +142,12 @@ def test_r6_a_redis_clock_that_differs_stops_the_run(
 def test_r6_within_the_limit_the_stores_own_clock_decides(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    postgres.add("a", used=1900)
-    postgres.add("b", used=1790)
-    # The database's clock is a minute behind the container's: by its own, `a` was used 1840 s ago.
-    monkeypatch.setattr(job.steps.initialise, "clock_offset", lambda _: timedelta(seconds=-60))
-    safety = {"maxDeletePercent": 100, "clockSkewSeconds": 61}
+    postgres.add("a", used=2300)
+    postgres.add("b", used=2095)
+    # The database's clock is minutes behind the container's: by its own, `a` was used 2010 s ago.
+    monkeypatch.setattr(job.steps.initialise, "clock_offset", lambda _: timedelta(seconds=-290))
+    safety = {"maxDeletePercent": 100, "clockSkewSeconds": 300}
     run(policy(safety=safety), postgres.database_url)
     assert postgres.ids() == {"a", "b"}
-    run(policy(safety=safety, sessionTimeoutSeconds=1700), postgres.database_url)
+    run(policy(safety=safety, sessionTimeoutSeconds=1600), postgres.database_url)
     assert postgres.ids() == {"b"}

@@ -25,6 +25,7 @@ from job.pacing import TARGET_SECONDS, Pace
 from policy.report import Outcome
 from tests.stores.test_killed_anywhere import Killed
 from tests.support.command_line import CommandLine
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import InThread, manifest, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 from tests.support.steps import steps
@@ -77,7 +78,7 @@ def test_r2_2_sessions_that_are_used_while_the_table_is_walked_survive(
 
     users = threading.Thread(target=come_back)
     users.start()
-    begun.wait(30)
+    assert begun.wait(PATIENCE_SECONDS)
     result = run(policy(cleanup=cleanup, cleanupBatchSize=5, maxConcurrentSessions=0), postgres.database_url)
     users.join()
     assert problems == []
@@ -132,7 +133,7 @@ def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
     with stores.transaction() as application:
         application.execute(sa.select(TABLE).where(TABLE.c.session_id.in_(["s100", "t100"])).with_for_update())
         obeyed = policy(cleanup={"strategy": "IdOrder"}, maxConcurrentSessions=0)
-        result = run(obeyed, mariadb_url, clock=RunClock(20))
+        result = run(obeyed, mariadb_url, clock=RunClock(100))
     assert result.report.outcome is Outcome.SUCCEEDED
     assert (result.deleted, result.report.sessions.failed) == (299, 0), result.report
     assert {i for i in stores.ids() if i.startswith("s")} == {"s100"}

@@ -1,13 +1,18 @@
-"""What holds for a run holds however it finds what has expired: tests of other modules, once with each strategy."""
+"""What holds for a run holds however it finds what has expired: tests of other modules, once with each strategy.
+
+Where those try much at random, or for long, these try less of it: they are about what differs between the strategies.
+"""
 
 # ruff: noqa: F401 - the imported tests are this module's, too
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
 
 from tests.stores.test_batches import (
     test_a_session_meets_the_limit_only_once,
@@ -28,14 +33,20 @@ from tests.stores.test_expired import (
     test_r4_1_whichever_timeout_comes_first_ends_a_session,
     test_times_no_calendar_knows_stop_no_run,
 )
-from tests.stores.test_killed_anywhere import test_death_at_every_single_step, test_sigkill_at_random_moments
+from tests.stores.test_killed_anywhere import check_death_at_every_step, check_sigkill
 from tests.stores.test_live_sessions import (
-    test_live_sessions_survive_runs_beside_a_working_application,
+    check_runs_beside_an_application,
     test_sessions_touched_at_the_last_moment_survive,
 )
 from tests.stores.test_model import (
-    test_r3_1_a_database_and_a_redis_end_up_as_the_requirements_say,
-    test_r3_1_a_database_ends_up_as_the_requirements_say,
+    FROM_THE_FUTURE,
+    MANY,
+    STRANGERS,
+    World,
+    check_with_redis,
+    check_without_redis,
+    specs,
+    worlds,
 )
 from tests.stores.test_statistics import (
     test_r2_7_history_adds_up_over_batches_and_runs,
@@ -43,6 +54,7 @@ from tests.stores.test_statistics import (
 )
 from tests.support import runs
 from tests.support.databases import fresh_mariadb_database, fresh_postgres_database
+from tests.support.session_stores import SessionStores
 
 _POSTGRES: dict[str, dict[str, Any]] = {
     "index": {"strategy": "ExpiryIndex", "batchSizing": "Fixed"},
@@ -75,3 +87,37 @@ def postgres_url(
     monkeypatch.setattr(runs, "CLEANUP", _POSTGRES[request.param])
     with fresh_postgres_database(postgres_server) as url:
         yield url
+
+
+def test_live_sessions_survive_runs_beside_a_working_application(stores: SessionStores) -> None:
+    check_runs_beside_an_application(stores, seconds=2)
+
+
+def test_sigkill_at_random_moments(postgres_and_redis: SessionStores, tmp_path: Path) -> None:
+    check_sigkill(postgres_and_redis, tmp_path, deaths=4)
+
+
+def test_death_at_every_single_step(stores: SessionStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    # For the stores, to die before a step is to die after the one before.
+    check_death_at_every_step(stores, monkeypatch, "after")
+
+
+FEW = settings(MANY, max_examples=6)
+
+
+@FEW
+@given(world=worlds, spec=specs())
+@example(world=STRANGERS, spec={"maxConcurrentSessions": 2, "rules": []})
+@example(world=FROM_THE_FUTURE, spec={"rules": [{"type": "FutureTime", "action": "LogoutEverywhere"}]})
+def test_r3_1_a_database_ends_up_as_the_requirements_say(
+    database: SessionStores, world: World, spec: dict[str, Any]
+) -> None:
+    check_without_redis(database, world, spec)
+
+
+@FEW
+@given(world=worlds, spec=specs())
+def test_r3_1_a_database_and_a_redis_end_up_as_the_requirements_say(
+    stores: SessionStores, world: World, spec: dict[str, Any]
+) -> None:
+    check_with_redis(stores, world, spec)

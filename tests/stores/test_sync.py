@@ -260,8 +260,8 @@ def test_r3_5_a_key_without_a_ttl_gets_the_default(world: SyncWorld) -> None:
     world.both("fine", ttl=700)
     tally = world.run(sync={"defaultTtlSeconds": 5000})
     assert tally.redis.ttl_added == 2
-    assert 4990 <= world.ttl("bare") <= 5000
-    assert 4990 <= world.ttl("bare-hash") <= 5000
+    assert 4800 <= world.ttl("bare") <= 5000
+    assert 4800 <= world.ttl("bare-hash") <= 5000
     assert world.ttl("fine") <= 700
     assert changes(world.run()) == (0, 0, 0, 0)
 
@@ -273,7 +273,7 @@ def test_r3_5_with_an_absolute_timeout_the_ttl_ends_with_it(
     world.row("bare")
     world.key("bare", began=began, ttl=None)
     world.run(absoluteTimeoutSeconds=3600)
-    assert expected - 10 <= world.ttl("bare") <= expected
+    assert max(0, expected - 200) < world.ttl("bare") <= expected
 
 
 def test_r3_5_an_orphan_gets_no_ttl_and_goes(world: SyncWorld) -> None:
@@ -525,7 +525,7 @@ def test_r2_8_r3_5_any_two_stores_agree_after_one_run(
     world.clear()
     for session_id, what in stores.items():
         if what.row != "none":
-            ages = (3600, 60) if what.row == "live" else (90_000, 80_000)
+            ages = (3600, 600) if what.row == "live" else (90_000, 80_000)
             world.row(session_id, what.user, began=ages[0], used=ages[1])
         if what.key != "none":
             world.key(session_id, what.user, ttl=1800 if what.ttl else None, kind=what.key)

@@ -37,7 +37,8 @@ from policy.telemetry import EXPORT_SECONDS, TRACEPARENT_ENV, TelemetrySettings,
 from policy.tracing import root_span_id, trace_id
 from tests.stores.test_whole_run import CANARY, POLICY, fill
 from tests.support.otlp import Collector, Span, collector
-from tests.support.runs import Command, Finished, Log, command, manifest
+from tests.support.patience import PATIENCE_SECONDS
+from tests.support.runs import EXPORT_SECONDS_ENV, Command, Finished, Log, command, manifest
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.webhooks import web_hook
 
@@ -99,7 +100,9 @@ def traced(
     document: Mapping[str, Any] | None = None,
 ) -> Finished:
     document = manifest(redis=stores.redis_url is not None) if document is None else document
-    return command(directory, document, stores.database_url, stores.redis_url, environment={**IN_A_POD, **environment})
+    # A collector that works answers in the end, however slow the machine is.
+    told = {**IN_A_POD, EXPORT_SECONDS_ENV: "100", "OTEL_EXPORTER_OTLP_TIMEOUT": "100", **environment}
+    return command(directory, document, stores.database_url, stores.redis_url, environment=told)
 
 
 def report_of(done: Finished) -> RunReport:
@@ -428,6 +431,7 @@ def test_a_certificate_that_is_not_there_fails_no_run(sqlite: SessionStores, tmp
     environment = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:9",
         "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "canary.pem"),
+        EXPORT_SECONDS_ENV: "2",
     }
     done = traced(tmp_path, sqlite, environment)
     assert (done.exit_code, report_of(done).trace_id) == (0, None)
@@ -449,7 +453,7 @@ def test_r1_3_a_collector_that_does_not_work_changes_no_run_and_the_report_names
     # The report is there before anything is sent; a collector that hangs hangs for good.
     reported = time.monotonic()
     done = started.wait()
-    assert time.monotonic() - reported < EXPORT_SECONDS + 20
+    assert time.monotonic() - reported < EXPORT_SECONDS + 100
     assert done.exit_code == 0, done
     assert done.termination_message == line.strip()
     report = RunReport.model_validate_json(line, by_alias=True, by_name=False)
@@ -472,7 +476,7 @@ def test_r1_3_sigterm_while_the_collector_hangs_ends_the_run_in_good_order(
 ) -> None:
     otlp.hangs = True
     started = Command(tmp_path, manifest(), sqlite.database_url, environment={**IN_A_POD, **otlp.environment})
-    assert otlp.asked.wait(60)
+    assert otlp.asked.wait(PATIENCE_SECONDS)
     started.process.send_signal(signal.SIGTERM)
     done = started.wait()
     assert (done.exit_code, report_of(done).outcome) == (0, Outcome.SUCCEEDED)
@@ -659,10 +663,15 @@ print(len(log.events), time.monotonic() - began)
 def test_r1_3_a_collector_that_does_not_work_does_not_keep_the_controller_alive(otlp: Collector, kind: str) -> None:
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", **trouble(otlp, kind)}
     done = subprocess.run(
-        [sys.executable, "-c", _CONTROLLER], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [sys.executable, "-c", _CONTROLLER],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env=environment,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     warnings, seconds = done.stdout.split()
     # One warning; none yet of a collector that has not answered.
     assert warnings == ("0" if kind == "hanging" else "1")
-    assert float(seconds) < EXPORT_SECONDS + 20  # the collector hangs for good
+    assert float(seconds) < EXPORT_SECONDS + 100  # the collector hangs for good

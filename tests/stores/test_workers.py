@@ -24,6 +24,7 @@ from job.workers.plan import fingerprint
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from policy.report import Outcome
 from tests.support.application import lost
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Command, command, manifest, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 from tests.support.workers import Helper, before_each_part, environment, lead
@@ -95,7 +96,7 @@ def helpers_first(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     event = threading.Event()
 
     def wait_for_it() -> None:
-        assert event.wait(60), "no helper has begun"
+        assert event.wait(PATIENCE_SECONDS), "no helper has begun"
 
     before_each_part(monkeypatch, "lead", wait_for_it)
     before_each_part(monkeypatch, "follow", event.set)
@@ -439,12 +440,12 @@ def test_r6_helpers_delete_nothing_for_a_leader_that_has_died(
     started, dead = threading.Event(), threading.Event()
 
     def die() -> None:
-        assert started.wait(60)
+        assert started.wait(PATIENCE_SECONDS)
         raise Killed
 
     def hold() -> None:
         started.set()
-        assert dead.wait(60)
+        assert dead.wait(PATIENCE_SECONDS)
 
     before_each_part(monkeypatch, "lead", die)
     before_each_part(monkeypatch, "follow", hold)
@@ -469,9 +470,9 @@ def test_r6_the_next_attempt_forgets_the_parts_of_the_first_and_counts_only_its_
 
     def lead_part() -> None:
         if attempts[0] == 1:
-            assert may_die.wait(60)
+            assert may_die.wait(PATIENCE_SECONDS)
             raise Killed
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE_SECONDS)
 
     def follow_part() -> None:
         if attempts[0] == 1 and parts_done(shared) >= 2:
@@ -516,7 +517,7 @@ def test_a_run_that_has_to_stop_tells_what_all_workers_did_and_what_remains(
 
     def stop() -> None:
         # As when SIGTERM comes: the leader stops before its next batch, its helper is in the middle of its part.
-        assert helped.wait(60)
+        assert helped.wait(PATIENCE_SECONDS)
         clock._stop.set()
 
     helped = threading.Event()
@@ -524,7 +525,7 @@ def test_a_run_that_has_to_stop_tells_what_all_workers_did_and_what_remains(
     def help_on() -> None:
         if parts_done(shared) >= 2:
             helped.set()
-            assert stopped.wait(60)
+            assert stopped.wait(PATIENCE_SECONDS)
 
     before_each_part(monkeypatch, "lead", stop)
     before_each_part(monkeypatch, "follow", help_on)

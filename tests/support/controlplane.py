@@ -25,6 +25,7 @@ import yaml
 from job.embedded.lifeline import Lifeline
 from job.embedded.process import free_port
 from tests.support import audit
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pki import CertificateAuthority, write_signing_key_pair
 
 DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
@@ -88,7 +89,7 @@ class ControlPlane:
             plane._start_etcd()
             plane.start_api_server()
             plane.start_controller_manager()
-            plane._await(plane._default_service_account_exists, "kube-controller-manager", 60)
+            plane._await(plane._default_service_account_exists, "kube-controller-manager")
         except BaseException:
             plane.stop()
             raise
@@ -138,7 +139,7 @@ class ControlPlane:
             f"--audit-policy-file={self.directory}/audit-policy.yaml",
             f"--audit-log-path={self.directory}/audit.log",
         )
-        self._await(self.api_server_ready, "kube-apiserver", 60)
+        self._await(self.api_server_ready, "kube-apiserver")
 
     def stop_api_server(self) -> None:
         """End the API server in order: open watches are closed."""
@@ -201,7 +202,7 @@ class ControlPlane:
             f"--initial-cluster=default={peer_url}",
             "--unsafe-no-fsync",
         )
-        self._await(lambda: _answers(f"{client_url}/health"), "etcd", 30)
+        self._await(lambda: _answers(f"{client_url}/health"), "etcd")
 
     def _write_credentials(self) -> None:
         pki = self.directory / "pki"
@@ -262,12 +263,12 @@ class ControlPlane:
             process.wait()
         self._lifelines.pop(name).release()
 
-    def _await(self, ready: Callable[[], bool], name: str, timeout_seconds: float) -> None:
-        deadline = time.monotonic() + timeout_seconds
+    def _await(self, ready: Callable[[], bool], name: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not ready():
             code = self._processes[name].poll()
             if code is not None or time.monotonic() > deadline:
-                what = f"ended with code {code}" if code is not None else f"not ready in {timeout_seconds:g} s"
+                what = f"ended with code {code}" if code is not None else f"not ready in {PATIENCE_SECONDS:g} s"
                 raise ControlPlaneError(f"{name} {what}:\n{self.log_tail(name)}")
             time.sleep(0.1)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.controlplane import DEFAULT_ASSETS
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class KubectlMissing(Exception):
@@ -32,7 +33,7 @@ class Kubectl:
             raise KubectlMissing(f"no kubectl on PATH or in {assets}")
         self._program = program
 
-    def run(self, *arguments: str, stdin: str | None = None, timeout_seconds: float = 120) -> str:
+    def run(self, *arguments: str, stdin: str | None = None, timeout_seconds: float = PATIENCE_SECONDS + 30) -> str:
         """Run one command and return what it printed.
 
         Raises:
@@ -59,7 +60,12 @@ class Kubectl:
         path = os.pathsep.join([str(Path(self._program).parent), os.environ.get("PATH", os.defpath)])
         own = {"PATH": path, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)}
         return subprocess.run(
-            ["sh", "-c", line], env={**variables, **own}, capture_output=True, text=True, timeout=60, check=False
+            ["sh", "-c", line],
+            env={**variables, **own},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
 
     def get(self, resource: str, name: str, namespace: str | None = None) -> dict[str, Any]:
@@ -103,7 +109,7 @@ class Kubectl:
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T | None], *, timeout_seconds: float = 60, what: str) -> T:
+def eventually(probe: Callable[[], T | None], *, timeout_seconds: float = PATIENCE_SECONDS, what: str) -> T:
     """The first true result of a probe, or an AssertionError that says what never came about."""
     deadline = time.monotonic() + timeout_seconds
     while True:

@@ -41,8 +41,8 @@ def served(kubectl: Kubectl) -> Iterator[None]:
     try:
         for kind in missing:
             kubectl.apply(stub_definition(kind))
-            kubectl.run("wait", "--for=condition=Established", "crd", crd_name(kind), "--timeout=60s")
+            kubectl.run("wait", "--for=condition=Established", "crd", crd_name(kind), "--timeout=240s")
         yield
     finally:
         for kind in missing:
-            kubectl.run("delete", "crd", crd_name(kind), "--ignore-not-found", "--timeout=60s")
+            kubectl.run("delete", "crd", crd_name(kind), "--ignore-not-found", "--timeout=240s")

@@ -24,6 +24,7 @@ from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy, parse_policy
 from policy.names import API_VERSION, DATABASE_URL_ENV, KIND, REDIS_URL_ENV
 from policy.report import RunReport
+from tests.support.patience import PATIENCE_SECONDS
 
 SECRET = {"secretKeyRef": {"name": "stores", "key": "url"}}
 KEYS = {"session": "sess:{id}", "userIndex": "user_sess:{user}", "accessLog": "access_log:{id}"}
@@ -118,9 +119,14 @@ def run(
     return Result(report, exit_code, log)
 
 
-# The command line as it is, but for the place of the termination message, which is a fixed path in a Pod.
+# The command line as it is, but for the place of the termination message, which is a fixed path in a Pod, and, where a
+# test asks for it, the time that a collector is given.
+EXPORT_SECONDS_ENV = "TEST_EXPORT_SECONDS"
 _WITH_TERMINATION_MESSAGE = """
-import pathlib, sys
+import os, pathlib, sys
+if given := os.environ.pop("TEST_EXPORT_SECONDS", ""):
+    import policy.telemetry
+    policy.telemetry.EXPORT_SECONDS = float(given)
 import job.cli, job.reporting
 job.reporting.write_termination_message.__defaults__ = (pathlib.Path(sys.argv.pop(1)),)
 job.cli.main()
@@ -182,7 +188,7 @@ class Command:
             cwd=Path(__file__).parents[2],
         )
 
-    def wait(self, timeout: float = 60) -> Finished:
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> Finished:
         """Waits for its end."""
         try:
             stdout, stderr = self.process.communicate(timeout=timeout)
@@ -216,8 +222,8 @@ class InThread:
         self._thread = threading.Thread(target=lambda: self._result.append(run(*arguments, **options)), daemon=True)
         self._thread.start()
 
-    def result(self, timeout: float = 60) -> Result:
-        self._thread.join(timeout)
+    def result(self) -> Result:
+        self._thread.join(PATIENCE_SECONDS)
         assert self._result, "the run did not end, or failed"
         return self._result[0]
 
@@ -231,12 +237,12 @@ def run_held_up(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     def wait(self: SessionDatabase, sessions: Sequence[Session]) -> Any:
         if first.acquire(blocking=False):
             reached.set()
-            assert go_on.wait(60)
+            assert go_on.wait(PATIENCE_SECONDS)
         return original(self, sessions)
 
     monkeypatch.setattr(SessionDatabase, "delete_expired", wait)
     working = InThread(policy(), database_url)
-    assert reached.wait(30)
+    assert reached.wait(PATIENCE_SECONDS)
     try:
         yield working
     finally:

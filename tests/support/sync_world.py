@@ -25,7 +25,7 @@ from policy.stores import Preset
 
 KEYS = {"session": "sess:{id}", "userIndex": "user_sess:{user}", "accessLog": "access_log:{id}"}
 SECRET = {"secretKeyRef": {"name": "s", "key": "url"}}
-GRACE = 5
+GRACE = 120  # what is younger stays so while a slow machine is at it
 # Only what a synchronisation looks at.
 TABLE = {
     "name": "sessions",
@@ -98,7 +98,7 @@ class SyncWorld:
 
     # --- filling ---
 
-    def row(self, session_id: str, user: str | None = "u1", *, began: float = 3600, used: float = 60) -> None:
+    def row(self, session_id: str, user: str | None = "u1", *, began: float = 3600, used: float = 600) -> None:
         now = datetime.now(UTC)
         with self.engine.begin() as connection:
             connection.execute(
@@ -120,7 +120,7 @@ class SyncWorld:
         user: str | None = "u1",
         *,
         began: float | None = 3600,
-        used: float | None = 60,
+        used: float | None = 600,
         ttl: int | None = 1800,
         kind: str = "json",
     ) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
+from tests.support.patience import PATIENCE_SECONDS
+
 _HOST = "127.0.0.1"
 _CHUNK_BYTES = 65_536
 
@@ -63,7 +65,7 @@ class TcpProxy:
         self._run(self._restore())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=PATIENCE_SECONDS)
 
     async def _listen(self) -> None:
         if self._server is None:

@@ -11,6 +11,7 @@ from job.steps.initialise import Urls
 from job.workers.follow import Follower
 from policy.manifest import SessionPolicy
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Log, Result, run
 from tests.support.session_stores import SessionStores
 
@@ -60,7 +61,7 @@ class Helper:
         return self._ended.is_set()
 
     def wait(self) -> None:
-        assert self._ended.wait(60), "the helper does not end"
+        assert self._ended.wait(PATIENCE_SECONDS), "the helper does not end"
 
     def because(self) -> str:
         """Why it ended, in its own words."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.background import Prefetch, ahead, alongside
+from tests.support.patience import PATIENCE_SECONDS
 
 PLACE: ContextVar[str] = ContextVar("place")
 
@@ -34,7 +35,7 @@ def test_one_page_is_asked_for_while_the_one_before_is_worked_on_and_no_more() -
 
     walk = ahead(pages())
     assert next(walk) == 0
-    assert second.wait(10)
+    assert second.wait(PATIENCE_SECONDS)
     assert asked == [0, 1]
 
 
@@ -43,7 +44,7 @@ def test_a_look_up_runs_while_the_next_page_is_asked_for() -> None:
 
     def pages() -> Iterator[int]:
         yield 0
-        assert looking.wait(10)  # the first page is looked up before the second was there
+        assert looking.wait(PATIENCE_SECONDS)  # the first page is looked up before the second was there
         yield 1
 
     def look_up(page: int) -> int:
@@ -102,11 +103,11 @@ def test_nothing_is_waited_for_that_is_not_ready_and_only_so_many_are_asked_for(
             asked.append(number)
             if number == 2:
                 done.set()
-                assert go_on.wait(10)
+                assert go_on.wait(PATIENCE_SECONDS)
             yield number
 
     with Prefetch(pages(), 3) as prefetch:
-        assert done.wait(10)
+        assert done.wait(PATIENCE_SECONDS)
         assert next(prefetch.ready()) == 0
         assert list(prefetch.ready()) == [1]
         assert asked == [0, 1, 2]
@@ -124,7 +125,7 @@ def test_what_goes_wrong_is_raised_by_whoever_asks_what_is_ready() -> None:
 
     with Prefetch(pages(), 2) as prefetch:
         assert next(iter(prefetch)) == 0
-        assert failed.wait(10)
+        assert failed.wait(PATIENCE_SECONDS)
         with pytest.raises(LookupError, match="the store is gone"):
             while True:
                 list(prefetch.ready())
@@ -138,12 +139,12 @@ def test_pages_that_nobody_will_take_are_not_asked_for() -> None:
         for number in range(10):
             asked.append(number)
             first.set()
-            assert go_on.wait(10)
+            assert go_on.wait(PATIENCE_SECONDS)
             yield number
 
     before = set(threading.enumerate())
     with Prefetch(pages(), 5):
-        assert first.wait(10)
+        assert first.wait(PATIENCE_SECONDS)
         (thread,) = set(threading.enumerate()) - before
     go_on.set()
     thread.join(10)

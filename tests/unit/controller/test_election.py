@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from controller.election import LEASE_SECONDS, RENEW_DEADLINE_SECONDS, RETRY_SECONDS, Elector, Unopposed
 from controller.kube import AlreadyExistsError, ConflictError, KubeError, NotFoundError, Resource, UnavailableError
+from tests.support.patience import PATIENCE_SECONDS
 
 Request = Callable[[], Resource | None]
 
@@ -328,7 +329,7 @@ def test_work_waits_until_the_lease_is_held_for_certain() -> None:
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
         await world.attempt(0)
-        await asyncio.wait_for(asyncio.gather(*waiting), timeout=10)
+        await asyncio.wait_for(asyncio.gather(*waiting), timeout=PATIENCE_SECONDS)
 
     play(scenario())
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from controller.workqueue import WorkQueue
+from tests.support.patience import PATIENCE_SECONDS
 
 
 async def drained(queue: WorkQueue[str], process: Callable[[str], Awaitable[None]], done: asyncio.Event) -> None:
@@ -163,7 +164,7 @@ def test_after_closing_the_key_in_hand_is_finished_and_no_other_is_begun() -> No
         queue.close()
         queue.add("too late")
         go_on.set()
-        await asyncio.wait_for(asyncio.gather(*workers), timeout=10)
+        await asyncio.wait_for(asyncio.gather(*workers), timeout=PATIENCE_SECONDS)
         return finished
 
     assert asyncio.run(scenario()) == ["in hand"]
