@@ -1,4 +1,4 @@
-"""Waiting for one store while the other works: pages are asked for, or looked up, in a second thread."""
+"""Waiting for one store while the other works: what is asked for, looked up or written is so in a second thread."""
 
 from __future__ import annotations
 
@@ -40,13 +40,17 @@ class Pending(Generic[T]):
         """Whether the function has returned or raised."""
         return self._done.is_set()
 
+    def wait(self) -> None:
+        """Waits for the function."""
+        self._done.wait()
+
     def result(self) -> T:
         """Waits for the function, and returns what it returned.
 
         Raises:
             Whatever the function raised.
         """
-        self._done.wait()
+        self.wait()
         if self._error is not None:
             raise self._error
         return self._value[0]
@@ -76,6 +80,46 @@ class Worker:
     def _work(self) -> None:
         while (pending := self._queue.get()) is not None:
             pending.run()
+
+
+class Aside:
+    """Does one thing at a time in a second thread. Whatever was begun is done when it is left, however that happens."""
+
+    def __init__(self) -> None:
+        self._worker = Worker()
+        self._begun: Pending[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._worker.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._worker.__exit__(kind, error, trace)
+        if error is None:
+            self.wait()
+        elif self._begun is not None:
+            self._begun.wait()  # of two errors, the one that is under way is told
+
+    def begin(self, function: Callable[[], None]) -> None:
+        """Has the function called, after what was begun before.
+
+        Raises:
+            Whatever that raised; then the function is not called.
+        """
+        self.wait()
+        self._begun = self._worker.begin(function)
+
+    def wait(self) -> None:
+        """Waits until what was begun is done.
+
+        Raises:
+            Whatever it raised.
+        """
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.result()
 
 
 class Prefetch(Generic[T]):

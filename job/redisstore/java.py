@@ -5,7 +5,9 @@ None of it is valid UTF-8, so it cannot be mistaken for the text of another appl
 
 from __future__ import annotations
 
-_TEXT = b"\xac\xed\x00\x05t"
+JAVA_TEXT = b"\xac\xed\x00\x05t"
+"""What every java.lang.String begins with."""
+
 _LONG = b"\xac\xed\x00\x05sr\x00\x0ejava.lang.Long"
 _LENGTH_BYTES = 2
 _LONG_BYTES = 8
@@ -13,8 +15,8 @@ _LONG_BYTES = 8
 
 def decode_text(value: bytes) -> str | None:
     """The text of a java.lang.String; None if it is none."""
-    start = len(_TEXT) + _LENGTH_BYTES
-    if not value.startswith(_TEXT) or len(value) != start + int.from_bytes(value[len(_TEXT) : start], "big"):
+    start = len(JAVA_TEXT) + _LENGTH_BYTES
+    if not value.startswith(JAVA_TEXT) or len(value) != start + int.from_bytes(value[len(JAVA_TEXT) : start], "big"):
         return None
     try:
         return value[start:].decode()

@@ -16,6 +16,14 @@ LOCK_PREFIX = b"session-policy:lock:"
 _GLOB_CHARACTERS = b"\\*?[]"
 
 
+def encoded(name: str) -> bytes:
+    """An id or a user's name as keys and index entries spell it.
+
+    A text that UTF-8 cannot write (a lone surrogate) becomes bytes that no other text has.
+    """
+    return name.encode("utf-8", "surrogatepass")
+
+
 @dataclass(frozen=True, slots=True)
 class KeyTemplate:
     """A key with one variable part.
@@ -36,13 +44,12 @@ class KeyTemplate:
 
     def key(self, name: str) -> bytes:
         """The key with this variable part."""
-        # A text that UTF-8 cannot write (a lone surrogate) becomes a key that no other text has.
-        return self.prefix + name.encode("utf-8", "surrogatepass") + self.suffix
+        return self.prefix + encoded(name) + self.suffix
 
     def keys(self, names: Iterable[str]) -> list[bytes]:
         """The keys with these variable parts."""
         prefix, suffix = self.prefix, self.suffix
-        return [prefix + name.encode("utf-8", "surrogatepass") + suffix for name in names]
+        return [prefix + encoded(name) + suffix for name in names]
 
     def names(self, keys: Sequence[bytes]) -> list[str]:
         """The variable parts of keys; those that are not of this template, or not UTF-8, are left out."""

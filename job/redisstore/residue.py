@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from job.redisstore.absence import absent
 from job.redisstore.batches import batches
-from job.redisstore.java import decode_text
+from job.redisstore.java import JAVA_TEXT, decode_text
+from job.redisstore.key_marks import KeyMarks
 from job.redisstore.keys import KeyNames
 from job.redisstore.server import RedisServer
 
@@ -85,6 +86,15 @@ class ResidueReader:
             known = set(otherwise) - _decoded(self._without_key(i.encode() for i in otherwise))
             entries = [entry for entry in entries if entry.member is None or entry.session_id not in known]
         return entries
+
+    def of_sessions(self, members: Members, some: KeyMarks) -> Members:
+        """Those of the members that may be entries of some sessions, and few others."""
+        found: dict[bytes, list[bytes]] = {}
+        for key, written in members.items():
+            # What a Java application has written is no id as it is: it is looked at in any case.
+            if chosen := some.among(written or ()) + [m for m in written or () if m.startswith(JAVA_TEXT)]:
+                found[key] = chosen
+        return found
 
     def wrong_type(self, members: Members) -> int:
         """How many of the indexes are no sets; an access log may be named like an index, and is not counted."""

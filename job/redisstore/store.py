@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from job.clock import RunClock
@@ -14,7 +15,7 @@ from job.redisstore.absence import absent
 from job.redisstore.batches import batches, batches_by_weight
 from job.redisstore.contents import ContentReader, Marked
 from job.redisstore.key_sums import KeySums
-from job.redisstore.keys import KeyNames, pattern_for
+from job.redisstore.keys import KeyNames, encoded, pattern_for
 from job.redisstore.link import Argument, Link
 from job.redisstore.payload import UNKNOWN, Content
 from job.redisstore.residue import IndexEntry, Members, ResidueReader
@@ -25,6 +26,8 @@ from policy.spec import Retry
 
 # What SCAN looks at in one call.
 _SCAN_COUNT = 1000
+# What is looked up for the keys of several steps of SCAN takes fewer round trips than for those of one.
+_STEPS_TOGETHER = 4
 # Keys in one round trip.
 _GROUP = 1000
 # Sessions in one answer to whoever reads all of them.
@@ -166,7 +169,7 @@ class RedisStore:
         """All session keys, access logs, and indexes with their members, in one walk; see :meth:`session_pages`."""
         names = self._names
         templates = [t for t in (names.session, names.user_index, names.access_log) if t is not None]
-        for keys in self._server.scan(pattern_for(templates), _SCAN_COUNT):
+        for keys in _joined(self._server.scan(pattern_for(templates), _SCAN_COUNT)):
             yield KeyPage(names.session_keys_in(keys), names.access_log_owners(keys))
             yield from self._index_pages(keys)
 
@@ -174,9 +177,15 @@ class RedisStore:
         """As :meth:`key_pages`, without the session keys."""
         names = self._names
         templates = [t for t in (names.user_index, names.access_log) if t is not None]
-        for keys in self._server.scan(pattern_for(templates), _SCAN_COUNT) if templates else ():
+        for keys in _joined(self._server.scan(pattern_for(templates), _SCAN_COUNT)) if templates else ():
             yield KeyPage(log_owners=names.access_log_owners(keys))
             yield from self._index_pages(keys)
+
+    def index_pages(self) -> Iterator[KeyPage]:
+        """As :meth:`residue_pages`, without the access logs."""
+        if self._names.user_index is not None:
+            for keys in _joined(self._server.scan(self._names.user_index.pattern, _SCAN_COUNT)):
+                yield from self._index_pages(keys)
 
     def _index_pages(self, keys: Sequence[bytes]) -> Iterator[KeyPage]:
         if self._names.user_index is not None:
@@ -360,7 +369,7 @@ class RedisStore:
         for group in batches(entries, _GROUP):
             by_index: defaultdict[bytes, list[bytes]] = defaultdict(list)
             for entry in group:
-                by_index[entry.key].append(entry.member or _encoded(entry.session_id))
+                by_index[entry.key].append(entry.member or encoded(entry.session_id))
             removed += self._remove_members(by_index)
         return removed
 
@@ -383,7 +392,7 @@ class RedisStore:
         for session in sessions:
             user = session.user_id if session.user_id is not None else contents.get(session.key, UNKNOWN).user_id
             if user is not None:
-                by_user[str(user)].append(_encoded(session.key))
+                by_user[str(user)].append(encoded(session.key))
         by_user.pop("", None)
         keys = self._names.user_index.keys(by_user)
         return self._remove_members(dict(zip(keys, by_user.values(), strict=True)))
@@ -393,5 +402,7 @@ class RedisStore:
         return sum(reply or 0 for reply in replies)  # None: the key is not a set
 
 
-def _encoded(session_id: str) -> bytes:
-    return session_id.encode("utf-8", "surrogatepass")
+def _joined(steps: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    """The keys of several steps of SCAN at a time."""
+    while some := list(islice(steps, _STEPS_TOGETHER)):
+        yield [key for keys in some for key in keys]

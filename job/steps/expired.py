@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
+from job.background import Aside
 from job.context import RunContext
 from job.pacing import rest_seconds
 from job.sessions import Candidate, Cause, Session, Swept
-from job.steps.removal import count, settle
+from job.steps.removal import count, delete_from_redis
 
 if TYPE_CHECKING:
     from job.database.stretch import Stretch
@@ -69,20 +70,17 @@ def _sweep(context: RunContext, found: int, stretches: Sequence[Stretch] | None)
     tally.expired = found
     sweep = context.database.sweep_expired(stretches)
     # A batch is counted and logged while the server is at work on the next one.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="settle") as aside:
-        settled: Future[None] | None = None
+    with Aside() as aside:
         while True:
             context.clock.checkpoint()
             begun = time.monotonic()
             swept = next(sweep, None)
-            if settled:
-                settled.result()
             if swept is None:
                 break
             gone = len(swept.deleted) + swept.failed
             reached += gone
             tally.remaining = behind + max(0, found - reached)
-            settled = aside.submit(_settle, context, swept)
+            aside.begin(partial(_settle, context, swept))
             context.progress.advance(gone)
             _rest(context, time.monotonic() - begun)
     tally.remaining = behind  # what was not met is in use, or not due any more
@@ -98,30 +96,34 @@ def _page_by_page(context: RunContext, found: int, stretches: Sequence[Stretch] 
     tally = context.tally
     behind, unseen, kept = tally.remaining - (0 if context.dry_run else tally.expired), found, 0
     batches = expired_batches(context, stretches)
-    while True:
-        context.clock.checkpoint()
-        begun = time.monotonic()
-        batch = next(batches, None)
-        if batch is None:
-            break
-        unseen -= batch.found
-        kept += batch.found - len(batch.due)
-        tally.expired = max(0, found - kept)
-        if not context.dry_run:
-            reached = _delete(context, batch.due)
-            tally.remaining = behind + max(0, unseen) + len(batch.due) - reached
-            behind += len(batch.due) - reached
-        context.progress.advance(batch.found)
-        if not context.dry_run:
-            _rest(context, time.monotonic() - begun)
+    # A batch goes from Redis while the database is at work on the next one.
+    with Aside() as aside:
+        while True:
+            context.clock.checkpoint()
+            begun = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            unseen -= batch.found
+            kept += batch.found - len(batch.due)
+            tally.expired = max(0, found - kept)
+            if not context.dry_run:
+                reached = _delete(context, batch.due, aside)
+                tally.remaining = behind + max(0, unseen) + len(batch.due) - reached
+                behind += len(batch.due) - reached
+            context.progress.advance(batch.found)
+            if not context.dry_run:
+                _rest(context, time.monotonic() - begun)
     tally.remaining = behind
     return kept
 
 
-def _delete(context: RunContext, due: Sequence[Session]) -> int:
+def _delete(context: RunContext, due: Sequence[Session], aside: Aside) -> int:
     """Deletes a batch. Returns how many of it were reached before the run's limit of deletions."""
     reached = context.budget.take(len(due))
-    settle(context, context.database.delete_expired(due[:reached]))
+    result = context.database.delete_expired(due[:reached])
+    count(context, result)
+    aside.begin(partial(delete_from_redis, context, result))
     return reached
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from job.background import ahead
 from job.context import RunContext
+from job.redisstore.key_marks import KeyMarks
 from job.redisstore.key_sums import KeySums
+from job.redisstore.keys import encoded
 from job.redisstore.second_look import SecondLook
 from job.redisstore.store import RedisStore
 from job.sessions import Cause, Session
@@ -14,7 +16,7 @@ from job.steps.sync_doubts import check_share, is_young
 from job.steps.ttls import add_ttls
 
 
-def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> int:
+def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> KeyMarks:
     """Session keys without a row go; keys without a TTL get one. All keys are counted anew, without what is no session.
 
     A key that SCAN shows on two pages is counted twice as seen, which makes the orphans' share look a little smaller
@@ -26,12 +28,12 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> int
         sums: which keys may differ from the live rows: only for them the database is asked.
 
     Returns:
-        How many went.
+        The ids of those that went, as index entries spell them: they may be in the indexes of others than their users.
     """
     grace = context.spec.sync.grace_seconds
     tally = context.tally.redis
-    before = tally.orphaned
     seen = 0
+    gone = KeyMarks()
 
     def judge(orphans: int) -> None:
         # safety.maxDeletions is not asked: it limits how many *sessions* go, and without its row an orphan is none.
@@ -43,12 +45,18 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> int
             "is this the right database, and does it hold all sessions?",
         )
 
+    def settle(ids: Sequence[str]) -> None:
+        tally.orphaned += len(ids)
+        if not context.dry_run:
+            _remove_orphans(context, redis, ids)
+            gone.note(map(encoded, ids))
+
     orphans = SecondLook[str](
         context.clock,
         grace,
         judge=judge,
         confirm=lambda ids: _still_orphaned(context, redis, ids),
-        settle=lambda ids: _remove_orphans(context, redis, ids),
+        settle=settle,
     )
     for besides, states in ahead(redis.doubtful_pages(sums)):
         seen += besides + len(states.sessions)
@@ -61,7 +69,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> int
         context.clock.checkpoint()
     tally.sessions = seen
     orphans.flush()
-    return tally.orphaned - before
+    return gone
 
 
 def _still_orphaned(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> list[str]:
@@ -81,9 +89,6 @@ def _still_orphaned(context: RunContext, redis: RedisStore, ids: Sequence[str]) 
 
 
 def _remove_orphans(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> None:
-    context.tally.redis.orphaned += len(ids)
-    if context.dry_run:
-        return
     orphans = [Session(id=i) for i in ids]
     removed = redis.remove(orphans)
     if context.audit:

@@ -8,19 +8,18 @@ from job.context import RunContext
 from job.sessions import Deletion, Session, Swept
 
 
-def settle(context: RunContext, result: Deletion) -> None:
-    """Counts a batch that the database has deleted, and deletes it from Redis."""
-    count(context, result)
-    context.budget.spend(len(result.deleted))
-    if context.redis:
-        context.tally.redis.deleted += context.redis.delete(result.deleted)
-
-
 def count(context: RunContext, result: Deletion | Swept) -> None:
     """Counts a batch that the database has deleted."""
     context.tally.deleted += len(result.deleted)
     context.tally.durations.add(result.deleted)
     context.tally.failed += result.failed
+    context.budget.spend(len(result.deleted))
+
+
+def delete_from_redis(context: RunContext, result: Deletion) -> None:
+    """Deletes from Redis what the database has deleted, which always goes first."""
+    if context.redis:
+        context.tally.redis.deleted += context.redis.delete(result.deleted)
 
 
 class Removal:
@@ -45,7 +44,8 @@ class Removal:
         """A batch was found, so much of it was reached, and this is what became of that."""
         self.deleted += len(result.deleted)
         self._context.tally.active -= len(result.deleted)
-        settle(self._context, result)
+        count(self._context, result)
+        delete_from_redis(self._context, result)
         self._unseen -= len(found)
         self._behind += len(found) - len(reached)
         self._context.tally.remaining = self._behind + max(0, self._unseen)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from job.background import ahead
 from job.context import RunContext
 from job.redisstore.batches import batches
+from job.redisstore.key_marks import KeyMarks
 from job.redisstore.residue import IndexEntry
 from job.redisstore.second_look import SecondLook
 from job.redisstore.store import KeyPage, RedisStore
@@ -46,8 +47,7 @@ class Residue:
         self._logs_removed = 0
 
     def walk(self) -> None:
-        """Looks at everything there is; what was looked at before is looked at anew."""
-        self._wrong_type = 0
+        """Looks at everything there is."""
         self._context.clock.checkpoint()
         for page in ahead(self._redis.residue_pages()):
             self.look(page)
@@ -62,6 +62,13 @@ class Residue:
         for ids in batches(reader.lone_logs(page.log_owners), _BATCH):
             self._logs.hold(set(ids) - database.existing(ids))
         self._wrong_type += reader.wrong_type(page.members)
+
+    def look_for(self, gone: KeyMarks) -> None:
+        """Looks at the index entries of sessions that went after their entries were looked at."""
+        self._context.clock.checkpoint()
+        for page in ahead(self._redis.index_pages()):
+            self.look(KeyPage(members=self._redis.residue.of_sessions(page.members, gone)))
+            self._context.clock.checkpoint()
 
     def settle(self) -> None:
         """Removes what is of nobody still."""

@@ -38,8 +38,8 @@ def synchronise(context: RunContext) -> None:
     sums = KeySums()
     missing, residue = MissingKeys(context, redis), Residue(context, redis)
     _compare(context, redis, sums, missing, residue)
-    if sums.differ and settle_orphans(context, redis, sums):
-        residue.walk()  # an orphan may have been in the indexes of others than its user
+    if sums.differ and (gone := settle_orphans(context, redis, sums)):
+        residue.look_for(gone)
     residue.settle()
     missing.settle()
     counts = context.tally.redis

@@ -201,7 +201,9 @@ def test_redis_killed_between_row_and_key_and_back_again(
     fill(mortal)
     crash = Once(revived(own_redis), 2, after=False)
     monkeypatch.setattr(RedisStore, "remove", crash.wrap(RedisStore.remove))
-    result = run(policy(**BATCHES, **PATIENT), mortal.database_url, mortal.redis_url)
+    # While it is away, the next batch is looked up in it, too.
+    patient = {**BATCHES, "retries": {"redis": {"attempts": 10, "delaySeconds": 1}}}
+    result = run(policy(**patient), mortal.database_url, mortal.redis_url)
     assert (result.report.outcome, result.deleted) == (Outcome.SUCCEEDED, 20)
     check_clean(mortal)
 
@@ -215,13 +217,15 @@ def test_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_on
         patch.setattr(RedisStore, "remove", crash.wrap(RedisStore.remove))
         result = run(policy(**BATCHES, **PATIENT), mortal.database_url, mortal.redis_url)
     assert (result.report.outcome, result.report.reason) == (Outcome.FAILED, "RedisUnavailable")
-    assert (result.exit_code, result.deleted) == (1, 8)
+    # The database may have been at work on the third batch already.
+    assert result.exit_code == 1
+    assert result.deleted in (8, 12)
     own_redis.restart()
-    assert len([key for key in mortal.redis_keys() if key.startswith("sess:s")]) == 16  # the rows of 4 of them are gone
+    assert len([key for key in mortal.redis_keys() if key.startswith("sess:s")]) == 16  # some of their rows are gone
     after = run(policy(**BATCHES), mortal.database_url, mortal.redis_url)
     assert after.report.outcome is Outcome.SUCCEEDED
     assert after.report.redis is not None
-    assert (after.deleted, after.report.redis.orphaned) == (12, 4)
+    assert (after.deleted, after.report.redis.orphaned) == (20 - result.deleted, result.deleted - 4)
     check_clean(mortal)
 
 

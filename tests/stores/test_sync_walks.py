@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from job.database.store import SessionDatabase
+from job.redisstore.java import JAVA_TEXT
 from job.redisstore.server import RedisServer
 from tests.support.sync_world import SyncWorld, changes
 
@@ -121,9 +122,38 @@ def test_r3_5_an_orphan_goes_from_the_index_of_another_user_too(world: SyncWorld
     assert world.members("u2") == {b"live"}
 
 
+def test_r3_5_an_orphan_goes_from_a_second_index_too_and_others_are_not_looked_up_twice(
+    world: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[bytes] = []
+    existing = RedisServer.existing
+
+    def note(server: RedisServer, groups: Sequence[Sequence[bytes]]) -> list[int]:
+        looked_up.extend(key for group in groups for key in group)
+        return existing(server, groups)
+
+    monkeypatch.setattr(RedisServer, "existing", note)
+    fill(world, 200)
+    world.run()
+    where_all_agree = len(looked_up)
+    looked_up.clear()
+    world.key("orphan", user="u1")
+    world.index("u1", "orphan")
+    world.index("u2", "orphan", _as_java_writes_it("orphan"))
+    tally = world.run()
+    assert (tally.redis.deleted, tally.redis.index_entries_removed) == (1, 3)
+    assert b"orphan" not in world.members("u1") | world.members("u2")
+    # Besides the orphan, only who shares its place among the marks.
+    assert where_all_agree >= 200 > len(looked_up) - where_all_agree
+
+
 def test_r3_5_indexes_of_the_wrong_type_are_counted_once_though_looked_at_twice(world: SyncWorld) -> None:
     world.both("live")
     world.key("orphan")
     world.client.set("user_sess:odd", "x")
     world.run()
     assert [fields["keys"] for _, event, fields in world.log.lines if event == "sync skipped keys"] == [1]
+
+
+def _as_java_writes_it(text: str) -> bytes:
+    return JAVA_TEXT + len(text).to_bytes(2, "big") + text.encode()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.background import Prefetch, ahead, alongside
+from job.background import Aside, Prefetch, ahead, alongside
 from tests.support.patience import PATIENCE_SECONDS
 
 PLACE: ContextVar[str] = ContextVar("place")
@@ -150,3 +150,52 @@ def test_pages_that_nobody_will_take_are_not_asked_for() -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert asked == [0]
+
+
+def test_what_is_done_aside_is_done_in_order_and_by_the_end() -> None:
+    done: list[int] = []
+    with Aside() as aside:
+        for number in range(5):
+            aside.begin(lambda number=number: done.append(number))  # type: ignore[misc]
+            assert done[:number] == list(range(number))
+    assert done == [0, 1, 2, 3, 4]
+
+
+def test_what_went_wrong_aside_is_raised_before_anything_else_is_begun() -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise ValueError("aside")
+
+    with pytest.raises(ValueError, match="aside"), Aside() as aside:
+        aside.begin(fail)
+        aside.begin(lambda: done.append("later"))
+    with pytest.raises(ValueError, match="aside"), Aside() as aside:
+        aside.begin(fail)
+    assert not done
+
+
+def test_what_was_begun_aside_is_done_whatever_happens_meanwhile() -> None:
+    go_on, done = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        assert go_on.wait(PATIENCE_SECONDS)
+        done.set()
+
+    def interrupted() -> None:
+        with Aside() as aside:
+            aside.begin(slow)
+            threading.Timer(0.01, go_on.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done.is_set()
+
+
+def test_who_works_aside_knows_what_the_first_thread_knows() -> None:
+    PLACE.set("here")
+    seen: list[str] = []
+    with Aside() as aside:
+        aside.begin(lambda: seen.append(PLACE.get()))
+    assert seen == ["here"]
