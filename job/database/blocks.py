@@ -1,7 +1,8 @@
-"""Ranges of a table's physical blocks, one after the other (PostgreSQL)."""
+"""Where rows lie in a table: ranges of its physical blocks, one after the other, or single places (PostgreSQL)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,8 +11,6 @@ from job.database.dialects.base import Layout
 from job.database.stretch import Stretch
 
 _READ_AT_ONCE = 256
-
-
 _ROWS_PER_BLOCK = 50
 _MOST_TO_BEGIN_WITH = 256
 
@@ -25,8 +24,13 @@ def blocks_with(sessions: int, expired: int | None, layout: Layout) -> int:
         layout: of the table.
     """
     blocks = layout.blocks or 1
-    rows = layout.rows or blocks * _ROWS_PER_BLOCK
+    rows = rows_in(layout)
     return min(max(1, sessions * blocks // max(1, rows if expired is None else expired)), _MOST_TO_BEGIN_WITH)
+
+
+def rows_in(layout: Layout) -> int:
+    """About how many rows a table has, also where nobody has counted them yet."""
+    return layout.rows or (layout.blocks or 1) * _ROWS_PER_BLOCK
 
 
 class _Tid(sa.types.UserDefinedType[str]):
@@ -37,6 +41,16 @@ class _Tid(sa.types.UserDefinedType[str]):
     def get_col_spec(self, **_: Any) -> str:
         """Its name."""
         return "tid"
+
+
+place: sa.ColumnClause[str] = sa.literal_column("ctid", _Tid())
+"""Where a version of a row lies, such as ``(12,3)``: its block, and its number in it. A later one lies elsewhere."""
+
+
+def lies_at(places: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether a row lies at one of these places. The statement is the same for any number of them."""
+    array = "{" + ",".join(f'"{each}"' for each in places) + "}"
+    return place == sa.any_(sa.cast(sa.literal(array, sa.Text), sa.ARRAY(_Tid())))
 
 
 class BlockRanges:
@@ -59,7 +73,6 @@ class BlockRanges:
         if self._next >= self._end:
             return None
         first, self._next = self._next, min(self._next + size, self._end)
-        place: sa.ColumnClause[str] = sa.literal_column("ctid", _Tid())
         return sa.and_(place >= _first_of(first), place < _first_of(self._next))
 
 

@@ -33,6 +33,11 @@ class Others:
         self._seen: tuple[float, int] | None = None
         self._target = TARGET_SECONDS
 
+    @property
+    def are_busy(self) -> bool:
+        """Whether they wrote much at the last look."""
+        return self._target < TARGET_SECONDS
+
     def target_seconds(self) -> float:
         """How long a transaction should take now.
 

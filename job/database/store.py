@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from job.database.blocks import blocks_with
+from job.database.connect import is_transient
 from job.database.counting import Counts, count_sessions
 from job.database.cutting import cut_blocks, cut_ids
 from job.database.deleting import Deleter
@@ -23,10 +24,11 @@ from job.database.link import Link
 from job.database.narrowing import expiry
 from job.database.others import Others
 from job.database.owners import OwnerQueries
+from job.database.places import few_by_index, few_in_blocks, find_places, most_at_once
 from job.database.statements import Removal, delete_over_limit, delete_where, ranked
 from job.database.strategy import Choice, TableFacts, choose
 from job.database.stretch import Strategy, Stretch
-from job.database.sweeps import BlockSweep, IdSweep, IndexSweep, Sweep
+from job.database.sweeps import BlockSweep, IdSweep, IndexSweep, PlaceSweep, Sweep
 from job.database.table import MappedTable, TimeExpression
 from job.database.walks import Walks
 from job.lifetime import Cutoffs
@@ -287,6 +289,10 @@ class SessionDatabase:
     def _sweep(self, stretch: Stretch) -> tuple[Sweep, Pace] | None:
         if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
             return None
+        if (places := self._places(stretch)) is not None:
+            few = PlaceSweep(self._table, self._expired, places, self._ledger, tells_each=self._tells_each)
+            most = min(self._pace.most, most_at_once(self._layout))
+            return few, Pace(min(self._batch_size, most), min(self._pace.least, most), most)
         if stretch.strategy is Strategy.PHYSICAL_RANGES:
             begin = blocks_with(self._batch_size, self._counted, self._layout)
             blocks = BlockSweep(
@@ -304,6 +310,27 @@ class SessionDatabase:
             pace = Pace(self._batch_size, min(_FEWEST_SESSIONS, self._batch_size), _MOST_ROWS)
             return IdSweep(self._table, self._expired, stretch, self._fetch), pace
         return None
+
+    def _places(self, stretch: Stretch) -> list[str] | None:
+        """Where all expired sessions of a stretch lie; None where it is not all of the table, or they are not few."""
+        by_index = stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes
+        if by_index:
+            few = few_by_index(self.strategy().facts.to_walk, self._layout)
+        else:
+            few = stretch == Stretch(Strategy.PHYSICAL_RANGES) and few_in_blocks(self._counted, self._layout)
+        if not few:
+            return None
+        # The other processors are for whoever is at work.
+        spread = not self._others.are_busy
+        try:
+            return self._link.transaction(
+                lambda c: find_places(c, self._table, self._expiry, by_index=by_index, spread=spread),
+                retry_transient=False,
+            )
+        except sa.exc.DBAPIError as error:
+            if is_transient(error):
+                return None  # it took too long
+            raise
 
     def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[Swept | list[Candidate]]:
         """What was deleted of each part, or what is to be deleted of it by ids."""

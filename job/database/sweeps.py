@@ -9,13 +9,13 @@ go, is left as it is, for its rows to be deleted by their ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from job.database.blocks import BlockRanges
+from job.database.blocks import BlockRanges, lies_at
 from job.database.compact import CompactColumns, CompactRows
 from job.database.dialects.base import LOCK_TIMEOUT_SECONDS, SWEEPING, Layout
 from job.database.history import Ledger
@@ -128,6 +128,39 @@ class BlockSweep(_Impatient):
         return None if condition is None else self._part(condition)
 
 
+class PlaceSweep(_Impatient):
+    """By the places of the rows that had expired when somebody looked (PostgreSQL).
+
+    A row that was changed since lies elsewhere. Whatever lies in a place by now is judged when it is to be deleted.
+
+    Args:
+        table: the session table.
+        expired: whether a session has expired.
+        places: where they lie.
+        ledger: what else is written in the same transaction; None for nothing.
+        tells_each: whether somebody is to be told of each deleted session.
+    """
+
+    def __init__(
+        self,
+        table: MappedTable,
+        expired: sa.ColumnElement[bool],
+        places: Sequence[str],
+        ledger: Ledger | None,
+        *,
+        tells_each: bool,
+    ) -> None:
+        super().__init__(table, expired, ledger, tells_each=tells_each)
+        self._places = places
+        self._next = 0
+
+    def next(self, size: int) -> Part | None:
+        """The next so many places; None where there are no more."""
+        places = self._places[self._next : self._next + size]
+        self._next += len(places)
+        return self._part(lies_at(places)) if places else None
+
+
 class IndexSweep(_Impatient):
     """By ranges of the indexes on the expiry columns, the oldest first (PostgreSQL).
 
@@ -238,7 +271,7 @@ class IdSweep:
         return _compact(result, columns)
 
 
-Sweep = BlockSweep | IndexSweep | IdSweep
+Sweep = BlockSweep | PlaceSweep | IndexSweep | IdSweep
 
 
 def _doomed(table: MappedTable, condition: sa.ColumnElement[bool]) -> sa.Delete:

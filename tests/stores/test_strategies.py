@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from job.clock import RunClock
-from job.database import sweeps
+from job.database import places, sweeps
 from job.database.link import Link
 from job.database.store import SessionDatabase
 from job.database.stretch import Stretch
@@ -34,6 +34,12 @@ RANGES = {"strategy": "PhysicalRanges"}
 INDEX = {"strategy": "ExpiryIndex"}
 BY_PAGE = {"strategy": "ExpiryIndex", "batchSizing": "Fixed"}
 STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36'"
+
+
+@pytest.fixture(autouse=True)
+def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or they would all be looked for at once; see test_places.py and test_strategies_few.py."""
+    monkeypatch.setattr(places, "_MOST_PLACES", -1)
 
 
 def spread(stores: SessionStores, expired: int, live: int = 0) -> None:
@@ -155,7 +161,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     spread(postgres, expired=400, live=100)
     original, lost = Link._attempt, [0]
     deleting: list[int] = []
-    take = sweeps.BlockSweep._take
+    take = sweeps._Impatient._take
 
     def counted(self: Any, *arguments: Any) -> Any:
         rows = take(self, *arguments)
@@ -171,7 +177,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(sweeps.BlockSweep, "_take", counted)
+    monkeypatch.setattr(sweeps._Impatient, "_take", counted)
     monkeypatch.setattr(Link, "_attempt", attempt)
     patient = {"database": {"attempts": 3, "delaySeconds": 0}}
     obeyed = policy(
@@ -194,7 +200,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool
 ) -> None:
     spread(postgres, expired=400, live=100)
-    take, lost = sweeps.BlockSweep._take, [0]
+    take, lost = sweeps._Impatient._take, [0]
 
     def cut_off(self: Any, connection: sa.Connection, *arguments: Any) -> Any:
         taken = take(self, connection, *arguments)
@@ -204,7 +210,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
             postgres.sql(f"SELECT pg_terminate_backend({backend}, 10000)")
         return taken
 
-    monkeypatch.setattr(sweeps.BlockSweep, "_take", cut_off)
+    monkeypatch.setattr(sweeps._Impatient, "_take", cut_off)
     obeyed = policy(
         cleanup=RANGES,
         cleanupBatchSize=5,
@@ -223,7 +229,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
 def test_death_at_any_range_leaves_history_and_table_in_agreement(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    original, calls, fatal = sweeps.BlockSweep._take, [0], [0]
+    original, calls, fatal = sweeps._Impatient._take, [0], [0]
 
     def take(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -234,7 +240,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
             raise Killed
         return rows
 
-    monkeypatch.setattr(sweeps.BlockSweep, "_take", take)
+    monkeypatch.setattr(sweeps._Impatient, "_take", take)
     deaths = 0
     for fatal[0] in (1, 2, 4, 6):
         spread(postgres, expired=300)

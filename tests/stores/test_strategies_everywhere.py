@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 
+from job.database import places
 from tests.stores.test_batches import (
     test_a_session_meets_the_limit_only_once,
     test_a_trigger_that_refuses_a_row_does_not_stop_the_rest,
@@ -67,6 +68,12 @@ _MARIADB: dict[str, dict[str, Any]] = {
     "ids at once": {"strategy": "IdOrder"},
 }
 _ALL = [("postgres", name) for name in _POSTGRES] + [("mariadb", name) for name in _MARIADB]
+
+
+@pytest.fixture(autouse=True)
+def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or they would all be looked for at once; see test_strategies_few.py."""
+    monkeypatch.setattr(places, "_MOST_PLACES", -1)
 
 
 @pytest.fixture(params=_ALL, ids=" ".join)
