@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -24,6 +26,8 @@ HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
 _LOG_TAIL_BYTES = 2000
 _POLL_SECONDS = 0.02
+_PORTS = range(20_000, 32_000)
+_port_numbers = count(os.getpid() * 101)
 
 
 class Startable(ABC):
@@ -256,12 +260,23 @@ class EmbeddedServer(Startable):
             self.stop()
 
 
-def free_port() -> int:
-    """A loopback port nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(another: int = 0) -> int:
+    """A loopback port nobody listened on a moment ago.
+
+    It lies below those that systems give to outgoing connections: none of these can have it while its server is
+    restarted. Processes begin at places of their own, so that two of them do not find the same one free.
+
+    Args:
+        another: the port so far above it is to be free as well; 0 for none.
+    """
+    for number in _port_numbers:
+        port = _PORTS[number % len(_PORTS)]
+        with suppress(OSError):
+            for each in {port, port + another}:
+                with socket.socket() as probe:
+                    probe.bind((HOST, each))
+            return port
+    raise AssertionError("numbers do not end")
 
 
 def primary_group(account: str) -> int:

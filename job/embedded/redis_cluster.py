@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,12 +12,11 @@ from redis.crc import key_slot
 
 from job.embedded.errors import EmbeddedServerError
 from job.embedded.group import EmbeddedServers
-from job.embedded.process import HOST
+from job.embedded.process import HOST, free_port
 from job.embedded.redis import EmbeddedRedis
 
 _SLOTS = 16384
 _BUS_OFFSET = 10_000
-_PORT_ATTEMPTS = 50
 _POLL_SECONDS = 0.05
 _NODE_OPTIONS = {
     "cluster-enabled": "yes",
@@ -56,7 +53,7 @@ class ClusterNode(EmbeddedRedis):
     def _prepare(self) -> None:
         super()._prepare()
         if self._port is None:
-            self._port = _free_port_with_bus()
+            self._port = free_port(_BUS_OFFSET)
 
 
 class EmbeddedRedisCluster(EmbeddedServers):
@@ -193,14 +190,3 @@ class EmbeddedRedisCluster(EmbeddedServers):
             return done()
         except (redis.RedisError, EmbeddedServerError):
             return False
-
-
-def _free_port_with_bus() -> int:
-    """A loopback port nobody listens on, nor on the one that the nodes talk to each other on."""
-    for _ in range(_PORT_ATTEMPTS):
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - below the ports that connections are given
-        with suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind((HOST, port))
-            second.bind((HOST, port + _BUS_OFFSET))
-            return port
-    raise EmbeddedServerError("no free port for a cluster node")
