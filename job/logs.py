@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,8 @@ from job.errors import RunError
 from job.identity import Identities
 from job.imports import without
 from job.logfiles import LogFiles, LogName, retention_days
-from job.sessions import Session
+from job.sessions import Session, Spelling, Told
+from job.spelling import spelt
 from policy.manifest import SessionPolicy
 
 # It would import rich to draw stack traces, which these logs never leave to it.
@@ -27,6 +28,7 @@ with without("rich"):
     import structlog
 
 _NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_CREATED, _ACCESSED, _QUOTE = ', "createdAt": "', ', "lastAccessedAt": "', '"'
 _ERRORS = frozenset({"error", "critical", "exception"})
 
 
@@ -201,24 +203,35 @@ class SessionLog:
         fields |= self._sink.trace_fields
         # Hashes and times need no escapes.
         head = json.dumps(fields, ensure_ascii=False)[:-1] + ', "session": "'
-        hashed = self._identities.session
+        session, owned = self._identities.session, _Owned(self._identities)
         lines = [
-            f'{head}{hashed(s.id)}"{self._user(s.user_id)}'
-            f"{_time('createdAt', s.created_at)}{_time('lastAccessedAt', s.last_accessed_at)}}}\n"
-            for s in sessions
+            f'{head}{session(key)}"{"" if owner is None else owned[str(owner)]}'
+            f"{'' if created is None else f'{_CREATED}{created}{_QUOTE}'}"
+            f"{'' if accessed is None else f'{_ACCESSED}{accessed}{_QUOTE}'}}}\n"
+            for key, owner, created, accessed in _told(sessions)
         ]
         self._sink.write(log, level, "".join(lines))
 
-    def _user(self, user_id: Any) -> str:
-        return "" if user_id is None else f', "user": "{self._identities.user(user_id)}"'
+
+class _Owned(dict[str, str]):
+    """What a line says of an owner: several sessions of a batch may have the same."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+
+    def __missing__(self, user_id: str) -> str:
+        self[user_id] = told = f', "user": "{self._identities.user(user_id)}"'
+        return told
 
 
-def _time(name: str, moment: datetime | None) -> str:
-    if moment is None:
-        return ""
-    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    # Cut by hand, which is faster than to have the fraction left out.
-    return f', "{name}": "{in_utc.isoformat()[:19]}Z"'
+def _told(sessions: Sequence[Session]) -> Iterable[Told]:
+    if isinstance(sessions, Spelling):
+        return sessions.spelt()
+    return ((s.id, s.user_id, _spelt(s.created_at), _spelt(s.last_accessed_at)) for s in sessions)
+
+
+def _spelt(moment: datetime | None) -> str | None:
+    return None if moment is None else spelt(moment)
 
 
 def safe_traceback(error: BaseException) -> list[str]:

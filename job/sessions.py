@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -62,6 +62,18 @@ class Timed(Protocol):
     @property
     def durations(self) -> Sequence[float | None]:
         """:attr:`Session.seconds` of each."""
+
+
+Told = tuple[Any, Any, str | None, str | None]
+"""What logs say of a session: id, owner, and :func:`job.spelling.spelt` both times; None for what is not known."""
+
+
+@runtime_checkable
+class Spelling(Protocol):
+    """Sessions that tell what logs say of them without being looked at one by one."""
+
+    def spelt(self) -> Iterable[Told]:
+        """What logs say of each."""
 
 
 def durations(sessions: Sequence[Session]) -> Sequence[float | None]:

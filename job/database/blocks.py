@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,10 +48,64 @@ place: sa.ColumnClause[str] = sa.literal_column("ctid", _Tid())
 """Where a version of a row lies, such as ``(12,3)``: its block, and its number in it. A later one lies elsewhere."""
 
 
+_PLACES = "places"
+
+
+def _one_of(array: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return place == sa.any_(sa.cast(array, sa.ARRAY(_Tid())))
+
+
+at_places = _one_of(sa.bindparam(_PLACES, type_=sa.Text()))
+"""Whether a row lies at one of the places that :func:`named` names: any number of them share one statement."""
+
+
+def named(places: Sequence[str]) -> dict[str, str]:
+    """What :data:`at_places` is to be given."""
+    return {_PLACES: "{" + ",".join(f'"{each}"' for each in places) + "}"}
+
+
 def lies_at(places: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Whether a row lies at one of these places. The statement is the same for any number of them."""
-    array = "{" + ",".join(f'"{each}"' for each in places) + "}"
-    return place == sa.any_(sa.cast(sa.literal(array, sa.Text), sa.ARRAY(_Tid())))
+    """Whether a row lies at one of these places."""
+    return _one_of(sa.literal(named(places)[_PLACES], sa.Text))
+
+
+_FIRST, _END = "first_place", "end_place"
+
+
+def _between(first: sa.ColumnElement[str], end: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(place >= sa.cast(first, _Tid()), place < sa.cast(end, _Tid()))
+
+
+in_blocks = _between(sa.bindparam(_FIRST, type_=sa.Text()), sa.bindparam(_END, type_=sa.Text()))
+"""Whether a row lies in some blocks, given :attr:`Blocks.values`: all ranges share one statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A range of blocks.
+
+    Attributes:
+        first: the first.
+        end: the one behind the last.
+    """
+
+    first: int
+    end: int
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What :data:`in_blocks` is to be given."""
+        return {_FIRST: f"({self.first},0)", _END: f"({self.end},0)"}
+
+    @property
+    def condition(self) -> sa.ColumnElement[bool]:
+        """Whether a row lies in it."""
+        first, end = (sa.literal(at, sa.Text()) for at in self.values.values())
+        return _between(first, end)
+
+    def holds(self, at: str) -> bool:
+        """Whether a :data:`place` lies in it."""
+        return self.first <= int(at[1:].partition(",")[0]) < self.end
 
 
 class BlockRanges:
@@ -68,13 +123,9 @@ class BlockRanges:
         self._next = 0 if stretch.after is None else int(stretch.after) + 1
         self._end = blocks if stretch.up_to is None else int(stretch.up_to) + 1
 
-    def next(self, size: int = _READ_AT_ONCE) -> sa.ColumnElement[bool] | None:
-        """Whether a row lies in the next so many blocks; None where there are no more."""
+    def next(self, size: int = _READ_AT_ONCE) -> Blocks | None:
+        """The next so many blocks; None where there are no more."""
         if self._next >= self._end:
             return None
         first, self._next = self._next, min(self._next + size, self._end)
-        return sa.and_(place >= _first_of(first), place < _first_of(self._next))
-
-
-def _first_of(block: int) -> sa.ColumnElement[str]:
-    return sa.cast(sa.literal(f"({block},0)", sa.Text), _Tid())
+        return Blocks(first, self._next)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, timedelta
 from functools import cached_property
 from typing import Any, overload
@@ -12,8 +12,9 @@ from sqlalchemy.dialects import postgresql
 
 from job.database.dialects.base import CLOCK_TIMES
 from job.database.table import MappedTable, TimeExpression
-from job.encoding import decode_time
-from job.sessions import Session
+from job.encoding import decode_time, zone_of
+from job.sessions import Session, Told
+from job.spelling import speller, spelt
 from policy.stores import TimeEncoding
 
 _PER_SECOND = {
@@ -41,6 +42,7 @@ class CompactColumns:
         self._id: Callable[[Any], Any] | None = table.ids.sql.dialect_impl(dialect).result_processor(dialect, None)
         self._per_second = units_per_second(table)
         self._epoch = table.dialect.compact_epoch.replace(tzinfo=UTC)
+        self._spell = speller(self._epoch)
 
     @cached_property
     def columns(self) -> list[sa.ColumnElement[Any]]:
@@ -78,6 +80,22 @@ class CompactColumns:
                 for r in rows
             ]
         return [self.session(row).seconds for row in rows]
+
+    def spelt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Told]:
+        """Id, owner and both times of each, as logs spell them."""
+        key, created, accessed = self._id, self._speller(self._created), self._speller(self._accessed)
+        return ((key(r[0]) if key else r[0], r[1], created(r[2]), accessed(r[3])) for r in rows)
+
+    def _speller(self, time: TimeExpression | None) -> Callable[[Any], str | None]:
+        spell = self._spell if time and time.mapping.encoding in CLOCK_TIMES and _is_utc(time) else None
+
+        def spelling(value: Any) -> str | None:
+            if spell is not None and type(value) is int:
+                return spell(value)
+            moment = self._moment(time, value)
+            return None if moment is None else spelt(moment)
+
+        return spelling
 
     def _time(self, time: TimeExpression | None) -> sa.ColumnElement[Any]:
         if time is None:
@@ -133,6 +151,10 @@ class CompactRows(Sequence[Session]):
     def __iter__(self) -> Iterator[Session]:
         return map(self._columns.session, self._rows)
 
+    def spelt(self) -> Iterator[Told]:
+        """What logs say of each; see :class:`job.sessions.Spelling`."""
+        return self._columns.spelt(self._rows)
+
     @property
     def ids(self) -> list[Any]:
         """Of all."""
@@ -159,6 +181,10 @@ def units_per_second(table: MappedTable) -> int | None:
         return None
     whole = all(isinstance(table.types[time.mapping.name], sa.Integer) for time in (created, accessed))
     return _PER_SECOND[encoding] if whole or encoding is TimeEncoding.TIMESTAMP else None
+
+
+def _is_utc(time: TimeExpression) -> bool:
+    return time.zone in (UTC, zone_of("UTC"))
 
 
 def _is_plain(table: MappedTable) -> bool:

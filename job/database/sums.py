@@ -14,6 +14,12 @@ from job.sessions import Sums
 
 # Enough to see whether all were deleted or none.
 _SOME_IDS = 20
+_NONE: sa.ColumnClause[int] = sa.literal_column("0")
+
+
+def tells_durations(table: MappedTable) -> bool:
+    """Whether the table says when its sessions began and when they were last used."""
+    return table.created_at is not None and table.last_accessed_at is not None
 
 
 def seconds_between(table: MappedTable) -> sa.ColumnElement[float] | None:
@@ -28,31 +34,40 @@ def seconds_between(table: MappedTable) -> sa.ColumnElement[float] | None:
     if units is None:
         return None
     if created.mapping.encoding in CLOCK_TIMES:
-        return sa.func.date_part("epoch", accessed.value - created.value, type_=sa.Double)
+        # As ranges of times measure it: an interval takes several times as long to make and to take apart.
+        return sa.func.tstzrange_subdiff(accessed.value, created.value, type_=sa.Double)
     # As numbers with a point they cannot overflow, whatever stands there.
     return (_number(accessed) - _number(created)) / sa.literal(float(units), sa.Double)
 
 
-def summed(gone: sa.CTE, key: sa.ColumnElement[Any]) -> sa.Select[Any]:
+def summed(gone: sa.CTE, key: sa.ColumnElement[Any] | None = None) -> sa.Select[Any]:
     """One row that :func:`read_sums` reads.
 
     Args:
-        gone: the deleted rows, with their ``id`` and ``seconds``.
-        key: the column of the ids.
+        gone: the deleted rows, with their ``seconds``.
+        key: the column of the ids, which are then told of a few, and part of ``gone``.
     """
+    seconds = gone.c.seconds
+    # Without an offset it would become part of the query around it, and be worked out for each of the sums.
+    plausible = sa.select(sa.case((is_known(seconds), _not_negative(seconds))).label("seconds")).offset(_NONE)
+    known = plausible.subquery("known")
+    told = (sa.func.count(), sa.func.count(known.c.seconds), sa.func.coalesce(sa.func.sum(known.c.seconds), 0.0))
+    if key is None:
+        return sa.select(*told).select_from(known)
     some = sa.select(gone.c.id).limit(_SOME_IDS).subquery("some")
     ids = sa.select(sa.func.array_agg(some.c.id, type_=sa.ARRAY(key.type))).scalar_subquery()
-    return sa.select(
-        sa.func.count(),
-        sa.func.count(gone.c.seconds).filter(is_known(gone.c.seconds)),
-        sa.func.coalesce(sa.func.sum(_not_negative(gone.c.seconds)).filter(is_known(gone.c.seconds)), 0.0),
-        ids,
-    ).select_from(gone)
+    return sa.select(*told, ids).select_from(known)
 
 
-def read_sums(row: Sequence[Any]) -> Sums:
-    """The sums in a row of :func:`summed`."""
-    return Sums(count=row[0], measured=row[1], seconds=row[2], some_ids=tuple(row[3] or ()))
+def read_sums(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> Sums:
+    """The sums in a row of :func:`summed`.
+
+    Args:
+        row: the row.
+        some_ids: of a few of the deleted rows; None where the row tells them.
+    """
+    count, measured, seconds = row[:3]
+    return Sums(count, measured, seconds, tuple(row[3] or ()) if some_ids is None else some_ids)
 
 
 def is_known(seconds: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:

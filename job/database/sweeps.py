@@ -15,13 +15,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from job.database.blocks import BlockRanges, lies_at
+from job.database.blocks import BlockRanges, Blocks, at_places, in_blocks, lies_at, named, place
 from job.database.compact import CompactColumns, CompactRows
 from job.database.dialects.base import LOCK_TIMEOUT_SECONDS, SWEEPING, Layout
 from job.database.history import Ledger
 from job.database.narrowing import Edge, Expiry
 from job.database.stretch import Stretch
-from job.database.sums import read_sums, seconds_between, summed
+from job.database.sums import read_sums, seconds_between, summed, tells_durations
 from job.database.table import MappedTable
 from job.database.walks import Fetch, within_ids
 from job.sessions import Cause, Sums
@@ -44,6 +44,9 @@ class Part:
     condition: sa.ColumnElement[bool]
     take: Callable[[sa.Connection], CompactRows | Sums]
     notes_history: bool = False
+
+
+_Delete = Callable[[sa.Connection], CompactRows | Sums]
 
 
 class _Impatient:
@@ -70,31 +73,41 @@ class _Impatient:
         self._tells_each = tells_each or seconds is None or not self._notes_history
         self._writes_more = shared or not self._notes_history
 
-    def _part(self, condition: sa.ColumnElement[bool]) -> Part:
-        return Part(condition, lambda connection: self._take(connection, condition), self._notes_history)
+    def _part(self, condition: sa.ColumnElement[bool], delete: _Delete | None = None) -> Part:
+        def as_condition_says(connection: sa.Connection) -> CompactRows | Sums:
+            columns = CompactColumns(self._table, connection.dialect)
+            result = connection.execute(self._statement(condition, columns), execution_options=_OPTIONS)
+            return _compact(result, columns) if self._tells_each else read_sums(result.one())
 
-    def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows | Sums:
-        # A row that was changed after the statement began is judged anew, by its new version, before it goes.
-        columns = CompactColumns(self._table, connection.dialect)
-        doomed = _doomed(self._table, sa.and_(condition, self._expired))
+        return Part(condition, lambda c: self._take(c, delete or as_condition_says), self._notes_history)
+
+    def _take(self, connection: sa.Connection, delete: _Delete) -> CompactRows | Sums:
+        # A row that was changed after a statement began is judged anew, by its new version, before it goes.
         _wait_for_locks(connection, _LOCK_WAIT_MILLISECONDS)
-        taken = self._delete(connection, doomed, columns)
+        taken = delete(connection)
         if self._writes_more:
             _wait_for_locks(connection, LOCK_TIMEOUT_SECONDS * 1000)
         return taken
 
-    def _delete(self, connection: sa.Connection, doomed: sa.Delete, columns: CompactColumns) -> CompactRows | Sums:
+    def _statement(
+        self, condition: sa.ColumnElement[bool], columns: CompactColumns, *, tells_ids: bool = True
+    ) -> sa.Executable:
+        """What deletes, and tells each of the deleted or sums them up."""
+        doomed = _doomed(self._table, sa.and_(condition, self._expired))
         told = columns.columns
         if self._tells_each and self._history is None:
-            return _compact(connection.execute(doomed.returning(*told), execution_options=_OPTIONS), columns)
+            return doomed.returning(*told)
         assert self._seconds is not None
-        returned = told if self._tells_each else told[:2] if self._history else told[:1]
+        wanted = {"id": tells_ids, "user_id": self._history is not None}
+        returned = told if self._tells_each else [each for each in told if wanted.get(each.name)]
         gone = doomed.returning(*returned, self._seconds.label("seconds")).cte("gone")
-        query = sa.select(*(gone.c[each.name] for each in told)) if self._tells_each else summed(gone, self._table.id)
+        if self._tells_each:
+            query = sa.select(*(gone.c[each.name] for each in told))
+        else:
+            query = summed(gone, self._table.id if tells_ids else None)
         if self._history:
             query = query.add_cte(self._history.adding(gone, Cause.EXPIRED, self._table.dialect).cte("noted"))
-        result = connection.execute(query, execution_options=_OPTIONS)
-        return _compact(result, columns) if self._tells_each else read_sums(result.one())
+        return query
 
 
 class BlockSweep(_Impatient):
@@ -121,11 +134,44 @@ class BlockSweep(_Impatient):
     ) -> None:
         super().__init__(table, expired, ledger, tells_each=tells_each)
         self._ranges = BlockRanges(stretch, layout)
+        # Where nothing more is known of each row, to return but a number for it would be a third of the cost.
+        self._only_counts = not self._tells_each and self._history is None and not tells_durations(table)
+        key = table.id
+        one = sa.select(key, sa.cast(place, sa.Text)).where(in_blocks, expired, key.is_not(None)).limit(1)
+        self._one_of = one.with_for_update()
+        self._columns: CompactColumns | None = None
+        self._doomed: sa.Executable = _doomed(table, sa.and_(in_blocks, expired))
 
     def next(self, size: int) -> Part | None:
         """The next so many blocks; None where there are no more."""
-        condition = self._ranges.next(size)
-        return None if condition is None else self._part(condition)
+        blocks = self._ranges.next(size)
+        return self._part(blocks.condition, lambda c: self._delete(c, blocks)) if blocks else None
+
+    def _delete(self, connection: sa.Connection, blocks: Blocks) -> CompactRows | Sums:
+        if self._columns is None:  # once, because to put together such a statement takes as long as a short one
+            self._columns = CompactColumns(self._table, connection.dialect)
+            if not self._only_counts:
+                self._doomed = self._statement(in_blocks, self._columns, tells_ids=False)
+        some_ids: Sequence[Any] = ()
+        if not self._tells_each and not (some_ids := self._hold_one(connection, blocks)):
+            return Sums(0, 0, 0.0, ())
+        result = connection.execute(self._doomed, blocks.values, execution_options=_OPTIONS)
+        if self._tells_each:
+            return _compact(result, self._columns)
+        if self._only_counts:
+            return Sums(result.rowcount, 0, 0.0, some_ids)
+        return read_sums(result.one(), some_ids)
+
+    def _hold_one(self, connection: sa.Connection, blocks: Blocks) -> Sequence[Any]:
+        """Locks one of the rows that are to go, and tells its id: it goes if they go, and stays if they stay.
+
+        To have the statement that deletes them return the id of each costs more.
+        """
+        while found := connection.execute(self._one_of, blocks.values).first():
+            # Older servers also yield one that was changed while it was waited for, and lies elsewhere now.
+            if blocks.holds(found[1]):
+                return (found[0],)
+        return ()
 
 
 class PlaceSweep(_Impatient):
@@ -153,12 +199,21 @@ class PlaceSweep(_Impatient):
         super().__init__(table, expired, ledger, tells_each=tells_each)
         self._places = places
         self._next = 0
+        self._columns: CompactColumns | None = None
+        self._doomed: sa.Executable | None = None
 
     def next(self, size: int) -> Part | None:
         """The next so many places; None where there are no more."""
         places = self._places[self._next : self._next + size]
         self._next += len(places)
-        return self._part(lies_at(places)) if places else None
+        return self._part(lies_at(places), lambda c: self._delete(c, places)) if places else None
+
+    def _delete(self, connection: sa.Connection, places: Sequence[str]) -> CompactRows | Sums:
+        if self._columns is None or self._doomed is None:  # once, as with ranges of blocks
+            self._columns = CompactColumns(self._table, connection.dialect)
+            self._doomed = self._statement(at_places, self._columns)
+        result = connection.execute(self._doomed, named(places), execution_options=_OPTIONS)
+        return _compact(result, self._columns) if self._tells_each else read_sums(result.one())
 
 
 class IndexSweep(_Impatient):

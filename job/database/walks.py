@@ -58,8 +58,8 @@ class Walks:
 
     def _by_blocks(self, stretch: Stretch) -> Iterator[list[Candidate]]:
         ranges = BlockRanges(stretch, self._layout)
-        while (condition := ranges.next()) is not None:
-            yield from self.in_part(condition)
+        while blocks := ranges.next():
+            yield from self.in_part(blocks.condition)
 
     def _by_id(self, stretch: Stretch) -> Iterator[list[Candidate]]:
         key = self._table.id

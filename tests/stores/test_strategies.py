@@ -22,6 +22,7 @@ from job.errors import DatabaseUnavailableError
 from job.identity import Identities
 from job.logs import LogSink, SessionLog
 from job.pacing import TARGET_SECONDS, Pace
+from job.sessions import Sums
 from policy.report import Outcome
 from tests.stores.test_killed_anywhere import Killed
 from tests.support.command_line import CommandLine
@@ -33,6 +34,16 @@ from tests.support.steps import steps
 RANGES = {"strategy": "PhysicalRanges"}
 INDEX = {"strategy": "ExpiryIndex"}
 BY_PAGE = {"strategy": "ExpiryIndex", "batchSizing": "Fixed"}
+# Of such a table no durations are known: where nobody asks for each session, they are only counted.
+NO_BEGINNING = {
+    "name": "sessions",
+    "columns": {
+        "id": {"name": "session_id"},
+        "userId": {"name": "user_id"},
+        "lastAccessedAt": {"name": "last_accessed_at"},
+    },
+}
+TABLES: dict[str, dict[str, Any]] = {"durations": {}, "no durations": {"table": NO_BEGINNING}}
 STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36'"
 
 
@@ -153,10 +164,19 @@ def cleanup_log() -> SessionLog:
     return SessionLog(LogSink(StringIO(), logging.INFO, for_people=False), Identities())
 
 
-@pytest.mark.parametrize("logged", [True, False], ids=["logged", "unlogged"])
-@pytest.mark.parametrize("keeps_history", [True, False], ids=["history", "no history"])
+@pytest.mark.parametrize(
+    ("keeps_history", "logged", "table"),
+    [
+        (True, True, "durations"),
+        (True, False, "durations"),
+        (False, True, "durations"),
+        (False, False, "durations"),
+        (True, False, "no durations"),
+        (False, False, "no durations"),
+    ],
+)
 def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
-    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool
+    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
     original, lost = Link._attempt, [0]
@@ -186,6 +206,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
         maxConcurrentSessions=0,
         retries=patient,
         statistics={"enabled": keeps_history},
+        **TABLES[table],
     )
     result = run(obeyed, postgres.database_url, audit=cleanup_log() if logged else None)
     assert lost[0] == 3
@@ -194,10 +215,19 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     assert len(ids(postgres, "live")) == len(postgres.ids()) == 100
 
 
-@pytest.mark.parametrize("logged", [True, False], ids=["logged", "unlogged"])
-@pytest.mark.parametrize("keeps_history", [True, False], ids=["history", "no history"])
+@pytest.mark.parametrize(
+    ("keeps_history", "logged", "table"),
+    [
+        (True, True, "durations"),
+        (True, False, "durations"),
+        (False, True, "durations"),
+        (False, False, "durations"),
+        (True, False, "no durations"),
+        (False, False, "no durations"),
+    ],
+)
 def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
-    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool
+    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
     take, lost = sweeps._Impatient._take, [0]
@@ -217,12 +247,53 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
         maxConcurrentSessions=0,
         retries={"database": {"attempts": 5, "delaySeconds": 0}},
         statistics={"enabled": keeps_history},
+        **TABLES[table],
     )
     result = run(obeyed, postgres.database_url, audit=cleanup_log() if logged else None)
     assert lost[0] == 3
     assert (result.report.outcome, result.deleted) == (Outcome.SUCCEEDED, 400)
     assert sum(sessions for sessions, _ in postgres.history().values()) == (400 if keeps_history else 0)
     assert len(ids(postgres, "live")) == len(postgres.ids()) == 100
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
+    postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """It would have been the one by which the run knows whether a range went; some servers still offer it."""
+    spread(postgres, expired=400)
+    monkeypatch.setattr(sweeps, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    original, lost = Link._attempt, [0]
+
+    def attempt(self: Link, work: Any, retry_transient: bool) -> Any:
+        result = original(self, work, retry_transient)
+        if isinstance(result, Sums) and len(result) and not lost[0]:
+            lost[0] = len(result)
+            self._drop()
+            raise DatabaseUnavailableError("the connection was lost")
+        return result
+
+    monkeypatch.setattr(Link, "_attempt", attempt)
+    obeyed = policy(
+        cleanup=RANGES,
+        cleanupBatchSize=5,
+        maxConcurrentSessions=0,
+        retries={"database": {"attempts": 3, "delaySeconds": 0}},
+        statistics={"enabled": False},
+        **TABLES[table],
+    )
+    with postgres.transaction() as application:
+        application.exec_driver_sql(
+            "UPDATE sessions SET user_id = 'moved' WHERE ctid = (SELECT min(ctid) FROM sessions)"
+        )
+        working = InThread(obeyed, postgres.database_url)
+        while not waiting(postgres):
+            pass
+        application.commit()
+    result = working.result()
+    assert result.report.outcome is Outcome.SUCCEEDED, result.report
+    assert lost[0] > 1
+    assert result.deleted == 400 - len(postgres.ids()) >= 399
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -242,7 +313,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
 
     monkeypatch.setattr(sweeps._Impatient, "_take", take)
     deaths = 0
-    for fatal[0] in (1, 2, 4, 6):
+    for fatal[0] in (1, 2, 3):
         spread(postgres, expired=300)
         calls[0] = 0
         before = sum(sessions for sessions, _ in postgres.history().values())
@@ -253,7 +324,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
         counted = sum(sessions for sessions, _ in postgres.history().values()) - before
         assert counted == 300 - len(postgres.ids())
         postgres.sql("DELETE FROM sessions")
-    assert deaths >= 3
+    assert deaths == 3
 
 
 def test_one_row_that_refuses_costs_its_range_nothing_but_itself(postgres: SessionStores) -> None:
@@ -440,4 +511,4 @@ def test_adaptive_batches_grow_while_they_are_quick(database: SessionStores, mon
     after = Pace.after
     monkeypatch.setattr(Pace, "after", lambda self, done, *_: after(self, done, TARGET_SECONDS / 10))
     assert run(policy(cleanup={"strategy": "IdOrder"}, cleanupBatchSize=50), database.database_url).deleted == 600
-    assert seen == [50, 100, 200, 250]
+    assert seen == [50, 200, 350]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from job.database.blocks import Blocks
 from job.database.cutting import cut_blocks
 from job.database.strategy import TableFacts, choose
 from job.database.stretch import Strategy
@@ -88,3 +89,13 @@ def test_stretches_of_blocks_cover_the_table_without_overlap(blocks: int, count:
     sizes = [b - a for a, b in pairwise(ends)]
     assert sum(sizes) == blocks
     assert max(sizes) - min(sizes) <= 1
+
+
+@given(
+    first=st.integers(0, 2**32 - 2), size=st.integers(1, 2048), block=st.integers(0, 2**32 - 1), row=st.integers(1, 300)
+)
+def test_a_range_of_blocks_holds_the_rows_in_its_blocks(first: int, size: int, block: int, row: int) -> None:
+    blocks = Blocks(first, first + size)
+    assert blocks.holds(f"({block},{row})") == (block in range(first, first + size))
+    assert blocks.holds(f"({first},{row})")
+    assert not blocks.holds(f"({first + size},{row})")
