@@ -20,6 +20,7 @@ from controller.pods import (
     Problem,
     end_problem,
     exit_problem,
+    has_succeeded,
     never_ran,
     start_problem,
     termination,
@@ -89,11 +90,18 @@ def workers(job: Job) -> range:
 
 
 def last_attempt(job: Job, pods: Sequence[Pod], index: int = LEADER) -> Pod | None:
-    """The newest of the Job's Pods; of an Indexed Job's, the newest with this index."""
+    """The newest of the Job's Pods; of an Indexed Job's, the newest with this index.
+
+    Of a Job that has succeeded, the leader is the newest that has: Kubernetes may for a moment make one Pod too many,
+    and then a run that has reported is not the newest.
+    """
     uid = job["metadata"]["uid"]
     own = [pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or [])]
     if _is_indexed(job):
         own = [pod for pod in own if (pod["metadata"].get("annotations") or {}).get(_INDEX_ANNOTATION) == str(index)]
+    end = job_end(job)
+    if end is not None and end[0] and index == LEADER:
+        own = [pod for pod in own if has_succeeded(pod)]
     return max(own, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]), default=None)
 
 

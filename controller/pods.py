@@ -147,6 +147,11 @@ def is_over(pod: Pod) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
+def has_succeeded(pod: Pod) -> bool:
+    """Whether the Pod has ended well."""
+    return bool(pod.get("status", {}).get("phase") == "Succeeded")
+
+
 def ended_at(pod: Pod) -> datetime | None:
     """When the Pod's container ended, if that is known."""
     return _time((_container_state(pod).get("terminated") or {}).get("finishedAt"))

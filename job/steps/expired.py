@@ -108,23 +108,18 @@ def _page_by_page(context: RunContext, found: int, stretches: Sequence[Stretch] 
             kept += batch.found - len(batch.due)
             tally.expired = max(0, found - kept)
             if not context.dry_run:
-                reached = _delete(context, batch.due, aside)
-                tally.remaining = behind + max(0, unseen) + len(batch.due) - reached
+                reached = context.budget.take(len(batch.due))
+                result = context.database.delete_expired(batch.due[:reached])
+                count(context, result)
                 behind += len(batch.due) - reached
+                tally.remaining = behind + max(0, unseen)
+                # Last, for it waits for the batch before: if that hangs, what was counted until then is true.
+                aside.begin(partial(delete_from_redis, context, result))
             context.progress.advance(batch.found)
             if not context.dry_run:
                 _rest(context, time.monotonic() - begun)
     tally.remaining = behind
     return kept
-
-
-def _delete(context: RunContext, due: Sequence[Session], aside: Aside) -> int:
-    """Deletes a batch. Returns how many of it were reached before the run's limit of deletions."""
-    reached = context.budget.take(len(due))
-    result = context.database.delete_expired(due[:reached])
-    count(context, result)
-    aside.begin(partial(delete_from_redis, context, result))
-    return reached
 
 
 def _rest(context: RunContext, busy_seconds: float) -> None:

@@ -128,10 +128,10 @@ def test_r2_a_store_that_falls_silent_does_not_cost_the_report(
     report = result.report
     assert stopped(report)
     assert result.exit_code == 0
-    # The third batch of rows was not begun; what was not committed has not been.
-    committed = 6 if server == "redis" else 3
-    assert (report.sessions.deleted, len(stores.ids())) == (committed, 10 - committed)
-    assert report.sessions.remaining == 10 - 3
+    # What was not committed has not been counted. The database may be a batch ahead of a Redis that falls silent.
+    committed = 10 - len(stores.ids())
+    assert committed in ((6, 9) if server == "redis" else (3,))
+    assert (report.sessions.deleted, report.sessions.remaining) == (committed, 10 - committed)
     assert "a store did not answer" in report.message
     assert result.log.named("run left behind")
 

@@ -92,6 +92,8 @@ def pod(
     **status: Any,
 ) -> dict[str, Any]:
     containers = [{"name": "session-policy", "state": state}] if state else []
+    ended = (state or {}).get("terminated")
+    phase = {"phase": "Succeeded" if ended["exitCode"] == 0 else "Failed"} if ended else {}
     return {
         "metadata": {
             "name": name,
@@ -101,7 +103,7 @@ def pod(
             "annotations": {} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)},
         },
         "spec": {"containers": [{"name": "session-policy", "image": SETTINGS.job_image}]},
-        "status": {"containerStatuses": containers} | status,
+        "status": phase | {"containerStatuses": containers} | status,
     }
 
 

@@ -142,6 +142,21 @@ def test_the_report_of_the_last_attempt_counts() -> None:
         assert recorded(job(ended="Failed"), pods).reason == "Last"
 
 
+def test_a_pod_too_many_does_not_hide_the_report_of_the_one_that_succeeded() -> None:
+    """Kubernetes may make a second Pod, for instance when the answer to its first request for one is lost."""
+    reported = pod(name="a", state=terminated(0, report()))
+    later = START + timedelta(seconds=1)
+    for too_many in (
+        pod(name="b", created=later, state={}, phase="Pending"),
+        pod(name="b", created=later, state=terminated(1)),
+    ):
+        made = job(ended="Complete")
+        record = recorded(made, [too_many, reported])
+        assert (record.outcome, record.sessions.deleted) == (Outcome.SUCCEEDED, 3)
+        assert recorded_attempt(made, [too_many, reported]) == Attempt("uid-of-a", reported=True)
+        assert recorded(made, [too_many]).reason == "PodsGone"
+
+
 @pytest.mark.parametrize("outcome", ["Degraded", "Skipped", "Failed"])
 def test_a_complete_job_may_report_less_than_success(outcome: str) -> None:
     record = recorded(job(ended="Complete"), [pod(state=terminated(0, report(outcome=outcome)))])
