@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", type=_names, default=_NAMES, metavar="PART,...", help=f"of {', '.join(_NAMES)}")
     parser.add_argument("--skip", type=_names, default=(), metavar="PART,...", help="all others")
-    parser.add_argument("--full", action="store_true", help="the sizes that the goals name; this takes hours")
+    parser.add_argument("--full", action="store_true", help="the sizes that the goals name; this takes an hour or two")
     parser.add_argument(
         "--document", action="store_true", help="put the figures of the cleanup run into the documentation"
     )

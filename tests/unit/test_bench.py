@@ -133,7 +133,7 @@ def test_ways_take_turns() -> None:
         return measured
 
     found = alternate(3, {"a": way("a", 3.0, 1.0, 2.0), "b": way("b", 9.0, 5.0, 7.0)})
-    assert order == ["a", "b", "a", "b", "a", "b"]
+    assert order == ["a", "b", "b", "a", "a", "b"]
     assert medians(found) == {"a": 2.0, "b": 7.0}
 
 
