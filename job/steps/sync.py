@@ -35,7 +35,7 @@ def synchronise(context: RunContext) -> None:
     if redis is None:
         return
     context.progress.start("Redis sync")
-    sums = KeySums()
+    sums = KeySums(context.tally.active)
     missing, residue = MissingKeys(context, redis), Residue(context, redis)
     _compare(context, redis, sums, missing, residue)
     if sums.differ and (gone := settle_orphans(context, redis, sums)):
