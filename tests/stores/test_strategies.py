@@ -164,7 +164,7 @@ def cleanup_log() -> SessionLog:
     return SessionLog(LogSink(StringIO(), logging.INFO, for_people=False), Identities())
 
 
-@pytest.mark.parametrize(
+whatever_is_told = pytest.mark.parametrize(
     ("keeps_history", "logged", "table"),
     [
         (True, True, "durations"),
@@ -175,6 +175,9 @@ def cleanup_log() -> SessionLog:
         (False, False, "no durations"),
     ],
 )
+
+
+@whatever_is_told
 def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
@@ -215,17 +218,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     assert len(ids(postgres, "live")) == len(postgres.ids()) == 100
 
 
-@pytest.mark.parametrize(
-    ("keeps_history", "logged", "table"),
-    [
-        (True, True, "durations"),
-        (True, False, "durations"),
-        (False, True, "durations"),
-        (False, False, "durations"),
-        (True, False, "no durations"),
-        (False, False, "no durations"),
-    ],
-)
+@whatever_is_told
 def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
