@@ -341,7 +341,7 @@ class SessionDatabase:
             if swept is not None:
                 yield swept
             else:
-                yield from self._walks.in_part(part.condition)
+                yield from self._walks.in_part(part.condition())
 
     # --- deleting ------------------------------------------------------------------------------------------------
 

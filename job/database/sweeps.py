@@ -9,7 +9,7 @@ go, is left as it is, for its rows to be deleted by their ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,12 @@ class Part:
     """A part of the table.
 
     Attributes:
-        condition: whether a row lies in it.
+        condition: makes the condition that a row lies in it, which few parts need.
         take: deletes what has expired in it, and returns that.
         notes_history: whether that also adds it to the history of users.
     """
 
-    condition: sa.ColumnElement[bool]
+    condition: Callable[[], sa.ColumnElement[bool]]
     take: Callable[[sa.Connection], CompactRows | Sums]
     notes_history: bool = False
 
@@ -73,13 +73,8 @@ class _Impatient:
         self._tells_each = tells_each or seconds is None or not self._notes_history
         self._writes_more = shared or not self._notes_history
 
-    def _part(self, condition: sa.ColumnElement[bool], delete: _Delete | None = None) -> Part:
-        def as_condition_says(connection: sa.Connection) -> CompactRows | Sums:
-            columns = CompactColumns(self._table, connection.dialect)
-            result = connection.execute(self._statement(condition, columns), execution_options=_OPTIONS)
-            return _compact(result, columns) if self._tells_each else read_sums(result.one())
-
-        return Part(condition, lambda c: self._take(c, delete or as_condition_says), self._notes_history)
+    def _part(self, condition: Callable[[], sa.ColumnElement[bool]], delete: _Delete) -> Part:
+        return Part(condition, lambda c: self._take(c, delete), self._notes_history)
 
     def _take(self, connection: sa.Connection, delete: _Delete) -> CompactRows | Sums:
         # A row that was changed after a statement began is judged anew, by its new version, before it goes.
@@ -109,8 +104,52 @@ class _Impatient:
             query = query.add_cte(self._history.adding(gone, Cause.EXPIRED, self._table.dialect).cte("noted"))
         return query
 
+    def _read(
+        self, result: sa.CursorResult[Any], columns: CompactColumns, some_ids: Sequence[Any] | None = None
+    ) -> CompactRows | Sums:
+        """What :meth:`_statement` has returned; with the ids of a few of the rows where it was not to tell them."""
+        return _compact(result, columns) if self._tells_each else read_sums(result.one(), some_ids)
 
-class BlockSweep(_Impatient):
+
+class _Prepared(_Impatient):
+    """With one statement for all parts, which bind their own values to it.
+
+    Args:
+        table: the session table.
+        expired: whether a session has expired.
+        ledger: what else is written in the same transaction; None for nothing.
+        within: whether a row lies in a part, given its values.
+        tells_each: whether somebody is to be told of each deleted session.
+    """
+
+    def __init__(
+        self,
+        table: MappedTable,
+        expired: sa.ColumnElement[bool],
+        ledger: Ledger | None,
+        within: sa.ColumnElement[bool],
+        *,
+        tells_each: bool,
+    ) -> None:
+        super().__init__(table, expired, ledger, tells_each=tells_each)
+        self._within = within
+        self._prepared: tuple[sa.Executable, CompactColumns] | None = None
+
+    def _prepare(self, columns: CompactColumns) -> sa.Executable:
+        return self._statement(self._within, columns)
+
+    def _execute(
+        self, connection: sa.Connection, values: Mapping[str, str]
+    ) -> tuple[sa.CursorResult[Any], CompactColumns]:
+        # Once, because to put together such a statement takes as long as a short one.
+        if self._prepared is None:
+            columns = CompactColumns(self._table, connection.dialect)
+            self._prepared = self._prepare(columns), columns
+        statement, columns = self._prepared
+        return connection.execute(statement, values, execution_options=_OPTIONS), columns
+
+
+class BlockSweep(_Prepared):
     """By ranges of blocks (PostgreSQL).
 
     Args:
@@ -132,35 +171,32 @@ class BlockSweep(_Impatient):
         *,
         tells_each: bool,
     ) -> None:
-        super().__init__(table, expired, ledger, tells_each=tells_each)
+        super().__init__(table, expired, ledger, in_blocks, tells_each=tells_each)
         self._ranges = BlockRanges(stretch, layout)
         # Where nothing more is known of each row, to return but a number for it would be a third of the cost.
         self._only_counts = not self._tells_each and self._history is None and not tells_durations(table)
         key = table.id
         one = sa.select(key, sa.cast(place, sa.Text)).where(in_blocks, expired, key.is_not(None)).limit(1)
         self._one_of = one.with_for_update()
-        self._columns: CompactColumns | None = None
-        self._doomed: sa.Executable = _doomed(table, sa.and_(in_blocks, expired))
 
     def next(self, size: int) -> Part | None:
         """The next so many blocks; None where there are no more."""
         blocks = self._ranges.next(size)
-        return self._part(blocks.condition, lambda c: self._delete(c, blocks)) if blocks else None
+        return self._part(lambda: blocks.condition, lambda c: self._delete(c, blocks)) if blocks else None
+
+    def _prepare(self, columns: CompactColumns) -> sa.Executable:
+        if self._only_counts:
+            return _doomed(self._table, sa.and_(in_blocks, self._expired))
+        return self._statement(in_blocks, columns, tells_ids=False)
 
     def _delete(self, connection: sa.Connection, blocks: Blocks) -> CompactRows | Sums:
-        if self._columns is None:  # once, because to put together such a statement takes as long as a short one
-            self._columns = CompactColumns(self._table, connection.dialect)
-            if not self._only_counts:
-                self._doomed = self._statement(in_blocks, self._columns, tells_ids=False)
         some_ids: Sequence[Any] = ()
         if not self._tells_each and not (some_ids := self._hold_one(connection, blocks)):
             return Sums(0, 0, 0.0, ())
-        result = connection.execute(self._doomed, blocks.values, execution_options=_OPTIONS)
-        if self._tells_each:
-            return _compact(result, self._columns)
+        result, columns = self._execute(connection, blocks.values)
         if self._only_counts:
             return Sums(result.rowcount, 0, 0.0, some_ids)
-        return read_sums(result.one(), some_ids)
+        return self._read(result, columns, some_ids)
 
     def _hold_one(self, connection: sa.Connection, blocks: Blocks) -> Sequence[Any]:
         """Locks one of the rows that are to go, and tells its id: it goes if they go, and stays if they stay.
@@ -174,7 +210,7 @@ class BlockSweep(_Impatient):
         return ()
 
 
-class PlaceSweep(_Impatient):
+class PlaceSweep(_Prepared):
     """By the places of the rows that had expired when somebody looked (PostgreSQL).
 
     A row that was changed since lies elsewhere. Whatever lies in a place by now is judged when it is to be deleted.
@@ -196,24 +232,18 @@ class PlaceSweep(_Impatient):
         *,
         tells_each: bool,
     ) -> None:
-        super().__init__(table, expired, ledger, tells_each=tells_each)
+        super().__init__(table, expired, ledger, at_places, tells_each=tells_each)
         self._places = places
         self._next = 0
-        self._columns: CompactColumns | None = None
-        self._doomed: sa.Executable | None = None
 
     def next(self, size: int) -> Part | None:
         """The next so many places; None where there are no more."""
         places = self._places[self._next : self._next + size]
         self._next += len(places)
-        return self._part(lies_at(places), lambda c: self._delete(c, places)) if places else None
+        return self._part(lambda: lies_at(places), lambda c: self._delete(c, places)) if places else None
 
     def _delete(self, connection: sa.Connection, places: Sequence[str]) -> CompactRows | Sums:
-        if self._columns is None or self._doomed is None:  # once, as with ranges of blocks
-            self._columns = CompactColumns(self._table, connection.dialect)
-            self._doomed = self._statement(at_places, self._columns)
-        result = connection.execute(self._doomed, named(places), execution_options=_OPTIONS)
-        return _compact(result, self._columns) if self._tells_each else read_sums(result.one())
+        return self._read(*self._execute(connection, named(places)))
 
 
 class IndexSweep(_Impatient):
@@ -244,14 +274,22 @@ class IndexSweep(_Impatient):
             entries, following = self._look_ahead(edge, size)
             condition = sa.and_(edge.condition, self._new, self._after)
             if entries > size:
-                return self._part(sa.and_(condition, self._up_to(edge, condition, following, size)))
+                return self._where(sa.and_(condition, self._up_to(edge, condition, following, size)))
             self._edges.pop(0)
             # What this index led to was dealt with.
             self._new = sa.and_(self._new, edge.condition.is_not(sa.true()))
             self._after, self._from = sa.true(), None
             if entries:
-                return self._part(condition)
+                return self._where(condition)
         return None
+
+    def _where(self, condition: sa.ColumnElement[bool]) -> Part:
+        def delete(connection: sa.Connection) -> CompactRows | Sums:
+            columns = CompactColumns(self._table, connection.dialect)
+            result = connection.execute(self._statement(condition, columns), execution_options=_OPTIONS)
+            return self._read(result, columns)
+
+        return self._part(lambda: condition, delete)
 
     def _look_ahead(self, edge: Edge, size: int) -> tuple[int, Any]:
         """How many entries there are, one more than the size at most, and the time in the last of these.
@@ -316,7 +354,7 @@ class IdSweep:
             self._rest = sa.and_(self._within, key > last)
         else:
             condition, self._rest = rest, None
-        return Part(condition, lambda c: self._take(c, condition))
+        return Part(lambda: condition, lambda c: self._take(c, condition))
 
     def _take(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> CompactRows:
         columns = CompactColumns(self._table, connection.dialect)
