@@ -26,7 +26,9 @@ from job.sessions import Cause, Deletion, Session
 from job.settings import Scope
 from policy.rules import RuleType, SessionRule
 
-_BURST_SESSIONS_AT_ONCE = 100_000
+# Beginnings of sessions that are held in memory; of one user there may be more, to a bound of its own.
+_BEGINNINGS_AT_ONCE = 25_000
+_MOST_BEGINNINGS = 100_000
 _MOST_BURST_USERS = 10_000
 # Ids that are listed in one pass over the table, and held in memory.
 _IDS_AT_ONCE = 50_000
@@ -227,7 +229,7 @@ class RuleQueries:
             return bursts, False
         normal, within = defaults.count(rule), timedelta(seconds=defaults.within_seconds(rule))
         for users in self._database.owners.with_more_than(normal):
-            for some in batches_by_weight(users, lambda row: row.sessions, _BURST_SESSIONS_AT_ONCE):
+            for some in batches_by_weight(users, lambda row: row.sessions, _BEGINNINGS_AT_ONCE):
                 for owner, times in self._begun([row.owner for row in some], user, created).items():
                     if spans := burst_spans(times, normal, within):
                         bursts.by_user[owner] = spans
@@ -242,7 +244,7 @@ class RuleQueries:
         # Users are read together only if they have fewer sessions than this; of one with more, the newest count.
         query = query.where(created.instant.is_not(None)).order_by(created.instant.desc())
         times: dict[Any, list[datetime]] = {}
-        for row in self._database.fetch(query.limit(_BURST_SESSIONS_AT_ONCE)):
+        for row in self._database.fetch(query.limit(_MOST_BEGINNINGS)):
             owner, value = tuple(row)
             moment = created.decode(value) if value is not None else None
             if moment is not None:
