@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any
 
 from job.clock import RunClock
 from job.context import RunContext
+from job.database.compact import CompactRows
 from job.identity import Identities
 from job.logs import LogSink, SessionLog
 from job.progress import Silent
 from job.safety import Budget
+from job.sessions import Session
+from job.start import SWITCH_SECONDS
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.tally import Tally
@@ -35,8 +39,9 @@ def obeyed(**spec: Any) -> SessionPolicy:
 
 @contextmanager
 def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> Iterator[tuple[RunContext, Opened]]:
-    """Opens the stores, in a process that searches modules for garbage no more than a run's own does."""
+    """Opens the stores, in a process that searches for garbage and switches threads as a run's own does."""
     gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
     clock, log = RunClock(_HOURS_SECONDS), Log()
     stores = initialise(by.spec, urls, clock, log, audit=audit)
     try:
@@ -48,11 +53,24 @@ def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> It
             stores.redis.close()
 
 
+class _Reading(SessionLog):
+    """In place of the log: each row is fetched and its id read, and nothing is written."""
+
+    def deleted(self, sessions: Sequence[Session], cause: str) -> None:
+        if isinstance(sessions, CompactRows) and len(sessions.ids) != len(sessions):
+            raise RuntimeError("not every row came back")
+
+
 @contextmanager
-def cleanup_log() -> Iterator[SessionLog]:
-    """The log of each deleted session, written to nowhere."""
+def cleanup_log(*, only_reads: bool = False) -> Iterator[SessionLog]:
+    """The log of each deleted session, written to nowhere.
+
+    Args:
+        only_reads: have the rows returned and read, but no lines made of them.
+    """
+    log = _Reading if only_reads else SessionLog
     with Path(os.devnull).open("w") as nowhere:
-        yield SessionLog(LogSink(nowhere, logging.INFO, for_people=False), Identities())
+        yield log(LogSink(nowhere, logging.INFO, for_people=False), Identities())
 
 
 def delete_all_expired(
