@@ -25,11 +25,10 @@ from job.safety import Budget
 from job.steps.initialise import Opened, Urls, initialise
 from job.tally import Tally
 from job.workers.part import work_on
-from job.workers.plan import fingerprint, why_alone
+from job.workers.plan import POLL_SECONDS, fingerprint, why_alone
 from policy.manifest import SessionPolicy
 from policy.presets import resolve_table
 
-_POLL_SECONDS = 0.5
 # What a leader may need to be scheduled and started, on a node that has to pull the image, or again after it died.
 _PATIENCE_SECONDS = 120.0
 
@@ -105,7 +104,7 @@ class Follower:
                         return "", sight.posting
                 elif self.clock.elapsed_seconds > led_at + _PATIENCE_SECONDS:
                     return "there is no leader", None
-                self.clock.wait(_POLL_SECONDS)
+                self.clock.wait(POLL_SECONDS)
         finally:
             link.close()
 
@@ -155,4 +154,4 @@ class Follower:
                 return _NO_WORK
             if not sight.is_led or sight.posting != posting:
                 raise LeaderGoneError
-            self.clock.wait(_POLL_SECONDS)
+            self.clock.wait(POLL_SECONDS)

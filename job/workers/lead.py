@@ -17,10 +17,8 @@ from job.errors import LockLostError, RunError, StopRequestedError
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened
 from job.workers.part import work_on
-from job.workers.plan import PARTS_PER_WORKER, fingerprint, why_alone
+from job.workers.plan import PARTS_PER_WORKER, POLL_SECONDS, fingerprint, why_alone
 from policy.spec import SessionPolicySpec
-
-_POLL_SECONDS = 0.2
 
 
 class Leader:
@@ -105,7 +103,7 @@ class Leader:
             elif self._table.is_done():
                 return
             else:
-                context.clock.wait(_POLL_SECONDS)
+                context.clock.wait(POLL_SECONDS)
 
     def _close(self) -> Totals:
         totals = self._table.close()

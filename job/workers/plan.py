@@ -10,6 +10,9 @@ from job.settings import Setting
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from policy.spec import SessionPolicySpec
 
+POLL_SECONDS = 0.2
+"""How often a worker looks again whether there is something for it to do."""
+
 PARTS_PER_WORKER = 8
 """Parts are claimed one at a time: the more there are, the less the last one keeps the others waiting."""
 

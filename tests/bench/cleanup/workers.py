@@ -50,7 +50,7 @@ def _measure(setting: Setting) -> list[Row]:
     cpu = _compare(
         setting,
         GOAL,
-        setting.size(400_000, _FULL),
+        setting.size(1_000_000, _FULL),
         _AUDIT,
         (
             "A trigger writes an audit row for each deleted session, which makes the server the busy one.",
@@ -108,6 +108,8 @@ def _run(server: EmbeddedPostgres, workers: int, expired: int, directory: Path) 
         rules=[],
         cleanup={},
         statistics={"enabled": False},
+        # Lines are written by the run's own processes: it is the server that is to be the busy one.
+        logs={"deletedSessions": False},
         job={"parallelism": workers, "timeoutSeconds": 3600},
     )
     run_id = str(uuid.uuid4())
