@@ -37,7 +37,7 @@ _WAYS: dict[str, Callable[[Any, str, int], None]]
 
 
 def _measure(setting: Setting) -> list[Row]:
-    sessions = setting.size(300_000, _FULL)
+    sessions = setting.size(600_000, _FULL)
     with tempfile.TemporaryDirectory(prefix="bench-mariadb-", ignore_cleanup_errors=True) as directory:
         home = Path(directory)
         home.chmod(0o755)

@@ -39,7 +39,7 @@ _NO_HISTORY = {"enabled": False}
 
 
 def _measure(setting: Setting) -> list[Row]:
-    sessions = setting.size(300_000, _FULL)
+    sessions = setting.size(1_000_000, _FULL)
     with postgres(autovacuum=False) as server:
         with autocommit(server.url) as connection:
             connection.execute("CREATE DATABASE filled")
