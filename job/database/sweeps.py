@@ -9,6 +9,7 @@ go, is left as it is, for its rows to be deleted by their ids.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,32 +112,14 @@ class _Impatient:
         return _compact(result, columns) if self._tells_each else read_sums(result.one(), some_ids)
 
 
-class _Prepared(_Impatient):
-    """With one statement for all parts, which bind their own values to it.
+class _Prepared(_Impatient, ABC):
+    """With one statement for all parts, which bind their own values to it."""
 
-    Args:
-        table: the session table.
-        expired: whether a session has expired.
-        ledger: what else is written in the same transaction; None for nothing.
-        within: whether a row lies in a part, given its values.
-        tells_each: whether somebody is to be told of each deleted session.
-    """
+    _prepared: tuple[sa.Executable, CompactColumns] | None = None
 
-    def __init__(
-        self,
-        table: MappedTable,
-        expired: sa.ColumnElement[bool],
-        ledger: Ledger | None,
-        within: sa.ColumnElement[bool],
-        *,
-        tells_each: bool,
-    ) -> None:
-        super().__init__(table, expired, ledger, tells_each=tells_each)
-        self._within = within
-        self._prepared: tuple[sa.Executable, CompactColumns] | None = None
-
+    @abstractmethod
     def _prepare(self, columns: CompactColumns) -> sa.Executable:
-        return self._statement(self._within, columns)
+        """The statement."""
 
     def _execute(
         self, connection: sa.Connection, values: Mapping[str, str]
@@ -171,7 +154,7 @@ class BlockSweep(_Prepared):
         *,
         tells_each: bool,
     ) -> None:
-        super().__init__(table, expired, ledger, in_blocks, tells_each=tells_each)
+        super().__init__(table, expired, ledger, tells_each=tells_each)
         self._ranges = BlockRanges(stretch, layout)
         # Where nothing more is known of each row, to return but a number for it would be a third of the cost.
         self._only_counts = not self._tells_each and self._history is None and not tells_durations(table)
@@ -232,7 +215,7 @@ class PlaceSweep(_Prepared):
         *,
         tells_each: bool,
     ) -> None:
-        super().__init__(table, expired, ledger, at_places, tells_each=tells_each)
+        super().__init__(table, expired, ledger, tells_each=tells_each)
         self._places = places
         self._next = 0
 
@@ -241,6 +224,9 @@ class PlaceSweep(_Prepared):
         places = self._places[self._next : self._next + size]
         self._next += len(places)
         return self._part(lambda: lies_at(places), lambda c: self._delete(c, places)) if places else None
+
+    def _prepare(self, columns: CompactColumns) -> sa.Executable:
+        return self._statement(at_places, columns)
 
     def _delete(self, connection: sa.Connection, places: Sequence[str]) -> CompactRows | Sums:
         return self._read(*self._execute(connection, named(places)))

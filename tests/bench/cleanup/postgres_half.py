@@ -11,6 +11,7 @@ from functools import partial
 from sqlalchemy.engine import make_url
 
 from job.embedded.postgres import runnable_bin_dir
+from job.logs import SessionLog
 from job.steps.initialise import Urls
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row, sizes
 from tests.bench.cleanup.opened import cleanup_log, delete_all_expired, obeyed
@@ -56,16 +57,18 @@ def _measure(setting: Setting) -> list[Row]:
                 raise RuntimeError("some expired sessions are left")
             return seconds
 
-        def ours(url: str, **spec: object) -> float:
-            return delete_all_expired(obeyed(**{"statistics": _NO_HISTORY, **spec}), Urls(url), expired)
+        def ours(url: str, audit: SessionLog | None = None, **spec: object) -> float:
+            by = obeyed(**{"statistics": _NO_HISTORY, **spec})
+            return delete_all_expired(by, Urls(url), expired, audit=audit)
 
         def told(url: str, *, only_reads: bool) -> float:
             with cleanup_log(only_reads=only_reads) as audit:
-                return delete_all_expired(obeyed(statistics=_NO_HISTORY), Urls(url), expired, audit=audit)
+                return ours(url, audit)
 
         ways: dict[str, Callable[[str], float]] = {OURS: ours, _UNBOUNDED: unbounded_delete, _LOOP: usual_loop}
         ways[_WITH_HISTORY] = partial(ours, statistics={"enabled": True})
-        ways[_RETURNED], ways[_LOGGED] = (partial(told, only_reads=only_reads) for only_reads in (True, False))
+        ways[_RETURNED] = partial(told, only_reads=True)
+        ways[_LOGGED] = partial(told, only_reads=False)
         ways |= {f"{OURS}, {name}": partial(ours, cleanup=cleanup) for name, cleanup in pinned().items()}
         found = alternate(_ROUNDS, {name: partial(restored, way) for name, way in ways.items()})
     rates = {name: expired / seconds for name, seconds in medians(found).items()}
