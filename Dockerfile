@@ -15,18 +15,19 @@ COPY pyproject.toml README.md LICENSE ./
 COPY policy policy
 
 FROM build AS build-job
+COPY stores stores
 COPY job job
 # Installs first, then leaves out what is not this image's: the demo with its servers, the other command. Byte code is
 # made here because the root file system is read-only later, and a start costs CPU.
 RUN mkdir controller \
  && python3 -m pip --python /opt/session-policy/bin/python install '.[job,mysql]' \
  && site=$(/opt/session-policy/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
- && rm -rf "$site/job/embedded" "$site/job/demo" /opt/session-policy/bin/session-policy-controller \
+ && rm -rf "$site/job/demo" /opt/session-policy/bin/session-policy-controller \
  && /opt/session-policy/bin/python -m compileall -q -j 0 "$site"
 
 FROM build AS build-controller
 COPY controller controller
-RUN mkdir job \
+RUN mkdir job stores \
  && python3 -m pip --python /opt/session-policy/bin/python install '.[controller]' \
  && site=$(/opt/session-policy/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
  && rm -f /opt/session-policy/bin/session-policy \

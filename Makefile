@@ -62,7 +62,7 @@ lint-python: $(STAMP)
 	$(BIN)/hadolint Dockerfile tests/e2e/Dockerfile
 
 lint-chart: $(STAMP)
-	$(BIN)/python -m tests.support.chart_lint $(CHART)
+	$(BIN)/python -m tools.chart_lint $(CHART)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
@@ -79,10 +79,10 @@ crds: $(STAMP) ## Write what is generated from the models: CRDs, the chart's cop
 	done
 
 chart-docs: $(STAMP) ## Write the chart's values.yaml and README table from its values schema
-	$(BIN)/python -m tests.support.chart_docs $(CHART)
+	$(BIN)/python -m tools.chart_docs $(CHART)
 
 manifests: $(STAMP) ## Write the manifests for `kubectl apply -k` from the chart
-	$(BIN)/python -m tests.support.manifests .
+	$(BIN)/python -m tools.manifests .
 
 images: ## Build the controller's and the job's image with $(IMAGE_BUILD)
 	$(IMAGE_BUILD) -t session-policy-controller:$(VERSION) --target controller $(BUILD_ARGS) .
@@ -99,7 +99,7 @@ bench: $(STAMP) ## Hold the cleanup run against its goals, and measure the opera
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 pictures: $(STAMP) ## Draw the documentation's pictures of dashboard and trace from real runs (KUBEBUILDER_ASSETS, prometheus)
-	$(BIN)/python -m tests.pictures
+	$(BIN)/python -m tools.pictures
 
 clean: ## Remove the virtual environment, caches and build output
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

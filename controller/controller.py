@@ -13,10 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from controller.cache import Cache, Key, Owner, parse_version
-from controller.election import Leadership
-from controller.facts import is_ended, is_of_revocation, owner_label
-from controller.kube import (
+from controller.api.kube import (
     KINDS,
     POLICIES,
     REVOCATIONS,
@@ -27,12 +24,15 @@ from controller.kube import (
     NotFoundError,
     UnavailableError,
 )
-from controller.metrics import Metrics, Result
+from controller.cache.cache import Cache, Key, Owner, parse_version
+from controller.cache.facts import is_ended, is_of_revocation, owner_label
+from controller.metrics.metrics import Metrics, Result
 from controller.reconcile import Reconciler
-from controller.revocation import RevocationReconciler
-from controller.settings import Settings
-from controller.tracing import Tracing
-from controller.workqueue import WorkQueue
+from controller.revocation.revocation import RevocationReconciler
+from controller.runtime.election import Leadership
+from controller.runtime.workqueue import WorkQueue
+from controller.settings.settings import Settings
+from controller.tracing.trace import Tracing
 
 log = structlog.get_logger("controller")
 

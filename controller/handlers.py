@@ -10,9 +10,9 @@ from typing import Any
 
 import kopf
 
+from controller.api.kube import CRON_JOBS, JOBS, PODS, POLICIES, REVOCATIONS
+from controller.api.login import login
 from controller.controller import Controller
-from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES, REVOCATIONS
-from controller.login import login
 from policy.names import GROUP, PLURAL, REVOCATION_PLURAL, VERSION
 
 

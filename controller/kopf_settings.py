@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import kopf
 
-from controller.kube import PAGE_SIZE
+from controller.api.kube import PAGE_SIZE
 from policy.names import POLICY_LABEL
 
 

@@ -14,16 +14,16 @@ import kopf
 import prometheus_client
 import structlog
 
+from controller.api.kube import Kube, NoClusterError
 from controller.controller import Controller
-from controller.election import Elector, Leadership, Unopposed
 from controller.handlers import operator_registry
-from controller.http_server import HttpServer
 from controller.kopf_settings import kopf_settings
-from controller.kube import Kube, NoClusterError
-from controller.logs import configure_logs
-from controller.metrics import Metrics
-from controller.settings import Election, InvalidSettingsError, Settings
-from controller.tracing import Tracing, open_tracing
+from controller.metrics.metrics import Metrics
+from controller.runtime.election import Elector, Leadership, Unopposed
+from controller.runtime.http_server import HttpServer
+from controller.runtime.logs import configure_logs
+from controller.settings.settings import Election, InvalidSettingsError, Settings
+from controller.tracing.trace import Tracing, open_tracing
 
 log = structlog.get_logger("controller.main")
 

@@ -10,7 +10,7 @@ import secrets
 import sys
 from typing import Any, Final
 
-from controller.kube import Kube, KubeError, NoClusterError, UnavailableError
+from controller.api.kube import Kube, KubeError, NoClusterError, UnavailableError
 from policy.names import API_VERSION, KIND
 
 _TIMEOUT_SECONDS: Final = 90

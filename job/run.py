@@ -10,38 +10,36 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from job.alerts.problems import Problem, problems, report_alerts, too_many_failed
-from job.clock import RunClock
-from job.context import RunContext
-from job.database.connect import translate
-from job.database.link import Link
-from job.database.queries import RuleQueries
-from job.errors import ConfigurationError, LockHeldError, RunError, StopRequestedError
-from job.estimate import DeletingTime, in_words
-from job.logs import SessionLog, safe_traceback
-from job.progress import Progress, Silent
-from job.redisstore.access_log import AccessLogs
-from job.redisstore.opening import open_redis
-from job.redisstore.store import RedisStore
-from job.safety import Budget
-from job.sessions import Sessions
-from job.steps import abnormal, active, duplicates, settings, vitals
+from job.logs.logs import SessionLog, safe_traceback
+from job.steps import abnormal, active, duplicates, settings_verification, vitals
 from job.steps.assess import Counted, assess, count
 from job.steps.concurrency import enforce_limit
+from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.overview import look
+from job.steps.progress import Progress, Silent
+from job.steps.safety import Budget
 from job.steps.statistics import count_again, keep_statistics, tell_active
-from job.steps.sync import synchronise, tidy
-from job.tally import Tally
-from job.tracing import Trace, Untraced
-from job.vitals import reported
+from job.steps.sync.sync import synchronise, tidy
+from job.steps.vitals_thresholds import reported
+from job.telemetry.trace import Trace, Untraced
 from job.workers.lead import Leader, prepare_to_lead
 from policy.manifest import SessionPolicy
 from policy.names import REDIS_URL_ENV
 from policy.report import Outcome, RunReport, printable
+from stores.model.errors import ConfigurationError, LockHeldError, StopRequestedError
+from stores.model.sessions import Sessions
+from stores.model.tally import Tally
+from stores.redis.content.access_log import AccessLogs
+from stores.redis.primary.opening import open_redis
+from stores.redis.store import RedisStore
+from stores.sql.connection.connect import as_run_error
+from stores.sql.connection.link import Link
+from stores.sql.queries import RuleQueries
+from stores.waiting.clock import RunClock
+from stores.waiting.estimate import DeletingTime, in_words
 
 
 @dataclass(slots=True)
@@ -280,7 +278,9 @@ class Run:
             with self._step("sync"):
                 synchronise(context)
         with self._step("settings"):
-            self.findings += settings.problems(settings.step(context, queries, opened.settings))
+            self.findings += settings_verification.problems(
+                settings_verification.step(context, queries, opened.settings)
+            )
 
     def _step(self, name: str) -> AbstractContextManager[None]:
         return self.trace.step(name, self.tally)
@@ -356,12 +356,3 @@ def _summary(tally: Tally, dry_run: bool) -> str:
     )
     parts += [f"{count:,} {what}" for count, what in further if count]
     return ", ".join(parts) + f", {tally.active:,} active"
-
-
-def as_run_error(error: Exception) -> RunError:
-    """The error in words that may be shown, whatever it was."""
-    if isinstance(error, RunError):
-        return error
-    if isinstance(error, sa.exc.SQLAlchemyError):
-        return translate(error)
-    return RunError(f"unexpected {type(error).__name__}; the error log has the stack trace")

@@ -18,6 +18,9 @@ REVOCATION_PLURAL = "sessionrevocations"
 REVOCATION_SINGULAR = "sessionrevocation"
 REVOCATION_SHORT_NAME = "srev"
 
+FIELD_MANAGER = "session-policy-operator"
+"""Field manager of what the controller applies, and the component that its Events come from."""
+
 POLICY_LABEL = f"{GROUP}/policy"
 """On CronJobs, Jobs and Pods: the policy's name, shortened like the CronJob's."""
 

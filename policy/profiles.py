@@ -1,15 +1,9 @@
-"""Session lifetimes by kind of application (R4.2), and the lifetime a policy ends up with (R4.1)."""
+"""Session lifetimes by kind of application (R4.2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-from policy.presets import resolve_table
-
-if TYPE_CHECKING:
-    from policy.spec import SessionPolicySpec
 
 DEFAULT_IDLE_SECONDS = 1800
 
@@ -50,19 +44,3 @@ PROFILES: dict[Profile, Lifetime] = {
     Profile.MEDIA: Lifetime(idle=1 * _HOUR, absolute=7 * _DAY),
     Profile.GAMES: Lifetime(idle=2 * _HOUR, absolute=30 * _DAY),
 }
-
-
-def resolve_lifetime(spec: SessionPolicySpec) -> Lifetime:
-    """The lifetime a policy asks for.
-
-    Explicit fields win over the profile, the profile over what the application is known to do, that over the default.
-    """
-    if spec.profile:
-        base = PROFILES[spec.profile]
-    else:
-        known = resolve_table(spec.stores.database).idle_seconds if spec.stores.database else None
-        base = Lifetime(idle=known or DEFAULT_IDLE_SECONDS, absolute=None)
-    return Lifetime(
-        idle=spec.session_timeout_seconds or base.idle,
-        absolute=spec.absolute_timeout_seconds or base.absolute,
-    )

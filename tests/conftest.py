@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from job.embedded import EmbeddedMariaDB, EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
-from job.embedded.mariadb import server_program as mariadb_program
-from job.embedded.postgres import bin_dir
-from job.embedded.redis import server_program
-from job.embedded.redis_cluster import EmbeddedRedisCluster
-from job.embedded.redis_sentinel import EmbeddedRedisSentinels
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from job.demo.servers.postgres import bin_dir
+from job.demo.servers.redis import server_program
 from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable, find_programs
 from tests.support.databases import fresh_mariadb_database, fresh_postgres_database
+from tests.support.servers.mariadb import EmbeddedMariaDB
+from tests.support.servers.mariadb import server_program as mariadb_program
+from tests.support.servers.redis_cluster import EmbeddedRedisCluster
+from tests.support.servers.redis_sentinel import EmbeddedRedisSentinels
 
 TESTS = Path(__file__).parent
 

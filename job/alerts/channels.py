@@ -9,8 +9,8 @@ from typing import Any
 
 from job.alerts.message import Message
 from job.alerts.problems import Audience
-from job.in_time import Done, in_time
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV
+from stores.waiting.bounded_wait import Done, in_time
 
 _MOST_URLS = 20
 

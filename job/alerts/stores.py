@@ -16,13 +16,13 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 
 from job.alerts.memory import NOTHING, Memory
-from job.database.connect import create_engine, parse_url
-from job.database.schema import alerts
-from job.in_time import Done, in_time
-from job.logfiles import FOLDERS, LogName, open_folder
-from job.redisstore.connect import connect
-from job.redisstore.link import Link
+from job.logs.logfiles import FOLDERS, LogName, open_folder
 from policy.manifest import SessionPolicy
+from stores.redis.connection.connect import connect
+from stores.redis.connection.link import Link
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.schema.tables import alerts
+from stores.waiting.bounded_wait import Done, in_time
 
 T = TypeVar("T")
 

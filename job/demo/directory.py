@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from job.demo.seed import LIVE_WITHIN
-from job.errors import ConfigurationError
+from stores.model.errors import ConfigurationError
 
 # The shop stands still between two demos: after a while its live sessions would have gone idle. A demo needs a few
 # minutes of what is left to them.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from job.errors import ConfigurationError
 from policy.manifest import SessionPolicy, load_policy
 from policy.presets import PRESETS, resolve_table
 from policy.stores import Preset, RedisStore
+from stores.model.errors import ConfigurationError
 
 #: How people know it, wherever the text comes from.
 NAME = "examples/policy.yaml"

@@ -10,14 +10,14 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from job.database.schema import create_tables, metadata, session_table
 from job.demo.seed import Population, RedisSession
 from job.demo.snapshot import Row
-from job.redisstore.batches import batches
-from job.redisstore.keys import KeyNames
-from job.rules.facts import Access
 from policy.presets import PRESETS
 from policy.stores import Preset, RedisStore
+from stores.model.batches import batches
+from stores.redis.keys import KeyNames
+from stores.rules.facts import Access
+from stores.sql.schema.tables import create_tables, metadata, session_table
 
 _PIPELINE = 2000
 # Nobody has asked for an orphan in a long time. A run that knows that need not wait to see whether it is one.

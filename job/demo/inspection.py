@@ -9,15 +9,15 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from job.database.schema import session_table
 from job.demo.snapshot import Row, Snapshot
-from job.redisstore.access_log import read_entry
-from job.redisstore.batches import batches
-from job.redisstore.keys import KeyNames
-from job.redisstore.payload import from_hash, from_json, hash_fields
-from job.rules.facts import Access
 from policy.presets import PRESETS
 from policy.stores import Preset, RedisFields, RedisStore
+from stores.model.batches import batches
+from stores.redis.content.access_log import read_entry
+from stores.redis.content.payload import from_hash, from_json, hash_fields
+from stores.redis.keys import KeyNames
+from stores.rules.facts import Access
+from stores.sql.schema.tables import session_table
 
 _SCAN_COUNT = 5000
 _PIPELINE = 2000

@@ -10,11 +10,11 @@ from itertools import combinations
 from math import acos, cos, radians, sin
 
 from job.demo.snapshot import Row, Snapshot
-from job.lifetime import Cutoffs, cutoffs
-from job.rules.facts import Access, Place
-from policy.profiles import resolve_lifetime
+from policy.lifetime import resolve_lifetime
 from policy.rules import RuleAction, RuleType
 from policy.spec import DuplicateAction, OnExceed, OnMissingRedisSession, SessionPolicySpec
+from stores.model.cutoffs import Cutoffs, cutoffs
+from stores.rules.facts import Access, Place
 
 # The rules' defaults; the demo's ids are written in hexadecimal digits.
 _FAR, _SOON = 1000, timedelta(hours=1)

@@ -6,10 +6,10 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from job.commands.report_page import to_page
-from job.commands.trends import read_trends
-from job.errors import ConfigurationError
+from job.reports.page import to_page
+from job.reports.trends import read_trends
 from policy.manifest import SessionPolicy
+from stores.model.errors import ConfigurationError
 
 _NAME = "session-report"
 _DAYS = 1

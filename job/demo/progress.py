@@ -8,7 +8,7 @@ from rich.console import Console
 
 
 class Lines:
-    """Implements :class:`job.progress.Progress` for logs.
+    """Implements :class:`job.steps.progress.Progress` for logs.
 
     Args:
         console: where the lines go.

@@ -17,9 +17,9 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 
 from job.alerts.problems import Audience, Problem
-from job.clock import RunClock
 from job.demo import tables
 from job.demo.checks import Check, check_run, check_second_run
+from job.demo.demo_servers import Servers, running
 from job.demo.directory import USABLE_FOR, DemoDirectory
 from job.demo.example import NAME, example_policy, redis_of
 from job.demo.fill import fill
@@ -28,19 +28,19 @@ from job.demo.kinds import Kind, classify
 from job.demo.page import write_page
 from job.demo.progress import Lines
 from job.demo.seed import populate
-from job.demo.servers import Servers, running
 from job.demo.snapshot import Snapshot
 from job.demo.span import spoken
 from job.demo.stories import Storyteller
-from job.logs import configure
-from job.progress import Progress, Silent
+from job.logs.logs import configure
+from job.reports.terminal import Terminal, print_report
 from job.run import Run
-from job.terminal import Terminal, print_report
+from job.steps.progress import Progress, Silent
+from policy.lifetime import resolve_lifetime
 from policy.manifest import SessionPolicy
-from policy.profiles import resolve_lifetime
 from policy.report import RunReport
 from policy.rules import RuleAction
 from policy.spec import DuplicateAction, OnExceed, SessionPolicySpec
+from stores.waiting.clock import RunClock
 
 _COMMAND = "session-policy"
 _EVICTED = {

@@ -11,7 +11,7 @@ from itertools import product
 
 from job.demo.kinds import Kind
 from job.demo.snapshot import Row
-from job.rules.facts import Access, Place
+from stores.rules.facts import Access, Place
 
 #: How many sessions of each kind there are under examples/policy.yaml; 20,000 in all.
 NUMBERS = {

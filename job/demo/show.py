@@ -10,8 +10,8 @@ from types import FrameType
 
 import click
 
-from job.errors import ConfigurationError
 from policy.manifest import InvalidPolicyError
+from stores.model.errors import ConfigurationError
 
 _OK, _FAILED, _UNUSABLE = 0, 1, 2
 _INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -33,7 +33,7 @@ def show(directory: Path | None) -> int:
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        from job.embedded import EmbeddedServerError, EmbeddedServerUnavailable  # noqa: PLC0415 - may be missing
+        from job.demo.servers import EmbeddedServerError, EmbeddedServerUnavailable  # noqa: PLC0415 - may be missing
     except ModuleNotFoundError:
         return _refuse("the demo needs its servers: pip install 'session-policy-operator[job,embedded]'", _UNUSABLE)
     from job.demo.scenario import play  # noqa: PLC0415 - needs the above

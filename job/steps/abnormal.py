@@ -9,20 +9,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from job.alerts.problems import Audience, Problem
-from job.context import RunContext
-from job.database.queries import RuleQueries
-from job.redisstore.access_log import AccessLogs
-from job.redisstore.batches import batches
-from job.rules.defaults import count, min_bits
-from job.rules.facts import Survey
-from job.rules.login_burst import Bursts
-from job.rules.ownerless import has_owner
-from job.rules.table import MOST_ENTRIES, Need, missing_needs
-from job.rules.weak_id import judge_ids
-from job.sessions import Session
+from job.steps.context import RunContext
 from job.steps.removal import Removal
 from job.steps.suspects import Search, Suspect
 from policy.rules import RuleAction, RuleType, SessionRule
+from stores.model.batches import batches
+from stores.model.sessions import Session
+from stores.redis.content.access_log import AccessLogs
+from stores.rules.defaults import count, min_bits
+from stores.rules.facts import Bursts, Survey
+from stores.rules.ownerless import has_owner
+from stores.rules.table import MOST_ENTRIES, Need, missing_needs
+from stores.rules.weak_id import judge_ids
+from stores.sql.queries import RuleQueries
 
 _SAMPLE = 1000
 # Beyond so many users, the sessions of one may be counted twice: it only makes the safety share stricter.

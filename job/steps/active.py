@@ -12,12 +12,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from job.context import RunContext
-from job.database.link import Link
-from job.database.queries import ClientUsage, RuleQueries
-from job.database.schema import usage
-from job.rules.table import Need
+from job.steps.context import RunContext
 from job.steps.overview import SESSIONS, Overview, between
+from stores.rules.table import Need
+from stores.sql.connection.link import Link
+from stores.sql.queries import ClientUsage, RuleQueries
+from stores.sql.schema.tables import usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from job.context import RunContext
-from job.errors import SafetyLimitError
-from job.safety import exceeds_share, share_refusal
-from job.sessions import Census
+from job.steps.context import RunContext
 from job.steps.expired import expired_batches
+from job.steps.safety import exceeds_share, share_refusal
 from policy.spec import OnExceed
+from stores.model.errors import SafetyLimitError
+from stores.model.sessions import Census
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from job.context import RunContext
+from job.steps.context import RunContext
 from job.steps.removal import Removal
 from policy.spec import OnExceed
 

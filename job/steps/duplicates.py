@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from job.context import RunContext
-from job.database.queries import RuleQueries
+from job.steps.context import RunContext
 from job.steps.removal import Removal
 from policy.spec import DuplicateAction
+from stores.sql.queries import RuleQueries
 
 
 def assess(context: RunContext, queries: RuleQueries, found: int) -> int:

@@ -9,14 +9,14 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.background import Aside
-from job.context import RunContext
-from job.pacing import rest_seconds
-from job.sessions import Candidate, Cause, Session, Swept
+from job.steps.context import RunContext
 from job.steps.removal import count, delete_from_redis
+from stores.model.sessions import Candidate, Cause, Session, Swept
+from stores.waiting.background import Aside
+from stores.waiting.pacing import rest_seconds
 
 if TYPE_CHECKING:
-    from job.database.stretch import Stretch
+    from stores.model.key_range import Stretch
 
 
 @dataclass(frozen=True, slots=True)

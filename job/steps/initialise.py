@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from job.clock import RunClock
-from job.database.connect import create_engine, parse_url
-from job.database.facts import layout_of
-from job.database.findings import Severity
-from job.database.history import HistoryTable
-from job.database.link import Link
-from job.database.lock import Lock
-from job.database.narrowing import load_settings
-from job.database.preflight import Preflight, examine
-from job.database.schema import history, settings, statistics, usage
-from job.database.store import SessionDatabase, clock_offset
-from job.database.table import MappedTable
-from job.database.work import Records
-from job.errors import ClockSkewError, ConfigurationError
-from job.lifetime import Cutoffs, cutoffs
-from job.logs import SessionLog
-from job.redisstore.connect import connect as connect_redis
-from job.redisstore.store import RedisStore
-from job.retry import Retrier
-from job.settings import Setting, narrow
+from job.logs.logs import SessionLog
+from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 from policy.presets import resolve_table
-from policy.profiles import resolve_lifetime
 from policy.spec import CleanupStrategy, OnExceed, SessionPolicySpec
+from stores.model.cutoffs import Cutoffs, cutoffs
+from stores.model.errors import ClockSkewError, ConfigurationError
+from stores.model.stored_settings import Setting, narrow
+from stores.redis.connection.connect import connect as connect_redis
+from stores.redis.store import RedisStore
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.connection.link import Link
+from stores.sql.dialects.lock import Lock
+from stores.sql.mapping.expiry import load_settings
+from stores.sql.mapping.findings import Severity
+from stores.sql.mapping.preflight import Preflight, examine
+from stores.sql.mapping.table import MappedTable
+from stores.sql.removal.history import HistoryTable
+from stores.sql.schema.tables import history, settings, statistics, usage
+from stores.sql.shared_work import Records
+from stores.sql.store import SessionDatabase, clock_offset
+from stores.sql.table_statistics import layout_of
+from stores.waiting.clock import RunClock
+from stores.waiting.retry import Retrier
 
 # SQLite takes 32,766 parameters in a statement, unless it was built otherwise.
 _LARGEST_BATCH = {"sqlite": 30_000}

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from job.context import RunContext
-from job.database.counting import Counts
-from job.database.owners import Owners
-from job.database.queries import RuleQueries
-from job.sessions import Census
+from job.steps.context import RunContext
+from stores.model.sessions import Census
+from stores.sql.counting import Counts
+from stores.sql.owners import Owners
+from stores.sql.queries import RuleQueries
 
 _HOUR = timedelta(hours=1)
 _DAY_HOURS = 24

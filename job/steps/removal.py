@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from job.context import RunContext
-from job.sessions import Deletion, Session, Swept
+from job.steps.context import RunContext
+from stores.model.sessions import Deletion, Session, Swept
 
 
 def count(context: RunContext, result: Deletion | Swept) -> None:

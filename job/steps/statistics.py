@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from job.context import RunContext
-from job.database.history import forget_before, save_statistics
-from job.database.link import Link
-from job.database.queries import RuleQueries
-from job.sessions import Census
+from job.steps.context import RunContext
 from policy.report import RunReport
+from stores.model.sessions import Census
+from stores.sql.connection.link import Link
+from stores.sql.queries import RuleQueries
+from stores.sql.removal.history import forget_before, save_statistics
 
 
 def count_again(context: RunContext, queries: RuleQueries, before: Census, users_gone: bool) -> Census:

@@ -14,15 +14,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from job.context import RunContext
-from job.database.queries import Beginning, RuleQueries
-from job.redisstore.access_log import AccessLogs, Log
-from job.redisstore.batches import batches, batches_by_weight
-from job.rules.defaults import count
-from job.rules.facts import Access, Facts, Survey
-from job.rules.table import KINDS, entries_wanted, gravest, matching
-from job.sessions import Session
+from job.steps.context import RunContext
 from policy.rules import RuleType, SessionRule
+from stores.model.batches import batches, batches_by_weight
+from stores.model.sessions import Session
+from stores.redis.content.access_log import AccessLogs, Log
+from stores.rules.defaults import count
+from stores.rules.facts import Access, Facts, Survey
+from stores.rules.table import KINDS, entries_wanted, gravest, matching
+from stores.sql.queries import Beginning, RuleQueries
 
 # Reading the access log of every session may take long. So much of the run's time it may have, each time.
 _LOGS_SHARE = 0.25

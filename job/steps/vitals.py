@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from job.alerts.problems import Problem
-from job.context import RunContext
-from job.database.link import Link
-from job.database.schema import statistics
-from job.errors import ConfigurationError
-from job.redisstore.server import RedisServer
+from job.steps.context import RunContext
 from job.steps.overview import Overview
-from job.vitals import Creation, RedisVitals, creation_problems, read_info, redis_problems
+from job.steps.vitals_thresholds import Creation, RedisVitals, creation_problems, read_info, redis_problems
+from stores.model.errors import ConfigurationError
+from stores.redis.connection.server import RedisServer
+from stores.sql.connection.link import Link
+from stores.sql.schema.tables import statistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from job.clock import RunClock
-from job.context import RunContext
-from job.database.connect import create_engine, parse_url
-from job.database.link import Link
-from job.database.work import ClaimLostError, LeaderGoneError, Posting, RunState, WorkTable
-from job.errors import ConfigurationError, StopRequestedError
-from job.logs import SessionLog, safe_traceback
-from job.progress import Silent
-from job.run import as_run_error
-from job.safety import Budget
+from job.logs.logs import SessionLog, safe_traceback
+from job.steps.context import RunContext
 from job.steps.initialise import Opened, Urls, initialise
-from job.tally import Tally
+from job.steps.progress import Silent
+from job.steps.safety import Budget
 from job.workers.part import work_on
 from job.workers.plan import POLL_SECONDS, fingerprint, why_alone
 from policy.manifest import SessionPolicy
 from policy.presets import resolve_table
+from stores.model.errors import ConfigurationError, StopRequestedError
+from stores.model.tally import Tally
+from stores.sql.connection.connect import as_run_error, create_engine, parse_url
+from stores.sql.connection.link import Link
+from stores.sql.shared_work import ClaimLostError, LeaderGoneError, Posting, RunState, WorkTable
+from stores.waiting.clock import RunClock
 
 # What a leader may need to be scheduled and started, on a node that has to pull the image, or again after it died.
 _PATIENCE_SECONDS = 120.0

@@ -9,16 +9,16 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from job.context import RunContext
-from job.database.connect import translate
-from job.database.store import SessionDatabase
-from job.database.work import ClaimLostError, Posting, Records, Totals, WorkTable
-from job.errors import LockLostError, RunError, StopRequestedError
+from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened
 from job.workers.part import work_on
 from job.workers.plan import PARTS_PER_WORKER, POLL_SECONDS, fingerprint, why_alone
 from policy.spec import SessionPolicySpec
+from stores.model.errors import LockLostError, RunError, StopRequestedError
+from stores.sql.connection.connect import translate
+from stores.sql.shared_work import ClaimLostError, Posting, Records, Totals, WorkTable
+from stores.sql.store import SessionDatabase
 
 
 class Leader:

@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from job.context import RunContext
-from job.database.work import Claim, ClaimLostError, Records, WorkTable
-from job.errors import RunError, StopRequestedError
-from job.progress import Silent
+from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.tally import Tally
+from job.steps.progress import Silent
+from stores.model.errors import RunError, StopRequestedError
+from stores.model.tally import Tally
+from stores.sql.shared_work import Claim, ClaimLostError, Records, WorkTable
 
 
 def work_on(context: RunContext, table: WorkTable, records: Records, claim: Claim) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from job.settings import Setting
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from policy.spec import SessionPolicySpec
+from stores.model.stored_settings import Setting
 
 POLL_SECONDS = 0.2
 """How often a worker looks again whether there is something for it to do."""

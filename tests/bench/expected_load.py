@@ -25,15 +25,15 @@ import redis as redis_client
 import sqlalchemy as sa
 import yaml
 
-from controller.cronjob import build_cron_job
-from controller.settings import Settings
-from job.database.connect import create_engine, parse_url
-from job.database.schema import create_tables, metadata, session_table
-from job.embedded import EmbeddedPostgres, EmbeddedRedis
+from controller.manifests.cronjob import build_cron_job
+from controller.settings.settings import Settings
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.manifest import parse_policy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV, REDIS_URL_ENV, SPEC_ENV
 from policy.presets import PRESETS
 from policy.stores import Preset
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.schema.tables import create_tables, metadata, session_table
 from tests.bench.usage import Usage, measure
 from tests.support.otlp import collector
 

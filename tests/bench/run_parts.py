@@ -27,7 +27,7 @@ def _tell(part: str) -> None:
 def main() -> None:
     """Entry point."""
     _tell("interpreter")
-    from job.start import main as command
+    from job.cli.start import main as command
 
     _watch_run()
     try:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _watch_run() -> None:
-    from job import cli
+    from job.cli import main as cli
 
     prepare: Any = cli._prepare
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from job.embedded.process import free_port
+from job.demo.servers.process import free_port
 from tests.support.patience import PATIENCE_SECONDS
 
 JOB_IMAGE = "registry.example/session-policy-job:test"

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from controller.drift import FIELD_MANAGER
-from controller.kube import CRON_JOBS, JOBS, PODS, POLICIES
-from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION
+from controller.api.kube import CRON_JOBS, JOBS, PODS, POLICIES
+from policy.names import FIELD_MANAGER, POLICY_LABEL, RUN_REQUEST_ANNOTATION
 from tests.controlplane.api import Api
 from tests.controlplane.conftest import StartController
 from tests.controlplane.kubelet import Kubelet, report

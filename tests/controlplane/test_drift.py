@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from controller.trace_link import link
+from controller.manifests.trace_link import link
 from tests.controlplane.conftest import StartController
 from tests.controlplane.policies import Policies, Policy
 from tests.controlplane.somebody import RefusedError, Somebody

@@ -14,7 +14,7 @@ from tests.controlplane.policies import Policies, Policy
 from tests.support.exposition import samples
 from tests.support.kube import Kubectl, eventually
 from tests.unit.chart.test_monitoring import alerts, dashboard_queries
-from tests.unit.test_runbooks import PAGES
+from tests.unit.policy.test_runbooks import PAGES
 
 CANARY = "canary"
 VITALS = {"redisMemoryBytes": 2**30, "redisHitRatio": 0.75, "createdPerHour": 7200.0, "averageSessionSeconds": 900}

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
-from controller.drift import foreign_managers
-from controller.kube import Kube, NotFoundError
+from controller.api.kube import Kube, NotFoundError
+from controller.manifests.drift import foreign_managers
 from policy.names import POLICY_LABEL
 from tests.controlplane.controller_process import JOB_IMAGE
 from tests.controlplane.policies import Policies, Policy, manifest

@@ -17,11 +17,11 @@ from policy.names import GROUP, PLURAL
 from tests.controlplane.api import Api
 from tests.controlplane.policies import manifest
 from tests.support.chart import CHART, ROOT
-from tests.support.chart_lint import EVERYTHING
 from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable
 from tests.support.helm import Helm, helm
 from tests.support.kube import Kubectl, eventually
 from tests.support.prometheus_kinds import stub_definition
+from tools.chart_lint import EVERYTHING
 
 # One worker for all of them: each starts a control plane.
 pytestmark = pytest.mark.xdist_group("release")

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from controller.drift import take_over
+from controller.manifests.drift import take_over
 from policy.names import RUN_REQUEST_ANNOTATION
 from tests.controlplane.conftest import StartController
 from tests.controlplane.controller_process import ControllerProcess

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
-from controller.kube import Kube, Resource
-from controller.revocation import RevocationReconciler
-from controller.settings import Settings
+from controller.api.kube import Kube, Resource
+from controller.revocation.revocation import RevocationReconciler
+from controller.settings.settings import Settings
 from policy.manifest import InvalidRevocationError, parse_revocation, parse_target
 from policy.names import REVOCATION_LABEL
 from tests.controlplane.conftest import StartController

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from kubernetes.aio import client, config
 
-from controller.cache import Cache
-from controller.kube import KINDS, Kube
-from controller.missed import last_schedule_time
+from controller.api.kube import KINDS, Kube
+from controller.cache.cache import Cache
 from controller.reconcile import Reconciler
-from controller.settings import Settings
+from controller.runs.missed import last_schedule_time
+from controller.settings.settings import Settings
 from tests.controlplane.conftest import StartController
 from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy

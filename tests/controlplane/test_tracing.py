@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from controller.drift import FIELD_MANAGER
-from controller.trace_link import link
-from policy.telemetry import TRACEPARENT_ENV
+from controller.manifests.trace_link import link
+from policy.names import FIELD_MANAGER
+from policy.opentelemetry_env import TRACEPARENT_ENV
 from policy.tracing import root_span_id, trace_id
 from tests.controlplane.conftest import StartController
 from tests.controlplane.controller_process import ControllerProcess

@@ -11,13 +11,13 @@ from typing import Any
 
 from kubernetes.aio import client, config
 
+from controller.api.kube import Kind, Kube
 from controller.controller import Controller
-from controller.drift import FIELD_MANAGER
-from controller.election import Unopposed
-from controller.kube import Kind, Kube
-from controller.metrics import Metrics
-from controller.settings import Settings
-from controller.tracing import Untraced
+from controller.metrics.metrics import Metrics
+from controller.runtime.election import Unopposed
+from controller.settings.settings import Settings
+from controller.tracing.trace import Untraced
+from policy.names import FIELD_MANAGER
 from tests.controlplane.controller_process import JOB_IMAGE
 from tests.support.kube import eventually
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.e2e.application import Application
 from tests.e2e.operator_release import NAMESPACE, merged
-from tests.support.chart_lint import EVERYTHING
 from tests.support.kube import Kubectl
+from tools.chart_lint import EVERYTHING
 
 NAME = EVERYTHING["fullnameOverride"]
 PRIORITY_CLASS = "e2e-session-policy"

@@ -10,7 +10,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
 from tests.support.kube import eventually
 from tests.support.session_stores import SessionStores
 from tests.support.sync_world import SyncWorld

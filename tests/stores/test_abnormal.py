@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from job.clock import RunClock
-from job.errors import SafetyLimitError
-from job.redisstore import access_log
-from job.redisstore.access_log import read_entry
-from job.rules.facts import Survey
-from job.rules.table import matching
 from job.steps import abnormal, suspects
 from policy.rules import RuleType
+from stores.model.errors import SafetyLimitError
+from stores.redis.content import access_log
+from stores.redis.content.access_log import read_entry
+from stores.rules.facts import Survey
+from stores.rules.table import matching
+from stores.waiting.clock import RunClock
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import steps

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.database.queries import ClientUsage
-from job.database.schema import statistics, usage
 from job.steps import active, vitals
+from stores.sql.queries import ClientUsage
+from stores.sql.schema.tables import statistics, usage
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import Steps, steps

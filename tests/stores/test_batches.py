@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.clock import RunClock
-from job.database.store import SessionDatabase
-from job.sessions import Deletion, Session
 from policy.report import Outcome
+from stores.model.sessions import Deletion, Session
+from stores.sql.store import SessionDatabase
+from stores.waiting.clock import RunClock
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 

@@ -12,9 +12,9 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from job.database.store import SessionDatabase
-from job.embedded import EmbeddedPostgres, EmbeddedRedis
-from job.redisstore.store import RedisStore
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
+from stores.redis.store import RedisStore
+from stores.sql.store import SessionDatabase
 from tests.support.runs import Command, Finished, Result, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from job.identity import Identities
+from job.logs.identity import Identities
 from tests.support.command_line import CommandLine
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import KEYS, SECRET, manifest
@@ -165,8 +165,8 @@ def test_r3_6_revoking_takes_the_lock_of_runs_and_says_who_has_it(
     tmp_path: Path, alone: CommandLine, database: SessionStores
 ) -> None:
     database.add("ann-session-1", "ann")
-    from job.clock import RunClock
     from job.steps.initialise import Urls, initialise
+    from stores.waiting.clock import RunClock
     from tests.support.runs import Log, policy
 
     running = initialise(policy().spec, Urls(database.database_url), RunClock(600), Log())
@@ -233,7 +233,7 @@ def test_somebody_at_a_terminal_is_asked(tmp_path: Path, database: SessionStores
     path.write_text(json.dumps(manifest()))
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "job.cli", "sessions", "revoke", "--user", "ann", "-f", str(path)],
+        [sys.executable, "-m", "job.cli.main", "sessions", "revoke", "--user", "ann", "-f", str(path)],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
-from job.database import owners, queries
-from job.database.schema import settings
 from job.steps.overview import AGES, SESSIONS, between
 from policy.spec import OnExceed
+from stores.sql import owners, queries
+from stores.sql.schema.tables import settings
 from tests.support.runs import policy
 from tests.support.runs import run as run_policy
 from tests.support.session_stores import HOUR, SessionStores

@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from job.clock import RunClock
-from job.database.history import HistoryTable, save_statistics
-from job.embedded import EmbeddedPostgres
-from job.redisstore.store import RedisStore
+from job.demo.servers import EmbeddedPostgres
 from policy.report import Outcome, RunReport
+from stores.redis.store import RedisStore
+from stores.sql.removal.history import HistoryTable, save_statistics
+from stores.waiting.clock import RunClock
 from tests.support.hanging import UntilItHangs
 from tests.support.runs import InThread, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores

@@ -19,18 +19,18 @@ import psutil
 import pytest
 
 from job.demo.checks import check_run, check_second_run
+from job.demo.demo_servers import running
 from job.demo.directory import DemoDirectory
 from job.demo.example import example_policy, redis_of
 from job.demo.fill import fill
 from job.demo.inspection import Inspector
 from job.demo.kinds import Kind, classify, stays
 from job.demo.seed import NUMBERS, STALE_ENTRIES, Population, populate
-from job.demo.servers import running
+from job.demo.servers import EmbeddedServerUnavailable
+from job.demo.servers.postgres import bin_dir
+from job.demo.servers.redis import server_program
 from job.demo.snapshot import Snapshot
-from job.embedded import EmbeddedServerUnavailable
-from job.embedded.postgres import bin_dir
-from job.embedded.redis import server_program
-from policy.profiles import resolve_lifetime
+from policy.lifetime import resolve_lifetime
 from policy.report import Outcome, RedisCounts, RunReport, SessionCounts
 from policy.rules import RuleAction, RuleType, SessionRule
 from policy.spec import Duplicates
@@ -235,7 +235,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def demo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "job.cli", "demo", *arguments],
+        [sys.executable, "-m", "job.cli.main", "demo", *arguments],
         cwd=ROOT,
         env=environment(**variables),
         capture_output=True,
@@ -332,7 +332,7 @@ def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Sign
     temporary.mkdir(mode=0o755)
     # Tests that run in the background pass on that SIGINT is ignored.
     program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from job.cli import main; main()"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from job.cli.main import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, "demo"],
@@ -367,7 +367,7 @@ def test_a_missing_server_is_said_in_words(place: Path, variable: str) -> None:
 
 def test_what_it_needs_to_have_installed_is_said_in_words() -> None:
     # As in an installation without the extra "embedded".
-    program = "import sys; sys.modules['psutil'] = None; from job.cli import main; main(['demo'])"
+    program = "import sys; sys.modules['psutil'] = None; from job.cli.main import main; main(['demo'])"
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 import redis
 
-from job.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerError, EmbeddedServerUnavailable
-from job.embedded import postgres as postgres_module
-from job.embedded.process import EmbeddedServer
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerError, EmbeddedServerUnavailable
+from job.demo.servers import postgres as postgres_module
+from job.demo.servers.process import EmbeddedServer
 from tests.support.kube import eventually
 
 
@@ -88,7 +88,7 @@ def test_temporary_data_goes_with_stop() -> None:
 @pytest.mark.parametrize("server_class", ["EmbeddedRedis", "EmbeddedPostgres"])
 def test_server_dies_with_its_owner_even_when_that_is_killed(server_class: str) -> None:
     program = (
-        f"from job.embedded import {server_class} as Server\n"
+        f"from job.demo.servers import {server_class} as Server\n"
         "server = Server().start()\n"
         "print(server._process.pid, server.data_dir, flush=True)\n"
         "input()\n"

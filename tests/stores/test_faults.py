@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.clock import RunClock
-from job.database.history import HistoryTable
-from job.database.link import Link
-from job.embedded import EmbeddedPostgres, EmbeddedRedis
-from job.errors import DatabaseUnavailableError
-from job.redisstore.store import RedisStore
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.report import Outcome
+from stores.model.errors import DatabaseUnavailableError
+from stores.redis.store import RedisStore
+from stores.sql.connection.link import Link
+from stores.sql.removal.history import HistoryTable
+from stores.waiting.clock import RunClock
 from tests.support.hanging import UntilItHangs
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Command, command, manifest, policy, run

@@ -75,7 +75,7 @@ SECRETS = {
 # The command line as it is, once for each Secret in one process: starting one for each would take minutes.
 _RUN_EACH = """
 import functools, json, os, pathlib, sys
-import job.cli as cli
+import job.cli.main as cli
 variables, secrets, policy, message = json.load(sys.stdin)
 write = cli.write_termination_message
 cli.write_termination_message = functools.partial(write, path=pathlib.Path(message))

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from job.database.link import Link
-from job.redisstore.server import RedisServer
 from policy.report import Outcome
+from stores.redis.connection.server import RedisServer
+from stores.sql.connection.link import Link
 from tests.support.application import lost
 from tests.support.runs import Command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores

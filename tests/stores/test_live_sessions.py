@@ -11,9 +11,9 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from job.redisstore.store import RedisStore, Removed
-from job.sessions import Session
 from policy.report import Outcome
+from stores.model.sessions import Session
+from stores.redis.store import RedisStore, Removed
 from tests.support.application import Application, lost
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import policy, run

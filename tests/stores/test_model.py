@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from job.database.schema import settings as stored
+from policy.lifetime import resolve_lifetime
 from policy.manifest import SessionPolicy
-from policy.profiles import resolve_lifetime
 from policy.report import Outcome
 from policy.rules import RuleAction, RuleType, SessionRule
+from stores.sql.schema.tables import settings as stored
 from tests.support.runs import policy, run
 from tests.support.session_stores import TABLE, SessionStores
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.database.history import HistoryTable
-from job.embedded import EmbeddedMariaDB
-from job.sessions import Cause, Session
 from policy.report import Outcome
+from stores.model.sessions import Cause, Session
+from stores.sql.removal.history import HistoryTable
 from tests.support.hanging import UntilItHangs
 from tests.support.runs import policy, run, run_held_up
+from tests.support.servers.mariadb import EmbeddedMariaDB
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from job.database import others
-from job.database.others import Others
-from job.database.store import SessionDatabase
-from job.pacing import TARGET_BESIDE_OTHERS_SECONDS, TARGET_SECONDS, Pace
+from stores.sql.connection import concurrent_writers
+from stores.sql.connection.concurrent_writers import Others
+from stores.sql.store import SessionDatabase
+from stores.waiting.pacing import TARGET_BESIDE_OTHERS_SECONDS, TARGET_SECONDS, Pace
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
@@ -30,8 +30,8 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return after(self, done, seconds, target_seconds)
 
     monkeypatch.setattr(Pace, "after", told)
-    monkeypatch.setattr(others, "_LEAST_SECONDS", 0)
-    monkeypatch.setattr(others, "_LOOK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(concurrent_writers, "_LEAST_SECONDS", 0)
+    monkeypatch.setattr(concurrent_writers, "_LOOK_AGAIN_SECONDS", 0)
     return found
 
 
@@ -102,7 +102,7 @@ def test_r6_a_run_by_itself_does_not_take_its_own_work_for_that_of_others(
 
     monkeypatch.setattr(Pace, "after", as_small)
     monkeypatch.setattr(Others, "target_seconds", now_and_then)
-    monkeypatch.setattr(others, "_LOOK_AGAIN_SECONDS", 3600)
+    monkeypatch.setattr(concurrent_writers, "_LOOK_AGAIN_SECONDS", 3600)
     cleanup = {"strategy": "IdOrder", "batchSizing": "Adaptive"}
     assert run(policy(cleanup=cleanup, cleanupBatchSize=4), many.database_url).deleted == 300
     assert len(targets) >= 60

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.database import places, store, sweeps
-from job.database.dialects.base import Layout
-from job.database.store import SessionDatabase
 from policy.report import Outcome
+from stores.sql import store
+from stores.sql.dialects.base import Layout
+from stores.sql.removal import bulk_delete, row_locations
+from stores.sql.store import SessionDatabase
 from tests.stores.test_others import before_each_look, write
 from tests.stores.test_strategies import INDEX, RANGES, ids, spread, waiting
 from tests.support.runs import InThread, Result, policy, run
@@ -39,7 +40,7 @@ def way(request: pytest.FixtureRequest) -> dict[str, Any]:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[list[str] | None]:
     """What each look at the whole table has found."""
     looks: list[list[str] | None] = []
-    find = places.find_places
+    find = row_locations.find_places
 
     def noted(*arguments: Any, **options: Any) -> list[str] | None:
         looks.append(find(*arguments, **options))
@@ -66,8 +67,8 @@ def no_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise AssertionError("nothing is to be read in ranges")
 
-    monkeypatch.setattr(sweeps.BlockSweep, "next", refused)
-    monkeypatch.setattr(sweeps.IndexSweep, "next", refused)
+    monkeypatch.setattr(bulk_delete.BlockSweep, "next", refused)
+    monkeypatch.setattr(bulk_delete.IndexSweep, "next", refused)
 
 
 def clean(stores: SessionStores, way: dict[str, Any]) -> Result:
@@ -84,14 +85,14 @@ def test_r2_2_the_few_expired_go_in_many_batches_and_the_many_others_stay(
 ) -> None:
     no_ranges(monkeypatch)
     sizes: list[int] = []
-    take = sweeps.PlaceSweep._take
+    take = bulk_delete.PlaceSweep._take
 
     def counted(self: Any, *arguments: Any) -> Any:
         taken = take(self, *arguments)
         sizes.append(len(taken))
         return taken
 
-    monkeypatch.setattr(sweeps.PlaceSweep, "_take", counted)
+    monkeypatch.setattr(bulk_delete.PlaceSweep, "_take", counted)
     assert clean(few, way).deleted == EXPIRED
     assert (ids(few, "s"), len(ids(few, "live"))) == (set(), LIVE)
     assert [len(look or ()) for look in found] == [EXPIRED]
@@ -143,7 +144,7 @@ def test_r2_2_a_session_that_is_used_while_the_run_waits_for_its_row_survives(
     few: SessionStores, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_ranges(monkeypatch)
-    monkeypatch.setattr(sweeps, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
     used = f"s{LIVE + 9}"
     with few.transaction() as application:
         now = datetime.now(UTC)
@@ -173,7 +174,7 @@ def test_more_expired_sessions_than_can_be_held_are_deleted_in_ranges(
 ) -> None:
     for choice in ("few_in_blocks", "few_by_index"):
         monkeypatch.setattr(store, choice, lambda *_: True)  # more have expired since they were counted
-    monkeypatch.setattr(places, "_MOST_PLACES", EXPIRED - 1)
+    monkeypatch.setattr(row_locations, "_MOST_PLACES", EXPIRED - 1)
     assert clean(few, way).deleted == EXPIRED
     assert found == [None]
     assert (ids(few, "s"), len(ids(few, "live"))) == (set(), LIVE)
@@ -199,7 +200,7 @@ def test_a_look_that_takes_too_long_is_given_up_for_ranges(
 def test_a_part_of_the_table_is_read_in_ranges(
     few: SessionStores, found: list[list[str] | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.database.cutting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
     with steps(policy(cleanup=RANGES), few) as opened:
         database = opened.opened.database
         assert database.count().expired == EXPIRED
@@ -218,9 +219,9 @@ def test_r6_only_where_nobody_else_is_at_work_do_several_processes_look(
     few.sql("INSERT INTO sessions (session_id, user_id, created_at, last_accessed_at) VALUES ('mine','u',now(),now())")
     if busy:
         before_each_look(monkeypatch, lambda: write(few))
-        monkeypatch.setattr("job.database.others._LEAST_SECONDS", 0)
+        monkeypatch.setattr("stores.sql.connection.concurrent_writers._LEAST_SECONDS", 0)
     workers: list[str] = []
-    find = places.find_places
+    find = row_locations.find_places
 
     def noted(connection: sa.Connection, *arguments: Any, **options: Any) -> list[str] | None:
         done = find(connection, *arguments, **options)
@@ -246,7 +247,7 @@ def test_r6_only_where_nobody_else_is_at_work_do_several_processes_look(
     ],
 )
 def test_what_few_are_in_all_of_a_table(expired: int | None, layout: Layout, expected: bool) -> None:
-    assert places.few_in_blocks(expired, layout) is expected
+    assert row_locations.few_in_blocks(expired, layout) is expected
 
 
 @pytest.mark.parametrize(
@@ -259,4 +260,4 @@ def test_what_few_are_in_all_of_a_table(expired: int | None, layout: Layout, exp
     ],
 )
 def test_what_few_are_by_an_index(walked: int | None, layout: Layout, expected: bool) -> None:
-    assert places.few_by_index(walked, layout) is expected
+    assert row_locations.few_by_index(walked, layout) is expected

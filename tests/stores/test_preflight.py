@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
-from job.database.connect import create_engine, parse_url
-from job.database.findings import Finding, Severity
-from job.database.preflight import Preflight, examine
 from policy.presets import resolve_table
 from policy.report import Outcome
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.mapping.findings import Finding, Severity
+from stores.sql.mapping.preflight import Preflight, examine
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.database.history import HistoryTable
 from policy.report import Outcome
+from stores.sql.removal.history import HistoryTable
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

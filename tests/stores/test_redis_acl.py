@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from job.embedded.redis_cluster import EmbeddedRedisCluster
-from job.errors import ConfigurationError
-from job.redisstore.connect import connect
-from job.redisstore.permissions import IN_CLUSTER, PERMISSIONS, TO_SAVE_TIME, WITHOUT_DATABASE, key_patterns
-from job.redisstore.store import RedisStore as Store
 from policy.spec import Retry
 from policy.stores import RedisKeys, RedisStore
+from stores.model.errors import ConfigurationError
+from stores.redis.connection.connect import connect
+from stores.redis.connection.permissions import IN_CLUSTER, PERMISSIONS, TO_SAVE_TIME, WITHOUT_DATABASE, key_patterns
+from stores.redis.store import RedisStore as Store
 from tests.support.redis_only import HOUR, RedisOnly
+from tests.support.servers.redis_cluster import EmbeddedRedisCluster
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log, SyncWorld
 
 PATTERNS = key_patterns(RedisKeys.model_validate(KEYS))

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from job.embedded.redis_cluster import ClusterNode, EmbeddedRedisCluster
-from job.errors import ConfigurationError, RedisUnavailableError
-from job.redisstore.cluster import ClusterLink
-from job.redisstore.connect import connect
-from job.redisstore.store import RedisStore as Store
-from job.redisstore.store import Removed
-from job.sessions import Session
 from policy.spec import Retry
 from policy.stores import RedisStore
+from stores.model.errors import ConfigurationError, RedisUnavailableError
+from stores.model.sessions import Session
+from stores.redis.connection.cluster import ClusterLink
+from stores.redis.connection.connect import connect
+from stores.redis.store import RedisStore as Store
+from stores.redis.store import Removed
 from tests.support.interruptions import Interruptions
+from tests.support.servers.redis_cluster import ClusterNode, EmbeddedRedisCluster
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log, SyncWorld, changes
 
 DELETE = {"onMissingRedisSession": "Delete"}

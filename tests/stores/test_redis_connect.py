@@ -13,14 +13,14 @@ import pytest
 import redis
 from redis import exceptions
 
-from job.embedded import EmbeddedRedis
-from job.errors import ConfigurationError, RedisUnavailableError, RunError
-from job.redisstore import connect as module
-from job.redisstore.connect import connect
-from job.redisstore.errors import translate
-from job.redisstore.store import RedisStore as Store
+from job.demo.servers import EmbeddedRedis
 from policy.spec import Retry
 from policy.stores import RedisStore
+from stores.model.errors import ConfigurationError, RedisUnavailableError, RunError
+from stores.redis.connection import connect as module
+from stores.redis.connection.connect import connect
+from stores.redis.connection.errors import translate
+from stores.redis.store import RedisStore as Store
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 SETTINGS = RedisStore.model_validate({"urlFrom": SECRET, "keys": KEYS})

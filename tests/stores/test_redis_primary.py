@@ -13,19 +13,19 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from job.embedded import EmbeddedRedis
-from job.embedded.redis_cluster import EmbeddedRedisCluster
-from job.embedded.redis_sentinel import MASTER_NAME, EmbeddedRedisSentinels
-from job.errors import ClockSkewError, LockHeldError, LockLostError, SafetyLimitError
-from job.redisstore import lock as redis_lock
-from job.redisstore.connect import connect
-from job.redisstore.store import RedisStore
-from job.sessions import Session, Sessions
+from job.demo.servers import EmbeddedRedis
 from policy.spec import OnExceed, Retry
 from policy.stores import RedisStore as Settings
+from stores.model.errors import ClockSkewError, LockHeldError, LockLostError, SafetyLimitError
+from stores.model.sessions import Session, Sessions
+from stores.redis.connection.connect import connect
+from stores.redis.primary import lock as redis_lock
+from stores.redis.store import RedisStore
 from tests.support.interruptions import Interruptions
 from tests.support.kube import eventually
 from tests.support.redis_only import HOUR, RedisOnly
+from tests.support.servers.redis_cluster import EmbeddedRedisCluster
+from tests.support.servers.redis_sentinel import MASTER_NAME, EmbeddedRedisSentinels
 from tests.support.sync_world import SECRET, InstantClock, Log
 
 BY_CONTENT = {"session": "sess:{id}", "accessLog": "access_log:{id}"}

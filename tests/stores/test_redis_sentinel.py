@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from job.embedded import EmbeddedRedis
-from job.embedded.redis_sentinel import MASTER_NAME, EmbeddedRedisSentinels
-from job.errors import ConfigurationError, RedisUnavailableError, RunError
-from job.redisstore.connect import connect
-from job.redisstore.store import RedisStore as Store
+from job.demo.servers import EmbeddedRedis
 from policy.spec import Retry
 from policy.stores import RedisStore
+from stores.model.errors import ConfigurationError, RedisUnavailableError, RunError
+from stores.redis.connection.connect import connect
+from stores.redis.store import RedisStore as Store
 from tests.support.interruptions import Interruptions
+from tests.support.servers.redis_sentinel import MASTER_NAME, EmbeddedRedisSentinels
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log, SyncWorld, changes
 
 DELETE = {"onMissingRedisSession": "Delete"}

@@ -11,14 +11,14 @@ import pytest
 import redis
 from redis.connection import AbstractConnection, Connection
 
-from job.errors import ConfigurationError
-from job.redisstore.connect import connect
-from job.redisstore.keys import KeyTemplate, pattern_for
-from job.redisstore.store import RedisStore as Store
-from job.redisstore.store import Removed
-from job.sessions import RedisSessions, Session
 from policy.spec import Retry
 from policy.stores import RedisStore
+from stores.model.errors import ConfigurationError
+from stores.model.sessions import RedisSessions, Session
+from stores.redis.connection.connect import connect
+from stores.redis.keys import KeyTemplate, pattern_for
+from stores.redis.store import RedisStore as Store
+from stores.redis.store import Removed
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

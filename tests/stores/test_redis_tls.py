@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from job.embedded import EmbeddedServerUnavailable
-from job.embedded.redis_tls import EmbeddedTlsRedis
-from job.errors import ConfigurationError, RunError
-from job.redisstore.connect import connect
-from job.redisstore.store import RedisStore as Store
+from job.demo.servers import EmbeddedServerUnavailable
 from policy.spec import Retry
 from policy.stores import RedisStore
+from stores.model.errors import ConfigurationError, RunError
+from stores.redis.connection.connect import connect
+from stores.redis.store import RedisStore as Store
 from tests.support.pki import CertificateAuthority
+from tests.support.servers.redis_tls import EmbeddedTlsRedis
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 SETTINGS = RedisStore.model_validate({"urlFrom": SECRET, "keys": KEYS})

@@ -55,7 +55,7 @@ def test_r2_7_the_report_as_one_html_file(tmp_path: Path, database: SessionStore
 def test_the_report_looks_no_further_back_than_asked(tmp_path: Path, database: SessionStores) -> None:
     two_runs(database)
     with database.engine.begin() as connection:
-        from job.database.schema import statistics
+        from stores.sql.schema.tables import statistics
 
         old = datetime.now(UTC) - timedelta(days=9)
         connection.execute(
@@ -69,11 +69,11 @@ def test_the_report_looks_no_further_back_than_asked(tmp_path: Path, database: S
 def test_statistics_of_several_policies_are_not_mixed(tmp_path: Path, database: SessionStores) -> None:
     from click.testing import CliRunner
 
-    from job.cli import main
+    from job.cli.main import main
 
     two_runs(database)
     with database.engine.begin() as connection:
-        from job.database.schema import statistics
+        from stores.sql.schema.tables import statistics
 
         connection.execute(statistics.update().where(statistics.c.run_id == "one").values(policy="web/other"))
     url = {"DATABASE_URL": database.database_url}

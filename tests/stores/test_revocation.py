@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from job.clock import RunClock
-from job.database.link import Link
-from job.database.store import SessionDatabase
-from job.redisstore.opening import open_redis
-from job.redisstore.server import RedisServer
 from job.steps.initialise import Urls, initialise
 from policy.manifest import SessionPolicy, parse_policy
+from stores.redis.connection.server import RedisServer
+from stores.redis.primary.opening import open_redis
+from stores.sql.connection.link import Link
+from stores.sql.store import SessionDatabase
+from stores.waiting.clock import RunClock
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.revocations import IDENTITIES, KEY, Revoked, finished, process, report_of, revoke
 from tests.support.runs import KEYS, SECRET, Log, manifest, policy
@@ -222,7 +222,7 @@ def test_r2_1_while_a_run_holds_the_lock_it_waits_and_then_does_its_work(databas
 
 
 def test_r2_1_it_does_not_wait_for_ever(database: SessionStores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("job.revocation._WAITING_SHARE", 0.001)  # of 300 seconds
+    monkeypatch.setattr("job.revocation.revocation._WAITING_SHARE", 0.001)  # of 300 seconds
     database.add("one", "ann")
     obeyed = policy(job={"timeoutSeconds": 300})
     running = initialise(obeyed.spec, Urls(database.database_url), RunClock(600), Log())
@@ -237,7 +237,7 @@ def test_r2_1_it_does_not_wait_for_ever(database: SessionStores, monkeypatch: py
 def test_r2_1_a_run_on_redis_alone_is_waited_for_too(
     postgres_and_redis: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.revocation._WAITING_SHARE", 0.001)
+    monkeypatch.setattr("job.revocation.revocation._WAITING_SHARE", 0.001)
     stores = postgres_and_redis
     stores.add_key("one", "ann")
     obeyed = redis_only(job={"timeoutSeconds": 300})

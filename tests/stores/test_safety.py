@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import job.steps.initialise
-from job.redisstore.store import RedisStore
 from policy.report import Outcome
+from stores.redis.store import RedisStore
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

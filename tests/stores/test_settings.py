@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as configure
 from hypothesis import strategies as st
 
-from job.database.schema import settings
-from job.settings import Scope, Setting, effective
-from job.steps import settings as verification
+from job.steps import settings_verification as verification
 from policy.profiles import Lifetime
+from stores.model.stored_settings import Scope, Setting, effective
+from stores.sql.schema.tables import settings
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.session_stores import TABLE as SESSIONS

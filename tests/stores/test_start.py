@@ -18,7 +18,14 @@ OF_OTHERS = {
     # For people at a terminal, for the cluster's side, and for features that nobody has switched on.
     *("rich", "yaml", "opentelemetry", "apprise", "requests", "urllib3"),
     *("kopf", "kubernetes", "aiohttp", "prometheus_client"),
-    *("sqlalchemy.orm", "policy.crd", "policy.descriptions", "job.demo", "job.embedded", "job.telemetry"),
+    *(
+        "sqlalchemy.orm",
+        "policy.crd",
+        "policy.descriptions",
+        "job.demo",
+        "job.demo.servers",
+        "job.telemetry.opentelemetry_export",
+    ),
 }
 DATABASES = {
     "postgresql": {"psycopg"},
@@ -29,7 +36,7 @@ DATABASES = {
 # What the installed script does, and at the end a list of what was imported.
 COMMAND = """
 import atexit, sys
-from job.start import main
+from job.cli.start import main
 atexit.register(lambda: print(*(name for name, module in sys.modules.items() if module), file=sys.stderr))
 main()
 """
@@ -73,7 +80,7 @@ def test_only_a_run_with_a_collector_imports_opentelemetry(postgres: SessionStor
     fill(postgres)
     with collector() as taken:
         names = imported(postgres, **taken.environment)
-    assert {"opentelemetry", "job.telemetry"} <= names
+    assert {"opentelemetry", "job.telemetry.opentelemetry_export"} <= names
     assert taken.spans
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from job.database.schema import history, statistics
+from stores.sql.schema.tables import history, statistics
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

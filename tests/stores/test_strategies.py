@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.clock import RunClock
-from job.database import places, sweeps
-from job.database.link import Link
-from job.database.store import SessionDatabase
-from job.database.stretch import Stretch
-from job.errors import DatabaseUnavailableError
-from job.identity import Identities
-from job.logs import LogSink, SessionLog
-from job.pacing import TARGET_SECONDS, Pace
-from job.sessions import Sums
+from job.logs.identity import Identities
+from job.logs.logs import LogSink, SessionLog
 from policy.report import Outcome
+from stores.model.errors import DatabaseUnavailableError
+from stores.model.key_range import Stretch
+from stores.model.sessions import Sums
+from stores.sql.connection.link import Link
+from stores.sql.removal import bulk_delete, row_locations
+from stores.sql.store import SessionDatabase
+from stores.waiting.clock import RunClock
+from stores.waiting.pacing import TARGET_SECONDS, Pace
 from tests.stores.test_killed_anywhere import Killed
 from tests.support.command_line import CommandLine
 from tests.support.patience import PATIENCE_SECONDS
@@ -50,7 +50,7 @@ STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)
 @pytest.fixture(autouse=True)
 def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or they would all be looked for at once; see test_places.py and test_strategies_few.py."""
-    monkeypatch.setattr(places, "_MOST_PLACES", -1)
+    monkeypatch.setattr(row_locations, "_MOST_PLACES", -1)
 
 
 def spread(stores: SessionStores, expired: int, live: int = 0) -> None:
@@ -116,7 +116,7 @@ def test_a_row_that_changes_while_the_run_waits_for_it_is_judged_by_its_new_vers
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, becomes_live: bool
 ) -> None:
     postgres.add_many(((f"s{n}", "u") for n in range(5)), used=HOUR)
-    monkeypatch.setattr(sweeps, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
     with postgres.transaction() as application:
         new = {"last_accessed_at": datetime.now(UTC)} if becomes_live else {"user_id": "another"}
         application.execute(TABLE.update().where(TABLE.c.session_id == "s2").values(new))
@@ -143,7 +143,7 @@ def test_a_row_that_somebody_keeps_locked_costs_its_neighbours_nothing(postgres:
 def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
     mariadb_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.database.dialects.mysql.LOCK_TIMEOUT_SECONDS", 1000)  # who waited would meet the deadline
+    monkeypatch.setattr("stores.sql.dialects.mysql.LOCK_TIMEOUT_SECONDS", 1000)  # who waited would meet the deadline
     stores = SessionStores(mariadb_url)
     stores.add_many(((f"s{n:03}", "u") for n in range(300)), used=HOUR)
     stores.add_many((f"t{n:03}", "u") for n in range(300))
@@ -184,7 +184,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     spread(postgres, expired=400, live=100)
     original, lost = Link._attempt, [0]
     deleting: list[int] = []
-    take = sweeps._Impatient._take
+    take = bulk_delete._Impatient._take
 
     def counted(self: Any, *arguments: Any) -> Any:
         rows = take(self, *arguments)
@@ -200,7 +200,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(sweeps._Impatient, "_take", counted)
+    monkeypatch.setattr(bulk_delete._Impatient, "_take", counted)
     monkeypatch.setattr(Link, "_attempt", attempt)
     patient = {"database": {"attempts": 3, "delaySeconds": 0}}
     obeyed = policy(
@@ -223,7 +223,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
-    take, lost = sweeps._Impatient._take, [0]
+    take, lost = bulk_delete._Impatient._take, [0]
 
     def cut_off(self: Any, connection: sa.Connection, *arguments: Any) -> Any:
         taken = take(self, connection, *arguments)
@@ -233,7 +233,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
             postgres.sql(f"SELECT pg_terminate_backend({backend}, 10000)")
         return taken
 
-    monkeypatch.setattr(sweeps._Impatient, "_take", cut_off)
+    monkeypatch.setattr(bulk_delete._Impatient, "_take", cut_off)
     obeyed = policy(
         cleanup=RANGES,
         cleanupBatchSize=5,
@@ -255,7 +255,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 ) -> None:
     """It would have been the one by which the run knows whether a range went; some servers still offer it."""
     spread(postgres, expired=400)
-    monkeypatch.setattr(sweeps, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
     original, lost = Link._attempt, [0]
 
     def attempt(self: Link, work: Any, retry_transient: bool) -> Any:
@@ -293,7 +293,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 def test_death_at_any_range_leaves_history_and_table_in_agreement(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    original, calls, fatal = sweeps._Impatient._take, [0], [0]
+    original, calls, fatal = bulk_delete._Impatient._take, [0], [0]
 
     def take(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -304,7 +304,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
             raise Killed
         return rows
 
-    monkeypatch.setattr(sweeps._Impatient, "_take", take)
+    monkeypatch.setattr(bulk_delete._Impatient, "_take", take)
     deaths = 0
     for fatal[0] in (1, 2, 3):
         spread(postgres, expired=300)
@@ -377,7 +377,7 @@ def test_sessions_of_one_and_the_same_time_all_go(postgres: SessionStores, clean
 def test_stretches_share_the_sessions_without_overlap(
     postgres: SessionStores, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job.database.cutting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
     spread(postgres, expired=1500, live=200)
     postgres.sql("ANALYZE sessions")
     with steps(policy(cleanup={"strategy": strategy}, cleanupBatchSize=50), postgres) as opened:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.database.schema import history
-from job.identity import Identities
-from job.logs import LogSink, SessionLog
+from job.logs.identity import Identities
+from job.logs.logs import LogSink, SessionLog
 from policy.report import Outcome
 from policy.stores import TimeEncoding
+from stores.sql.schema.tables import history
 from tests.support.runs import InThread, Result, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

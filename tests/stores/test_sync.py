@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from job.embedded import EmbeddedRedis
-from job.errors import SafetyLimitError, StopRequestedError
-from job.redisstore.server import RedisServer
-from job.tally import Tally
+from job.demo.servers import EmbeddedRedis
+from stores.model.errors import SafetyLimitError, StopRequestedError
+from stores.model.tally import Tally
+from stores.redis.connection.server import RedisServer
 from tests.support.sync_world import GRACE, InstantClock, SyncWorld, changes
 
 ALWAYS = {"alwaysAllowedDeletions": 1_000_000}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.connection import AbstractConnection
 
-from job.embedded import EmbeddedRedis
-from job.errors import RedisUnavailableError
+from job.demo.servers import EmbeddedRedis
+from stores.model.errors import RedisUnavailableError
 from tests.support.sync_world import InstantClock, SyncWorld, changes
 
 DELETE = {"onMissingRedisSession": "Delete"}

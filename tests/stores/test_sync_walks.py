@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from job.database.store import SessionDatabase
-from job.redisstore.java import JAVA_TEXT
-from job.redisstore.server import RedisServer
+from stores.redis.connection.server import RedisServer
+from stores.redis.content.java import JAVA_TEXT
+from stores.sql.store import SessionDatabase
 from tests.support.sync_world import SyncWorld, changes
 
 DELETE = {"onMissingRedisSession": "Delete"}

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from controller.tracing import Tracing, open_tracing
-from controller.tracing import Untraced as UntracedController
-from job.embedded import EmbeddedPostgres, EmbeddedRedis
-from job.telemetry import Telemetry
+from controller.tracing.trace import Tracing, open_tracing
+from controller.tracing.trace import Untraced as UntracedController
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
+from job.telemetry.opentelemetry_export import Telemetry
 from policy.manifest import parse_policy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -31,9 +31,9 @@ from policy.names import (
     POD_NAME_ENV,
     POD_UID_ENV,
 )
+from policy.opentelemetry_env import EXPORT_SECONDS, TRACEPARENT_ENV, TelemetrySettings, samples
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
-from policy.telemetry import EXPORT_SECONDS, TRACEPARENT_ENV, TelemetrySettings, samples
 from policy.tracing import root_span_id, trace_id
 from tests.stores.test_whole_run import CANARY, POLICY, fill
 from tests.support.otlp import Collector, Span, collector
@@ -255,7 +255,7 @@ def test_r1_3_where_a_store_is_down_the_step_that_needed_it_says_so(
     assert (step.name, step.status, step.status_message) == ("initialise", "ERROR", report.message)
     ((event, exception),) = step.events
     assert (event, exception["exception.message"]) == ("exception", report.message)
-    assert exception["exception.type"] == step.attributes["error.type"] == f"job.errors.{reason}Error"
+    assert exception["exception.type"] == step.attributes["error.type"] == f"stores.model.errors.{reason}Error"
     assert "job/steps/initialise.py" in str(exception["exception.stacktrace"])
     stores_asked = {span.name: span for span in otlp.below(step)}
     assert stores_asked[down].status == "ERROR"
@@ -266,8 +266,8 @@ def test_r1_3_where_a_store_is_down_the_step_that_needed_it_says_so(
 def test_a_run_that_finds_another_at_work_has_no_error_in_its_trace(
     postgres: SessionStores, otlp: Collector, tmp_path: Path
 ) -> None:
-    from job.clock import RunClock
     from job.steps.initialise import Urls, initialise
+    from stores.waiting.clock import RunClock
     from tests.support.runs import policy
 
     held = initialise(policy().spec, Urls(postgres.database_url), RunClock(600), Log())
@@ -368,9 +368,9 @@ def test_r1_3_a_run_that_is_not_sampled_names_no_trace(
 
 _IMPORTED = """
 import atexit, sys
-import job.cli
+import job.cli.main
 atexit.register(lambda: print(sum(name.startswith("opentelemetry") for name in sys.modules)))
-job.cli.main(["run", *sys.argv[1:]])
+job.cli.main.main(["run", *sys.argv[1:]])
 """
 
 
@@ -641,13 +641,16 @@ def test_a_controller_without_an_endpoint_traces_nothing_and_imports_nothing() -
     assert isinstance(open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "canary"}, log), UntracedController)
     (warning,) = log.events
     assert "canary" not in str(warning)
-    imported = "import sys, controller.tracing as t; t.open_tracing({}, None); sys.exit('opentelemetry' in sys.modules)"
+    imported = (
+        "import sys; from controller.tracing.trace import open_tracing; open_tracing({}, None);"
+        "sys.exit('opentelemetry' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", imported], check=False).returncode == 0
 
 
 _CONTROLLER = """
 import os, time
-from controller.tracing import open_tracing
+from controller.tracing.trace import open_tracing
 from policy.manifest import parse_policy
 from tests.support.runs import Log, manifest
 log = Log()

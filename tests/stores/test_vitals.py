@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from job.clock import RunClock
-from job.redisstore.permissions import PERMISSIONS, WITHOUT_DATABASE
 from job.run import Run
 from job.steps.initialise import Urls
 from policy.report import Outcome, RunReport
+from stores.redis.connection.permissions import PERMISSIONS, WITHOUT_DATABASE
+from stores.waiting.clock import RunClock
 from tests.stores.test_redis_acl import PATTERNS, user
 from tests.support.redis_only import HOUR, RedisOnly
 from tests.support.runs import Log, policy, run

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from job.alerts.tell import TOTAL_SECONDS
-from job.database.schema import settings
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV, LOG_HASH_KEY_ENV
 from policy.report import Outcome, RunReport
+from stores.sql.schema.tables import settings
 from tests.support.runs import Command, Finished, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.webhooks import WebHook, web_hook

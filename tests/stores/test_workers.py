@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.database.link import Link
-from job.database.schema import work
-from job.database.work import WorkTable
-from job.errors import StopRequestedError
-from job.redisstore.server import RedisServer
 from job.workers import follow
 from job.workers.plan import fingerprint
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from policy.report import Outcome
+from stores.model.errors import StopRequestedError
+from stores.redis.connection.server import RedisServer
+from stores.sql.connection.link import Link
+from stores.sql.schema.tables import work
+from stores.sql.shared_work import WorkTable
 from tests.support.application import lost
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Command, command, manifest, policy, run
@@ -119,7 +119,7 @@ def test_r6_three_workers_delete_each_expired_session_once_and_there_is_one_repo
 def test_r6_three_workers_on_ranges_of_blocks(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, sizing: str
 ) -> None:
-    monkeypatch.setattr("job.database.cutting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
     check_three_workers(postgres, {"strategy": "PhysicalRanges", "batchSizing": sizing})
 
 
@@ -436,7 +436,7 @@ def test_r6_helpers_delete_nothing_for_a_leader_that_has_died(
     shared: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = fill(shared)
-    monkeypatch.setattr("job.database.work._LEADER_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("stores.sql.shared_work._LEADER_CHECK_SECONDS", 0.0)
     started, dead = threading.Event(), threading.Event()
 
     def die() -> None:
@@ -465,7 +465,7 @@ def test_r6_the_next_attempt_forgets_the_parts_of_the_first_and_counts_only_its_
 ) -> None:
     """The leader dies, and is tried again under the same run id; its helper is still there."""
     live = fill(shared)
-    monkeypatch.setattr("job.database.work._LEADER_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("stores.sql.shared_work._LEADER_CHECK_SECONDS", 0.0)
     begun, may_die, attempts = threading.Event(), threading.Event(), [0]
 
     def lead_part() -> None:
@@ -509,7 +509,7 @@ def parts_done(stores: SessionStores) -> int:
 def test_a_run_that_has_to_stop_tells_what_all_workers_did_and_what_remains(
     shared: SessionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from job.clock import RunClock
+    from stores.waiting.clock import RunClock
 
     live = fill(shared)
     clock = RunClock(600)

@@ -11,15 +11,15 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from job.clock import RunClock
-from job.database.connect import create_engine, parse_url
-from job.database.link import Link
-from job.database.schema import work
-from job.database.stretch import Strategy, Stretch
-from job.database.work import Claim, ClaimLostError, LeaderGoneError, Posting, WorkTable
-from job.sessions import Session
-from job.tally import Tally
 from policy.spec import Retry
+from stores.model.key_range import Strategy, Stretch
+from stores.model.sessions import Session
+from stores.model.tally import Tally
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.connection.link import Link
+from stores.sql.schema.tables import work
+from stores.sql.shared_work import Claim, ClaimLostError, LeaderGoneError, Posting, WorkTable
+from stores.waiting.clock import RunClock
 from tests.support.runs import Log
 from tests.support.session_stores import TABLE, SessionStores
 
@@ -197,7 +197,7 @@ def test_r6_once_closed_nothing_more_is_committed(workers: Any) -> None:
 
 
 def test_r6_a_helper_stops_when_the_leader_has_lost_the_lock(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("job.database.work._LEADER_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("stores.sql.shared_work._LEADER_CHECK_SECONDS", 0.0)
     leader, helper, url = workers
     helper.begin(helper.table.claim(POSTING))
     leader.link.close()

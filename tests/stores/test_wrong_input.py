@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from job.cli import main
+from job.cli.main import main
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV, SPEC_ENV
 from policy.report import Outcome, RunReport
 from tests.support.runs import Finished, command, manifest, policy, run
@@ -334,7 +334,7 @@ def test_a_policy_that_cannot_be_used(tmp_path: Path, text: str, words: list[str
 def bare(*arguments: str, stdin: bytes | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if k not in {DATABASE_URL_ENV, SPEC_ENV}}
     result = subprocess.run(
-        [sys.executable, "-m", "job.cli", *arguments],
+        [sys.executable, "-m", "job.cli.main", *arguments],
         input=stdin,
         capture_output=True,
         env=kept | environment,

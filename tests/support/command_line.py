@@ -10,7 +10,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from job.cli import main
+from job.cli.main import main
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 
 

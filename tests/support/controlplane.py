@@ -22,8 +22,8 @@ from pathlib import Path
 
 import yaml
 
-from job.embedded.lifeline import Lifeline
-from job.embedded.process import free_port
+from job.demo.servers.lifeline import Lifeline
+from job.demo.servers.process import free_port
 from tests.support import audit
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pki import CertificateAuthority, write_signing_key_pair

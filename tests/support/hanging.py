@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from job.clock import RunClock
+from stores.waiting.clock import RunClock
 from tests.support.kube import eventually
 
 _HANGS = {

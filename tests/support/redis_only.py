@@ -9,18 +9,18 @@ from typing import Any
 
 import redis
 
-from job.clock import RunClock
-from job.context import RunContext
-from job.progress import Silent
-from job.redisstore.opening import OpenedRedis, open_redis
-from job.safety import Budget
 from job.steps.assess import assess, count
 from job.steps.concurrency import enforce_limit
+from job.steps.context import RunContext
 from job.steps.expired import delete_expired
+from job.steps.progress import Silent
+from job.steps.safety import Budget
 from job.steps.statistics import tell_active
-from job.steps.sync import tidy
-from job.tally import Tally
+from job.steps.sync.sync import tidy
 from policy.manifest import SessionPolicy, parse_policy
+from stores.model.tally import Tally
+from stores.redis.primary.opening import OpenedRedis, open_redis
+from stores.waiting.clock import RunClock
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 HOUR = 3600

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.clock import RunClock
-from job.identity import Identities
-from job.logs import open_logs
-from job.revocation import Revocation
+from job.logs.identity import Identities
+from job.logs.logs import open_logs
+from job.revocation.revocation import Revocation
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy, parse_target
 from policy.names import LOG_HASH_KEY_ENV, REVOCATION_ENV
 from policy.revocation import RevocationReport
+from stores.waiting.clock import RunClock
 from tests.support.runs import Command, Finished
 
 KEY = "0123456789abcdef0123456789abcdef"

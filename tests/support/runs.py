@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from job.clock import RunClock
-from job.database.store import SessionDatabase
-from job.logs import SessionLog
+from job.logs.logs import SessionLog
 from job.run import Run
-from job.sessions import Session
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy, parse_policy
 from policy.names import API_VERSION, DATABASE_URL_ENV, KIND, REDIS_URL_ENV
 from policy.report import RunReport
+from stores.model.sessions import Session
+from stores.sql.store import SessionDatabase
+from stores.waiting.clock import RunClock
 from tests.support.patience import PATIENCE_SECONDS
 
 SECRET = {"secretKeyRef": {"name": "stores", "key": "url"}}
@@ -125,11 +125,11 @@ EXPORT_SECONDS_ENV = "TEST_EXPORT_SECONDS"
 _WITH_TERMINATION_MESSAGE = """
 import os, pathlib, sys
 if given := os.environ.pop("TEST_EXPORT_SECONDS", ""):
-    import policy.telemetry
-    policy.telemetry.EXPORT_SECONDS = float(given)
-import job.cli, job.reporting
-job.reporting.write_termination_message.__defaults__ = (pathlib.Path(sys.argv.pop(1)),)
-job.cli.main()
+    import policy.opentelemetry_env
+    policy.opentelemetry_env.EXPORT_SECONDS = float(given)
+import job.cli.main, job.cli.reporting
+job.cli.reporting.write_termination_message.__defaults__ = (pathlib.Path(sys.argv.pop(1)),)
+job.cli.main.main()
 """
 
 

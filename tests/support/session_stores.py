@@ -11,10 +11,10 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from job.database.connect import create_engine, parse_url
-from job.database.schema import create_tables, history, session_table, settings, statistics
 from policy.presets import PRESETS
 from policy.stores import Preset
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.schema.tables import create_tables, history, session_table, settings, statistics
 
 HOUR = 3600
 TABLE = session_table(PRESETS[Preset.DEFAULT])

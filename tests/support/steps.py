@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from job.clock import RunClock
-from job.context import RunContext
-from job.database.queries import RuleQueries
-from job.progress import Silent
-from job.redisstore.access_log import AccessLogs
-from job.safety import Budget
 from job.steps import abnormal, duplicates
 from job.steps.assess import Counted, assess
 from job.steps.concurrency import enforce_limit
+from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.overview import Overview, look
-from job.tally import Tally
+from job.steps.progress import Silent
+from job.steps.safety import Budget
 from policy.manifest import SessionPolicy
+from stores.model.tally import Tally
+from stores.redis.content.access_log import AccessLogs
+from stores.sql.queries import RuleQueries
+from stores.waiting.clock import RunClock
 from tests.support.runs import Log
 from tests.support.session_stores import SessionStores
 

@@ -10,18 +10,18 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from job.clock import RunClock
-from job.context import RunContext
-from job.database.schema import session_table
-from job.progress import Silent
-from job.redisstore.store import RedisStore
-from job.safety import Budget
+from job.steps.context import RunContext
 from job.steps.initialise import Opened, Urls, initialise
-from job.steps.sync import synchronise
-from job.tally import Tally
+from job.steps.progress import Silent
+from job.steps.safety import Budget
+from job.steps.sync.sync import synchronise
 from policy.manifest import SessionPolicy, parse_policy
 from policy.presets import PRESETS
 from policy.stores import Preset
+from stores.model.tally import Tally
+from stores.redis.store import RedisStore
+from stores.sql.schema.tables import session_table
+from stores.waiting.clock import RunClock
 
 KEYS = {"session": "sess:{id}", "userIndex": "user_sess:{user}", "accessLog": "access_log:{id}"}
 SECRET = {"secretKeyRef": {"name": "s", "key": "url"}}

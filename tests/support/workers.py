@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from job.clock import RunClock
 from job.steps.initialise import Urls
 from job.workers.follow import Follower
 from policy.manifest import SessionPolicy
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
+from stores.waiting.clock import RunClock
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Log, Result, run
 from tests.support.session_stores import SessionStores

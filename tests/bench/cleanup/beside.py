@@ -12,7 +12,7 @@ from statistics import median
 
 import redis as redis_client
 
-from job.embedded import EmbeddedPostgres, EmbeddedRedis
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from job.steps.initialise import Urls
 from tests.bench.cleanup.cpu_limit import cpu_limit
 from tests.bench.cleanup.everything import RULES, policy_document

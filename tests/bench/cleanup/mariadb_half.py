@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from job.embedded.mariadb import EmbeddedMariaDB
 from job.steps.initialise import Urls
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row, sizes
 from tests.bench.cleanup.opened import delete_all_expired, obeyed
@@ -21,6 +20,7 @@ from tests.bench.cleanup.servers import mariadb
 from tests.bench.cleanup.sessions_sql import IDLE_SECONDS, fill_mariadb, mysql_autocommit
 from tests.bench.cleanup.touches import Touching, Work
 from tests.bench.figures import Figure
+from tests.support.servers.mariadb import EmbeddedMariaDB
 
 _FULL = 2_000_000
 _ROUNDS = 3

@@ -13,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from job.clock import RunClock
-from job.context import RunContext
-from job.database.compact import CompactRows
-from job.identity import Identities
-from job.logs import LogSink, SessionLog
-from job.progress import Silent
-from job.safety import Budget
-from job.sessions import Session
-from job.start import SWITCH_SECONDS
+from job.cli.start import SWITCH_SECONDS
+from job.logs.identity import Identities
+from job.logs.logs import LogSink, SessionLog
+from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
-from job.tally import Tally
+from job.steps.progress import Silent
+from job.steps.safety import Budget
 from policy.manifest import SessionPolicy
+from stores.model.sessions import Session
+from stores.model.tally import Tally
+from stores.sql.removal.deleted_rows import CompactRows
+from stores.waiting.clock import RunClock
 from tests.bench.cleanup.sessions_sql import IDLE_SECONDS
 from tests.support.runs import Log, policy
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.embedded import EmbeddedServerUnavailable
+from job.demo.servers import EmbeddedServerUnavailable
 from tests.bench.cleanup.goals import Goal, Row
 
 

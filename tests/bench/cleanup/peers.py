@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from job.embedded import EmbeddedPostgres
+from job.demo.servers import EmbeddedPostgres
 from job.steps.initialise import Urls
 from policy.manifest import parse_policy
 from policy.stores import Preset

@@ -11,7 +11,7 @@ from functools import partial
 from tests.bench.cleanup.goals import OURS, Check, Curve, Row, Verdict, count, quantity
 from tests.bench.cleanup.part import Outcome
 from tests.bench.figures import Figure
-from tests.pictures.svg import COLOURS, FAINT, INK, box, cut, document, line, path, text
+from tools.pictures.svg import COLOURS, FAINT, INK, box, cut, document, line, path, text
 
 _WIDTH, _MARGIN, _LINE = 1180.0, 24.0, 20.0
 _NAMES, _BARS, _MOST_USED = 560.0, 420.0, 4.0

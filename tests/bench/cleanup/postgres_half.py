@@ -10,8 +10,8 @@ from functools import partial
 
 from sqlalchemy.engine import make_url
 
-from job.embedded.postgres import runnable_bin_dir
-from job.logs import SessionLog
+from job.demo.servers.postgres import runnable_bin_dir
+from job.logs.logs import SessionLog
 from job.steps.initialise import Urls
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row, sizes
 from tests.bench.cleanup.opened import cleanup_log, delete_all_expired, obeyed

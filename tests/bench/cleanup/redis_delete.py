@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import redis as redis_client
 
-from job.clock import RunClock
-from job.redisstore.connect import connect
-from job.redisstore.store import RedisStore
-from job.sessions import Session
 from policy.spec import Retry
 from policy.stores import RedisStore as Layout
+from stores.model.sessions import Session
+from stores.redis.connection.connect import connect
+from stores.redis.store import RedisStore
+from stores.waiting.clock import RunClock
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row
 from tests.bench.cleanup.part import Part, Setting
 from tests.bench.cleanup.servers import redis

@@ -9,7 +9,7 @@ from functools import partial
 import redis as redis_client
 
 from job.steps.initialise import Urls
-from job.steps.sync import synchronise
+from job.steps.sync.sync import synchronise
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row, sizes
 from tests.bench.cleanup.opened import obeyed, opened
 from tests.bench.cleanup.part import Part, Setting

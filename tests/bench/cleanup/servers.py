@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from job.embedded import EmbeddedPostgres, EmbeddedRedis
-from job.embedded.mariadb import EmbeddedMariaDB
+from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
+from tests.support.servers.mariadb import EmbeddedMariaDB
 
 _POSTGRES = {
     "shared_buffers": "1GB",

@@ -16,10 +16,10 @@ import psycopg
 import pymysql
 import sqlalchemy as sa
 
-from job.database.connect import create_engine, parse_url
-from job.database.schema import create_tables
 from policy.presets import PRESETS
 from policy.stores import Preset
+from stores.sql.connection.connect import create_engine, parse_url
+from stores.sql.schema.tables import create_tables
 
 IDLE_SECONDS = 86_400
 #: What bare statements compare with. A run gives sessions a few seconds more, in which none of these was last used.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from job.embedded import EmbeddedPostgres
+from job.demo.servers import EmbeddedPostgres
 from job.steps.initialise import Urls
 from policy.names import JOB_UID_ENV
 from tests.bench.cleanup.goals import Bound, Check, Goal, Row, sizes

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.chart import ROOT, of_kind, render
-from tests.support.chart_lint import schema_findings
 from tests.support.code_blocks import yaml_examples
+from tools.chart_lint import schema_findings
 
 EXAMPLES = yaml_examples(ROOT / "docs" / "how-to" / "install.md")
 VALUES = [example for example in EXAMPLES if "kind" not in example]

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from tests.support import manifests
 from tests.support.chart import CHART, ROOT, granted
-from tests.support.chart_lint import schema_findings
 from tests.support.helm import helm
+from tools import manifests
+from tools.chart_lint import schema_findings
 
 OPERATOR: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "manifests" / "operator.yaml").read_text()))
 

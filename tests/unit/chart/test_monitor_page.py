@@ -61,7 +61,7 @@ def test_the_picture_of_the_dashboard_has_all_its_panels() -> None:
     picture = (IMAGES / "dashboard.svg").read_text()
     for panel in panels():
         # A long title may be cut off.
-        assert f">{escape(panel['title'])[:24]}" in picture, f"{panel['title']}: draw it anew, python -m tests.pictures"
+        assert f">{escape(panel['title'])[:24]}" in picture, f"{panel['title']}: draw it anew, python -m tools.pictures"
 
 
 def test_the_picture_of_a_trace_has_all_steps_of_a_run() -> None:
@@ -69,4 +69,4 @@ def test_the_picture_of_a_trace_has_all_steps_of_a_run() -> None:
 
     picture = (IMAGES / "trace.svg").read_text()
     for name in (*STEPS, "record outcome"):
-        assert f">{name}</text>" in picture, f"{name}: draw it anew, python -m tests.pictures"
+        assert f">{name}</text>" in picture, f"{name}: draw it anew, python -m tools.pictures"

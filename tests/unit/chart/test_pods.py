@@ -23,7 +23,7 @@ from tests.support.chart import (
     pod_spec,
     render,
 )
-from tests.support.chart_lint import EVERYTHING, VALUE_SETS
+from tools.chart_lint import EVERYTHING, VALUE_SETS
 
 
 def pod_templates(values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.resources import OTELResourceDetector
 
-from controller.job_telemetry import JobTelemetry
-from controller.settings import Settings
-from policy.telemetry import RESOURCE_FIELDS, TelemetrySettings
+from controller.settings.job_telemetry import JobTelemetry
+from controller.settings.settings import Settings
+from policy.opentelemetry_env import RESOURCE_FIELDS, TelemetrySettings
 from tests.support.chart import container, environment
-from tests.support.chart_lint import EVERYTHING
+from tools.chart_lint import EVERYTHING
 
 ENDPOINT = "http://collector.observability:4318"
 

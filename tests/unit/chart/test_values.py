@@ -12,11 +12,11 @@ import yaml
 
 from policy import names
 from policy.names import POLICY_LABEL
-from policy.telemetry import OPERATORS_VARIABLES
-from tests.support import chart_docs
+from policy.opentelemetry_env import OPERATORS_VARIABLES
 from tests.support.chart import CHART, of_kind, render
-from tests.support.chart_lint import VALUE_SETS, schema_findings
 from tests.support.helm import HelmFailed
+from tools import chart_docs
+from tools.chart_lint import VALUE_SETS, schema_findings
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from controller.clock import ServerClock
+from controller.api.clock import ServerClock
 
 HERE = datetime(2031, 1, 1, tzinfo=UTC)
 THERE = datetime(2026, 3, 1, 10, 50, tzinfo=UTC)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from controller.api.kube import JOBS
 from controller.controller import Controller
-from controller.election import Unopposed
-from controller.kube import JOBS
-from controller.metrics import Metrics
-from controller.tracing import Untraced
+from controller.metrics.metrics import Metrics
+from controller.runtime.election import Unopposed
+from controller.tracing.trace import Untraced
 from tests.unit.controller.builders import SETTINGS, job
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.cronjob import build_cron_job, job_deadline_seconds
+from controller.manifests.cronjob import build_cron_job, job_deadline_seconds
 from policy.manifest import InvalidPolicyError, parse_policy
 from policy.spec import JobOptions
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy

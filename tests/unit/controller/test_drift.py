@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from controller.cronjob import build_cron_job
-from controller.drift import FIELD_MANAGER, foreign_managers, is_owned_by, matches, take_over
+from controller.manifests.cronjob import build_cron_job
+from controller.manifests.drift import foreign_managers, is_owned_by, matches, take_over
+from policy.names import FIELD_MANAGER
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy
 
 Change = Callable[[dict[str, Any]], object]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.evidence import is_complete
+from controller.runs.evidence import is_complete
 from tests.unit.controller.builders import job, pod
 
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from controller.http_server import HttpServer
-from controller.metrics import Metrics
-from job.embedded.process import free_port
+from controller.metrics.metrics import Metrics
+from controller.runtime.http_server import HttpServer
+from job.demo.servers.process import free_port
 
 
 @dataclass

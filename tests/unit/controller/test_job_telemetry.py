@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from controller.cronjob import build_cron_job
-from controller.job_telemetry import JobTelemetry
-from controller.limits import Limits, NotAllowedError
-from controller.pod_extras import PodExtras
-from controller.settings import InvalidSettingsError, Settings
-from controller.trace_link import link, linked
+from controller.manifests.cronjob import build_cron_job
+from controller.manifests.trace_link import link, linked
+from controller.settings.job_telemetry import JobTelemetry
+from controller.settings.limits import Limits, NotAllowedError
+from controller.settings.pod_extras import PodExtras
+from controller.settings.settings import InvalidSettingsError, Settings
 from policy.manifest import InvalidPolicyError
-from policy.telemetry import OPERATORS_VARIABLES, RESOURCE_FIELDS, TelemetrySettings, samples
+from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS, TelemetrySettings, samples
 from policy.tracing import trace_id, traceparent
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy
 

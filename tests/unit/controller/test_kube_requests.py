@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from controller.kube import JOBS, PODS, POLICIES, Kube, NotFoundError, NotLeaderError, UnavailableError
-from job.embedded.process import free_port
+from controller.api.kube import JOBS, PODS, POLICIES, Kube, NotFoundError, NotLeaderError, UnavailableError
+from job.demo.servers.process import free_port
 
 POLICY = {"metadata": {"namespace": "web", "name": "shop", "resourceVersion": "7"}}
 EVENT = {"metadata": {"namespace": "web", "name": "shop.1"}}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.cronjob import build_cron_job
-from controller.limits import Limits, NotAllowedError
-from controller.quantity import quantity_value
+from controller.manifests.cronjob import build_cron_job
 from controller.selftest import probe_policy
+from controller.settings.limits import Limits, NotAllowedError
+from controller.settings.quantity import quantity_value
 from policy.manifest import InvalidPolicyError, parse_policy
 from tests.unit.controller.any_policy import ANY_SPEC
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource

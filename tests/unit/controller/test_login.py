@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from controller.login import LenientConnectionInfo, api_server, is_in_cluster
+from controller.api.login import LenientConnectionInfo, api_server, is_in_cluster
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from controller.cronjob import build_cron_job
-from controller.job_telemetry import JobTelemetry
-from controller.limits import Limits
-from controller.pod_extras import PodExtras
-from controller.settings import Settings
+from controller.manifests.cronjob import build_cron_job
+from controller.settings.job_telemetry import JobTelemetry
+from controller.settings.limits import Limits
+from controller.settings.pod_extras import PodExtras
+from controller.settings.settings import Settings
 from policy.manifest import InvalidPolicyError, parse_policy
-from policy.telemetry import OPERATORS_VARIABLES, RESOURCE_FIELDS
+from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS
 from tests.support.pod_security import violations
 from tests.unit.controller.any_policy import ANY_SPEC, field_paths, spec_schema
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from controller.quantity import quantity_value
+from controller.settings.quantity import quantity_value
 
 
 @pytest.mark.parametrize(

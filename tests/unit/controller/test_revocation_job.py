@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.cronjob import build_cron_job, job_deadline_seconds
-from controller.revocation_job import build_revocation_job
+from controller.manifests.cronjob import build_cron_job, job_deadline_seconds
+from controller.revocation.revocation_job import build_revocation_job
 from policy.manifest import parse_policy, parse_revocation, parse_target
 from policy.names import API_VERSION
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy

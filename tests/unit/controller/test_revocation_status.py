@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.pods import Problem
-from controller.revocation_status import (
+from controller.revocation.revocation_status import (
     Sight,
     Step,
     condition,
@@ -21,7 +20,8 @@ from controller.revocation_status import (
     next_step,
     without_user,
 )
-from controller.status import read_status
+from controller.runs.pods import Problem
+from controller.status.status import read_status
 from policy.manifest import parse_revocation
 from policy.names import API_VERSION
 from policy.revocation import RevocationConditionType, SessionRevocationStatus

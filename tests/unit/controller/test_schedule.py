@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controller.schedule import next_run
+from controller.runs.schedule import next_run
 from tests.unit.controller.builders import typed_policy
 
 NOW = datetime(2026, 3, 28, 22, 30, tzinfo=UTC)

@@ -10,7 +10,7 @@ from croniter import croniter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.schedule_interval import longest_interval_seconds
+from controller.metrics.schedule_interval import longest_interval_seconds
 
 HOUR = 3600
 DAY = 24 * HOUR

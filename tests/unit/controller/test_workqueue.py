@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from controller.workqueue import WorkQueue
+from controller.runtime.workqueue import WorkQueue
 from tests.support.patience import PATIENCE_SECONDS
 
 

@@ -1,0 +1,1 @@
+"""The last seen state of every watched object."""

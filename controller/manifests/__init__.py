@@ -1,0 +1,1 @@
+"""The manifests that the controller applies: pure builders."""

@@ -1,0 +1,350 @@
+"""The table of the figures that Prometheus is told of each policy: what each is called, means, and is read from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise, takewhile
+from typing import Any, Final
+
+from controller.metrics.reasons import ENDS, OTHER, STALLS
+from controller.metrics.schedule_interval import longest_interval_seconds
+from controller.status.status import condition
+from policy.alerts import Thresholds
+from policy.reasons import ALERTS
+from policy.report import Outcome, RedisCounts, SessionCounts, Vitals
+from policy.spec import SessionPolicySpec
+from policy.status import ConditionStatus, ConditionType, RunRecord, RunTotals, SessionPolicyStatus
+
+_MEBIBYTE: Final = 2**20
+_HOUR_SECONDS: Final = 3600
+# Runs that looked at everything that was due, or at as much of it as they had time for.
+_CLEANED_UP: Final = frozenset({Outcome.SUCCEEDED.value, Outcome.DEGRADED.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A policy as its figures are read.
+
+    Attributes:
+        spec: None if it does not parse.
+        status: without the history.
+        history: the last runs, newest first, as they are stored.
+    """
+
+    spec: SessionPolicySpec | None
+    status: SessionPolicyStatus
+    history: tuple[Mapping[str, Any], ...]
+
+
+Read = Callable[[Observed], float | None]
+"""How a sample is read; None where the figure is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric that every policy may have.
+
+    Attributes:
+        name: without the prefix, and without the ``_total`` of a counter.
+        documentation: what it means, in one sentence.
+        read: how each sample is read; by the value of the family's own label, or "" if it has none.
+        label: name of that label.
+        is_counter: it only grows.
+    """
+
+    name: str
+    documentation: str
+    read: Mapping[str, Read]
+    label: str = ""
+    is_counter: bool = False
+
+
+def _time(read: Callable[[SessionPolicyStatus], datetime | None]) -> Mapping[str, Read]:
+    def timestamp(seen: Observed) -> float | None:
+        time = read(seen.status)
+        return time.timestamp() if time else None
+
+    return {"": timestamp}
+
+
+def _spec(read: Callable[[SessionPolicySpec], float | None]) -> Mapping[str, Read]:
+    return {"": lambda seen: read(seen.spec) if seen.spec else None}
+
+
+def _last_run(read: Callable[[RunRecord], float | None]) -> Read:
+    return lambda seen: read(seen.status.last_run) if seen.status.last_run else None
+
+
+def _sessions(read: Callable[[SessionCounts], float]) -> Read:
+    return _last_run(lambda run: read(run.sessions))
+
+
+def _active(run: RunRecord) -> float | None:
+    is_counted = run.sessions.active > 0 or run.outcome.value in _CLEANED_UP
+    return run.sessions.active if is_counted else None
+
+
+def _redis(read: Callable[[RedisCounts], float]) -> Mapping[str, Read]:
+    return {"": _last_run(lambda run: read(run.redis) if run.redis else None)}
+
+
+def _vitals(read: Callable[[Vitals], float | None]) -> Mapping[str, Read]:
+    return {"": _last_run(lambda run: read(run.vitals) if run.vitals else None)}
+
+
+def _threshold(read: Callable[[Thresholds], float]) -> Mapping[str, Read]:
+    """A threshold of the policy's; nought, for none, has no sample."""
+    return _spec(lambda spec: read(spec.alerts.thresholds) or None)
+
+
+def _redis_threshold(read: Callable[[Thresholds], float]) -> Mapping[str, Read]:
+    """Likewise; a policy without Redis has none."""
+    return _spec(lambda spec: (read(spec.alerts.thresholds) or None) if spec.stores.redis else None)
+
+
+def _growing_backlog(seen: Observed) -> float:
+    """How many of the last runs in a row left more undone than the one before."""
+    remaining = [
+        (run.get("sessions") or {}).get("remaining") or 0
+        for run in seen.history
+        if run.get("outcome") in _CLEANED_UP and run.get("dryRun") is not True
+    ]
+    return sum(1 for _ in takewhile(lambda pair: pair[0] > pair[1], pairwise(remaining)))
+
+
+def _totals(read: Callable[[RunTotals], float]) -> Read:
+    return lambda seen: read(seen.status.totals)
+
+
+def _holds(kind: ConditionType) -> Mapping[str, Read]:
+    def holds(seen: Observed) -> float:
+        state = condition(seen.status, kind)
+        return float(state is not None and state.status is ConditionStatus.TRUE)
+
+    return {"": holds}
+
+
+def _is_outcome(outcome: Outcome) -> Read:
+    return _last_run(lambda run: float(run.outcome is outcome))
+
+
+FAMILIES: Final = (
+    Family("ready", "1 if the policy is accepted and its CronJob matches it, else 0.", _holds(ConditionType.READY)),
+    Family("running", "1 while a run is under way, else 0.", _holds(ConditionType.RUNNING)),
+    Family("suspended", "1 if scheduled runs are stopped, else 0.", _spec(lambda spec: float(spec.suspend))),
+    Family(
+        "schedule_interval_seconds",
+        "Longest time between two scheduled starts: for a schedule on weekdays it is the weekend.",
+        _spec(lambda spec: longest_interval_seconds(spec.schedule)),
+    ),
+    Family("dry_run", "1 if runs only look, else 0.", _spec(lambda spec: float(spec.dry_run))),
+    Family(
+        "next_schedule_timestamp_seconds",
+        "When the next run is due; absent while suspended.",
+        _time(lambda status: status.next_schedule_time),
+    ),
+    Family(
+        "overdue_schedules",
+        "Scheduled times since a run was last started by schedule at which none was.",
+        {"": lambda seen: seen.status.missed_schedules},
+    ),
+    Family(
+        "job_timeout_seconds",
+        "Time after which a run is stopped.",
+        _spec(lambda spec: spec.job.timeout_seconds),
+    ),
+    Family(
+        "run_duration_threshold_seconds",
+        "The policy's threshold: a run that takes longer is worth an alert.",
+        _threshold(lambda thresholds: thresholds.duration_seconds),
+    ),
+    Family(
+        "failed_deletions_threshold_ratio",
+        "The policy's threshold: a run of whose deletions a larger share fails is worth an alert.",
+        _spec(lambda spec: spec.alerts.thresholds.failed_percent / 100),
+    ),
+    Family(
+        "active_sessions_threshold",
+        "The policy's threshold: more live sessions are worth an alert; absent for any number.",
+        _threshold(lambda thresholds: thresholds.active_sessions),
+    ),
+    Family(
+        "redis_memory_threshold_bytes",
+        "The policy's threshold: more memory in use is worth an alert; absent for any amount.",
+        _redis_threshold(lambda thresholds: thresholds.redis_memory_megabytes * _MEBIBYTE),
+    ),
+    Family(
+        "redis_hit_threshold_ratio",
+        "The policy's threshold: a smaller share of look-ups that find something is worth an alert.",
+        _redis_threshold(lambda thresholds: thresholds.cache_hit_percent / 100),
+    ),
+    Family(
+        "last_run_timestamp_seconds",
+        "When the last run ended.",
+        _time(lambda status: status.last_run.completion_time if status.last_run else None),
+    ),
+    Family(
+        "last_success_timestamp_seconds",
+        "When a run last ended well.",
+        _time(lambda status: status.last_success_time),
+    ),
+    Family(
+        "last_run_duration_seconds",
+        "How long the last run took.",
+        {"": _last_run(lambda run: run.duration_seconds)},
+    ),
+    Family(
+        "last_run_outcome",
+        "1 for the outcome of the last run, 0 for the others.",
+        {outcome.value: _is_outcome(outcome) for outcome in Outcome},
+        label="outcome",
+    ),
+    Family(
+        "last_run_sessions",
+        "Sessions of the last run, by what became of them. The states overlap: an expired one is deleted, too.",
+        {
+            "expired": _sessions(lambda counts: counts.expired),
+            "evicted": _sessions(lambda counts: counts.evicted),
+            "duplicate": _sessions(lambda counts: counts.duplicate),
+            "abnormal": _sessions(lambda counts: counts.abnormal),
+            "deleted": _sessions(lambda counts: counts.deleted),
+            "failed": _sessions(lambda counts: counts.failed),
+            "remaining": _sessions(lambda counts: counts.remaining),
+        },
+        label="state",
+    ),
+    Family("last_run_dry_run", "1 if the last run only looked, else 0.", {"": _last_run(lambda run: run.dry_run)}),
+    Family(
+        "active_sessions",
+        "Live sessions after the last run; absent if it did not come so far as to count them.",
+        {"": _last_run(_active)},
+    ),
+    Family(
+        "created_sessions_per_second",
+        "How fast sessions began between the last run and the one before it.",
+        _vitals(lambda vitals: None if vitals.created_per_hour is None else vitals.created_per_hour / _HOUR_SECONDS),
+    ),
+    Family(
+        "session_duration_average_seconds",
+        "How long the sessions that the last run deleted were in use, on average.",
+        _vitals(lambda vitals: vitals.average_session_seconds),
+    ),
+    Family(
+        "backlog_growing_runs",
+        "How many of the last runs in a row left more due sessions undeleted than the run before; 9 at most.",
+        {"": _growing_backlog},
+    ),
+    Family(
+        "consecutive_failures",
+        "Runs since the last success that did not end well.",
+        {"": lambda seen: seen.status.consecutive_failures},
+    ),
+    Family(
+        "redis_memory_bytes",
+        "Memory that Redis used at the last run, all of its nodes together.",
+        _vitals(lambda vitals: vitals.redis_memory_bytes),
+    ),
+    Family(
+        "redis_hit_ratio",
+        "Share of the look-ups in Redis that found their key, since its servers began; absent for a few look-ups.",
+        _vitals(lambda vitals: vitals.redis_hit_ratio),
+    ),
+    Family("redis_sessions", "Session keys that the last run saw in Redis.", _redis(lambda redis: redis.sessions)),
+    Family("redis_deleted_sessions", "Session keys that the last run deleted.", _redis(lambda redis: redis.deleted)),
+    Family(
+        "redis_orphaned_sessions",
+        "Session keys without a live database row that the last run found.",
+        _redis(lambda redis: redis.orphaned),
+    ),
+    Family(
+        "redis_missing_sessions",
+        "Live database rows without a session key that the last run found.",
+        _redis(lambda redis: redis.missing),
+    ),
+    Family(
+        "redis_removed_index_entries",
+        "Entries that the last run removed from user indexes.",
+        _redis(lambda redis: redis.index_entries_removed),
+    ),
+    Family(
+        "redis_added_ttls",
+        "Session keys without a TTL that the last run gave one.",
+        _redis(lambda redis: redis.ttl_added),
+    ),
+    Family(
+        "runs",
+        "Finished runs, by how they ended.",
+        {
+            Outcome.SUCCEEDED.value: _totals(lambda totals: totals.runs_succeeded),
+            Outcome.DEGRADED.value: _totals(lambda totals: totals.runs_degraded),
+            Outcome.FAILED.value: _totals(lambda totals: totals.runs_failed),
+            Outcome.SKIPPED.value: _totals(lambda totals: totals.runs_skipped),
+        },
+        label="outcome",
+        is_counter=True,
+    ),
+    Family(
+        "deleted_sessions",
+        "Sessions deleted by all runs.",
+        {"": _totals(lambda totals: totals.deleted_sessions)},
+        is_counter=True,
+    ),
+    Family(
+        "missed_schedules",
+        "Scheduled times at which no run was started.",
+        {"": _totals(lambda totals: totals.missed_schedules)},
+        is_counter=True,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFamily:
+    """A metric with a sample only for what there is.
+
+    Attributes:
+        name: without the prefix.
+        documentation: what it means, in one sentence.
+        words: what the label ``reason`` may say.
+        read: the samples by reason.
+    """
+
+    name: str
+    documentation: str
+    words: Collection[str]
+    read: Callable[[Observed], Iterable[tuple[str, int]]]
+
+    def samples(self, seen: Observed) -> tuple[tuple[str, int], ...]:
+        """The samples; those with words that are not ours are one."""
+        found: Counter[str] = Counter()
+        for reason, value in self.read(seen):
+            found[reason if reason in self.words else OTHER] += value
+        return tuple(found.items())
+
+
+def _stall(seen: Observed) -> Iterator[tuple[str, int]]:
+    stalled = condition(seen.status, ConditionType.STALLED)
+    if stalled:
+        yield stalled.reason, 1
+
+
+def _reason(seen: Observed) -> Iterator[tuple[str, int]]:
+    if seen.status.last_run:
+        yield seen.status.last_run.reason, 1
+
+
+def _alerts(seen: Observed) -> Iterator[tuple[str, int]]:
+    if seen.status.last_run:
+        yield from ((alert.reason, alert.count) for alert in seen.status.last_run.alerts)
+
+
+NAMED_FAMILIES: Final = (
+    NamedFamily("stalled", "1 while the policy is stuck, for this reason.", STALLS, _stall),
+    NamedFamily("last_run_reason", "1 for the reason of the last run's outcome.", ENDS, _reason),
+    NamedFamily(
+        "last_run_alerts", "What the last run found worth an alert: how many, or how much of it.", ALERTS, _alerts
+    ),
+)

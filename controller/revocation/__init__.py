@@ -1,0 +1,1 @@
+"""SessionRevocations: their Job and their status."""

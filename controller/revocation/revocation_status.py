@@ -1,0 +1,317 @@
+"""The state of a SessionRevocation: from what it was and what is observed to what it is, and what to do next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from controller.manifests.drift import is_owned_by
+from controller.runs.outcome import Job, failure_cause, job_end, last_attempt
+from controller.runs.pods import Pod, Problem, termination
+from controller.runs.progress import progress, stall_of_job
+from controller.status.events import PolicyEvent, Severity
+from policy.manifest import SessionRevocation
+from policy.report import printable
+from policy.revocation import (
+    RevocationCondition,
+    RevocationConditionType,
+    RevocationCounts,
+    RevocationReport,
+    SessionRevocationSpec,
+    SessionRevocationStatus,
+)
+from policy.status import ConditionStatus
+
+# What the kubelet keeps of a termination message.
+_MAX_REPORT_BYTES: Final = 4096
+
+# For so long it is waited for a policy, or for leave to make the Job. Later, the sessions found would be others than
+# those that were meant.
+_PATIENCE: Final = timedelta(hours=1)
+_RECHECK_SECONDS: Final = 60.0
+
+_States = Mapping[RevocationConditionType, tuple[ConditionStatus, Problem]]
+
+_STARTING: Final = Problem("Starting", "the Job is being made")
+_RUNNING: Final = Problem("Running", "the Job is at work")
+_JOB_GONE: Final = Problem(
+    "JobGone",
+    "the Job was deleted before its outcome was seen, so what it did is not known; it is not made again, because the "
+    "user may have logged in meanwhile: apply another SessionRevocation to be sure",
+)
+_NOT_OWNED: Final = Problem("NotOwned", "there is a Job of the name of this revocation's that was not made for it")
+_NOT_REPORTED: Final = Problem(
+    "NoReport",
+    "the container ended with exit code 0 but left no readable report, so what it did is not known; see the Pod's log, "
+    "or apply another SessionRevocation to be sure",
+)
+_WITHHELD: Final = "the words of who refused it are not repeated, because they hold what the revocation is about"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a reconciliation saw.
+
+    Attributes:
+        now: when.
+        revocation: the resource.
+        uid: its UID.
+        created: when it was made.
+        job: the Job of its name, if there is one.
+        pods: Pods that may be the Job's.
+        blocked: why there is no Job and none could be made just now.
+    """
+
+    now: datetime
+    revocation: SessionRevocation
+    uid: str
+    created: datetime
+    job: Job | None = None
+    pods: Sequence[Pod] = ()
+    blocked: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to be done.
+
+    Attributes:
+        status: to be written first.
+        resume: then let the Job start.
+        recheck_seconds: when to look again, where no event will tell.
+    """
+
+    status: SessionRevocationStatus
+    resume: bool = False
+    recheck_seconds: float | None = None
+
+
+def condition(status: SessionRevocationStatus, kind: RevocationConditionType) -> RevocationCondition | None:
+    """The condition of a type, or None."""
+    return next((c for c in status.conditions if c.type is kind), None)
+
+
+def is_finished(status: SessionRevocationStatus) -> bool:
+    """Whether it has ended, well or not."""
+    ends = (RevocationConditionType.COMPLETE, RevocationConditionType.FAILED)
+    return any(c.type in ends and c.status is ConditionStatus.TRUE for c in status.conditions)
+
+
+def expires_at(resource: Mapping[str, Any], status: SessionRevocationStatus) -> datetime:
+    """When a finished revocation is to be deleted."""
+    default = SessionRevocationSpec.model_fields["ttl_seconds_after_finished"].default
+    seconds = resource["spec"].get("ttlSecondsAfterFinished", default)
+    ended = status.completion_time or datetime.fromisoformat(resource["metadata"]["creationTimestamp"])
+    return ended + timedelta(seconds=seconds)
+
+
+def without_user(words: str, user: str | None) -> str:
+    """Words of others, fit for status, Events and logs: the user is personal data."""
+    return _WITHHELD if user is not None and user in words else words
+
+
+def next_step(before: SessionRevocationStatus, seen: Sight) -> Step:
+    """What becomes of a revocation that has not ended."""
+    if seen.job is None:
+        return _without_job(before, seen)
+    if not is_owned_by(seen.job, seen.uid) or before.job_uid not in (None, seen.job["metadata"]["uid"]):
+        return _failed(before, seen, _JOB_GONE if before.job_uid else _NOT_OWNED)
+    end = job_end(seen.job)
+    if end is not None:
+        succeeded, why, completed = end
+        return _ended(before, seen, seen.job, succeeded, why, completed)
+    if seen.job["spec"].get("suspend"):
+        return Step(_in_progress(before, seen, _STARTING), resume=True)
+    stands = progress(seen.job, seen.pods, condition(before, RevocationConditionType.STALLED), seen.now)
+    if stands.stalled is not None:
+        return Step(_in_progress(before, seen, stands.stalled, stalled=True))
+    return Step(_in_progress(before, seen, _RUNNING), recheck_seconds=stands.recheck_seconds)
+
+
+def refused(before: SessionRevocationStatus, generation: int, problem: Problem, now: datetime) -> Step:
+    """The end of a revocation that cannot be read."""
+    return Step(_status(before, generation, now, _end_states(problem), completion_time=now))
+
+
+def happened(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[PolicyEvent]:
+    """The Events that lie between two states."""
+    kinds = RevocationConditionType
+    events = []
+    if after.job_uid is not None and before.job_uid is None:
+        events.append(PolicyEvent(Severity.NORMAL, "JobCreated", f"Job {after.job_name} created"))
+    complete, was = condition(after, kinds.COMPLETE), condition(before, kinds.COMPLETE)
+    if complete is None or (was is not None and (was.status, was.reason) == (complete.status, complete.reason)):
+        return events
+    if complete.status is ConditionStatus.TRUE:
+        events.append(PolicyEvent(Severity.NORMAL, complete.reason, complete.message))
+    elif complete.reason not in (_STARTING.reason, _RUNNING.reason):
+        events.append(PolicyEvent(Severity.WARNING, complete.reason, complete.message))
+    return events
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+def _without_job(before: SessionRevocationStatus, seen: Sight) -> Step:
+    if before.job_uid is not None:
+        return _failed(before, seen, _JOB_GONE)
+    problem = seen.blocked or _STARTING
+    left = (seen.created + _PATIENCE - seen.now).total_seconds()
+    if left <= 0:
+        return _failed(before, seen, Problem(problem.reason, f"given up after an hour: {problem.message}"))
+    return Step(_in_progress(before, seen, problem), recheck_seconds=min(left, _RECHECK_SECONDS))
+
+
+def _in_progress(
+    before: SessionRevocationStatus, seen: Sight, problem: Problem, *, stalled: bool = False
+) -> SessionRevocationStatus:
+    # kstatus takes Stalled for a failure and Reconciling for work in progress.
+    kind = RevocationConditionType.STALLED if stalled else RevocationConditionType.RECONCILING
+    states = {
+        RevocationConditionType.COMPLETE: (ConditionStatus.FALSE, problem),
+        kind: (ConditionStatus.TRUE, problem),
+    }
+    return _status(before, _generation(seen), seen.now, states, seen.job)
+
+
+def _failed(before: SessionRevocationStatus, seen: Sight, problem: Problem) -> Step:
+    return Step(_status(before, _generation(seen), seen.now, _end_states(problem), completion_time=seen.now))
+
+
+def _ended(
+    before: SessionRevocationStatus, seen: Sight, job: Job, succeeded: bool, why: str, completed: datetime
+) -> Step:
+    last = last_attempt(job, seen.pods)
+    ended = termination(last) if last else None
+    report = parse_report(ended.message) if ended else None
+    reports = _reports(job, seen.pods)
+    sessions, dry_run = _sum(reports), any(r.dry_run for r in reports)
+    if succeeded and report is not None:
+        uncounted = len(reports) < _attempt_count(job)
+        done = _done(sessions, dry_run=dry_run, by_hash=seen.revocation.spec.user is None, uncounted=uncounted)
+        states: _States = {RevocationConditionType.COMPLETE: (ConditionStatus.TRUE, done)}
+    elif succeeded:
+        states = _end_states(_NOT_REPORTED)
+    elif report is not None and ended is not None and ended.exit_code != 0:
+        states = _end_states(Problem(report.reason, without_user(report.message, seen.revocation.spec.user)))
+    else:
+        stalled = stall_of_job(condition(before, RevocationConditionType.STALLED), job)
+        states = _end_states(failure_cause(last, why, stalled))
+    status = _status(before, _generation(seen), seen.now, states, job, completion_time=completed)
+    return Step(status.model_copy(update={"sessions": sessions if reports else None, "dry_run": dry_run}))
+
+
+def _done(sessions: RevocationCounts, *, dry_run: bool, by_hash: bool, uncounted: bool) -> Problem:
+    """How it ended well, in words of our own: a container's are not to be trusted with more than numbers."""
+    if dry_run:
+        what = f"dry run: {_sessions(sessions.found)} would be revoked; nothing was changed"
+        return Problem("DryRun", f"{what}: set dryRun to false in the policy")
+    also = "; what an attempt did that was cut off is not counted" if uncounted else ""
+    if sessions.revoked or uncounted:
+        where = f"{sessions.database_rows:,} in the database, {sessions.redis_keys:,} in Redis"
+        return Problem("Revoked", f"{_sessions(sessions.revoked)} revoked ({where}){also}")
+    if by_hash:
+        return Problem("NoSessions", "no session has this hash: it has ended, or its hash was made with another key")
+    return Problem("NoSessions", "there was no session to revoke")
+
+
+def _end_states(problem: Problem) -> _States:
+    return {
+        RevocationConditionType.COMPLETE: (ConditionStatus.FALSE, problem),
+        RevocationConditionType.FAILED: (ConditionStatus.TRUE, problem),
+        RevocationConditionType.STALLED: (ConditionStatus.TRUE, problem),
+    }
+
+
+def _status(
+    before: SessionRevocationStatus,
+    generation: int,
+    now: datetime,
+    states: _States,
+    job: Job | None = None,
+    completion_time: datetime | None = None,
+) -> SessionRevocationStatus:
+    conditions = []
+    for kind, (status, problem) in states.items():
+        was = condition(before, kind)
+        same = was is not None and was.status is status
+        conditions.append(
+            RevocationCondition(
+                type=kind,
+                status=status,
+                reason=problem.reason,
+                message=printable(problem.message),
+                last_transition_time=was.last_transition_time if was is not None and same else now,
+                observed_generation=generation,
+            )
+        )
+    started = (job or {}).get("status", {}).get("startTime")
+    return SessionRevocationStatus(
+        observed_generation=generation,
+        conditions=conditions,
+        job_name=job["metadata"]["name"] if job else before.job_name,
+        job_uid=job["metadata"]["uid"] if job else before.job_uid,
+        start_time=datetime.fromisoformat(started) if started else before.start_time,
+        completion_time=completion_time,
+        dry_run=before.dry_run,
+        sessions=before.sessions,
+    )
+
+
+# --- what the attempts say -------------------------------------------------------------------------------------------
+
+
+def parse_report(message: str) -> RevocationReport | None:
+    """The report in a termination message; None if it is anything but a valid report."""
+    if len(message.encode(errors="replace")) > _MAX_REPORT_BYTES:
+        return None
+    try:
+        return RevocationReport.model_validate_json(message, strict=True, by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+
+
+def _reports(job: Job, pods: Sequence[Pod]) -> list[RevocationReport]:
+    """The reports of all attempts that left one."""
+    uid = job["metadata"]["uid"]
+    own = (pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or []))
+    found = (parse_report(ended.message) for pod in own if (ended := termination(pod)))
+    return [report for report in found if report is not None]
+
+
+def _attempt_count(job: Job) -> int:
+    status: Mapping[str, Any] = job.get("status", {})
+    return int(status.get("succeeded") or 0) + int(status.get("failed") or 0)
+
+
+def _sum(reports: Sequence[RevocationReport]) -> RevocationCounts:
+    """What all attempts did: each finds only what those before it have left."""
+    each = [report.sessions for report in reports]
+    revoked = sum(counts.revoked for counts in each)
+    # No attempt leaves more than the one before it.
+    left = min((counts.left for counts in each), default=0)
+    would_go = max((report.sessions.found for report in reports if report.dry_run), default=0)
+    return RevocationCounts(
+        found=_bounded(max(would_go, revoked + left)),
+        revoked=_bounded(revoked),
+        left=left,
+        database_rows=_bounded(sum(counts.database_rows for counts in each)),
+        redis_keys=_bounded(sum(counts.redis_keys for counts in each)),
+    )
+
+
+def _bounded(count: int) -> int:
+    """A sum of numbers that are not to be trusted, fit for the status."""
+    return min(count, 2**53)
+
+
+def _sessions(number: int) -> str:
+    return "1 session" if number == 1 else f"{number:,} sessions"
+
+
+def _generation(seen: Sight) -> int:
+    return seen.revocation.metadata.generation or 0

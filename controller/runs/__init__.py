@@ -1,0 +1,1 @@
+"""Runs observed: from Jobs and Pods to outcomes."""

@@ -1,0 +1,1 @@
+"""Leader election, work queue, HTTP endpoint and logs of the process."""

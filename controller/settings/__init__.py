@@ -1,0 +1,1 @@
+"""The controller's configuration, and what it lets policies ask for."""

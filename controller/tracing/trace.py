@@ -1,0 +1,111 @@
+"""What the controller tells traces, if there are any.
+
+OpenTelemetry itself is in :mod:`controller.tracing.opentelemetry_export`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from policy.manifest import SessionPolicy
+from policy.opentelemetry_env import TelemetrySettings
+from policy.status import RunRecord
+
+
+class Tracing(Protocol):
+    """Traces of reconciliations and of recorded runs. No method waits for a collector, but for :meth:`close`."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a collector."""
+
+    def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
+        """W3C trace context of the reconciliation that makes a CronJob so; None where it is not traced."""
+
+    def record_reconciliation(
+        self,
+        policy: SessionPolicy,
+        traceparent: str,
+        began_ns: int,
+        *,
+        is_repair: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """A span of a reconciliation that changed a policy's CronJob or was refused to; now is its end.
+
+        Not for those that change nothing: there are thousands of them.
+
+        Args:
+            policy: the policy.
+            traceparent: of the reconciliation that makes the CronJob as it is to be.
+            began_ns: when it began, in nanoseconds since 1970.
+            is_repair: the CronJob has been so before, and somebody had changed it.
+            error: why it was refused.
+        """
+
+    def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
+        """A span in the run's own trace: its outcome is in the policy's status now.
+
+        Nothing where the record names no trace. A container that left no report has exported nothing, for the report
+        comes first: then the span of the run is written here, in its place.
+
+        Args:
+            namespace: of the policy.
+            name: of the policy.
+            record: what was recorded.
+            pod_uid: UID of the Pod that it was recorded from; empty if there is none any more.
+            reported: whether that Pod left a readable report.
+        """
+
+    def close(self) -> None:
+        """Sends the rest within :data:`policy.opentelemetry_env.EXPORT_SECONDS`; never raises."""
+
+
+class Untraced:
+    """No traces."""
+
+    is_on = False
+
+    def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
+        """There is none."""
+        return None
+
+    def record_reconciliation(
+        self,
+        policy: SessionPolicy,
+        traceparent: str,
+        began_ns: int,
+        *,
+        is_repair: bool = False,
+        error: BaseException | None = None,
+    ) -> None:
+        """Tells nobody."""
+
+    def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
+        """Tells nobody."""
+
+    def close(self) -> None:
+        """Has nothing to send."""
+
+
+def open_tracing(environment: Mapping[str, str], log: Any) -> Tracing:
+    """As the standard ``OTEL_*`` variables say. What is wrong with them is logged, and fails nothing.
+
+    Args:
+        environment: of the process.
+        log: gets a warning where nothing can be traced, or nothing is delivered.
+    """
+    settings = TelemetrySettings.from_environment(environment)
+    if settings.problems:
+        log.warning("telemetry off", because="; ".join(settings.problems))
+    if settings.traces is None:
+        return Untraced()
+    try:
+        # Imported here, so that a controller without a collector does not pay for it.
+        from controller.tracing.opentelemetry_export import Telemetry  # noqa: PLC0415
+
+        return Telemetry(settings.traces, environment, log)
+    except Exception as error:
+        log.warning("telemetry off", because=f"OpenTelemetry could not be set up ({type(error).__name__})")
+        return Untraced()

@@ -1,0 +1,68 @@
+"""``session-policy doctor``: the preflight alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from job.cli.options import BAD_CONFIGURATION, database_url, fails_plainly, output, policy_file, read_policy, redis_url
+
+if TYPE_CHECKING:
+    from stores.sql.mapping.findings import Finding
+
+_MARKS = {"Error": ("red", "error"), "Warning": ("yellow", "warning"), "Info": ("cyan", "note")}
+
+
+@click.command()
+@policy_file
+@database_url
+@redis_url
+@output
+@fails_plainly
+def doctor(path: str | None, database_url: str | None, redis_url: str | None, output: str) -> None:
+    """Checks a policy, its stores and its channels. Takes no lock and changes nothing.
+
+    Exit code: 0 a run can begin, 2 it cannot.
+    """
+    from job.cli.checks import examine_policy
+    from job.logs.logs import configure
+    from stores.sql.mapping.findings import Severity
+
+    policy = read_policy(path)
+    # What the checks log, they also return.
+    log = configure(sys.stderr, logging.CRITICAL, for_people=True)
+    findings = examine_policy(policy, database_url, redis_url, os.environ, log)
+    refused = any(finding.severity is Severity.ERROR for finding in findings)
+    if output == "json":
+        click.echo(json.dumps({"ready": not refused, "findings": [_document(f) for f in findings]}, ensure_ascii=False))
+    else:
+        _print(findings, refused)
+    sys.exit(BAD_CONFIGURATION if refused else 0)
+
+
+def _document(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": finding.severity.value,
+        "field": finding.field,
+        "message": finding.message,
+        "remedy": finding.remedy,
+    }
+
+
+def _print(findings: list[Finding], refused: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    for finding in findings:
+        colour, word = _MARKS[finding.severity.value]
+        console.print(f"[{colour}]{word:<8}[/] [bold]{escape(finding.field)}[/]: {escape(finding.message)}")
+        if finding.remedy:
+            # On one line however long, so that a statement can be copied.
+            console.print(f"         {escape(finding.remedy)}", soft_wrap=True)
+    console.print("[red]A run would refuse to begin.[/]" if refused else "[green]A run can begin.[/]")

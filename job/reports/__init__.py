@@ -1,0 +1,1 @@
+"""Reports of runs and trends: at a terminal and as HTML."""

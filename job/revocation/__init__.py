@@ -1,0 +1,1 @@
+"""Looking sessions up and revoking them in all stores."""

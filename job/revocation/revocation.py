@@ -1,0 +1,179 @@
+"""One attempt of a SessionRevocation: log a user out of all stores, or end one session, known by its hash.
+
+Everything is looked up anew, so an attempt that was killed anywhere is finished by the next. The target's id is never
+logged nor reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from job.logs.identity import Identities
+from job.logs.logs import SessionLog, safe_traceback
+from job.revocation.directory import Entry, Gone, Revoked
+from job.revocation.stores import Place, open_place
+from job.steps.initialise import Urls
+from policy.manifest import SessionPolicy
+from policy.names import LOG_HASH_KEY_ENV
+from policy.report import printable
+from policy.revocation import RevocationCounts, RevocationReport, RevocationTarget
+from stores.model.errors import ConfigurationError, LockHeldError, StopRequestedError
+from stores.model.sessions import Cause
+from stores.sql.connection.connect import as_run_error
+from stores.waiting.clock import RunClock
+
+# A cleanup run may take as long as this attempt may. Half of the time is for waiting, the other half for the work.
+_WAITING_SHARE = 0.5
+_FAILED = 1
+
+
+class SessionsInUseError(Exception):
+    """An application holds on to some of the rows."""
+
+
+@dataclass(slots=True)
+class Revocation:
+    """An attempt and its counts.
+
+    Attributes:
+        policy: where the sessions are, and whether this is a dry run.
+        target: whose sessions end.
+        urls: where the stores are.
+        clock: deadline and stop requests.
+        log: structured log.
+        audit: the cleanup log.
+        identities: hashes ids; None where there is no key, so that no hash can be known again.
+        poll_seconds: pause between two looks whether the lock is free.
+    """
+
+    policy: SessionPolicy
+    target: RevocationTarget
+    urls: Urls
+    clock: RunClock
+    log: Any
+    audit: SessionLog
+    identities: Identities | None
+    poll_seconds: float = 5.0
+    _counts: RevocationCounts = field(default_factory=RevocationCounts)
+
+    def execute(self) -> tuple[RevocationReport, int]:
+        """Does it. Returns the report and the exit code of the process; raises nothing."""
+        dry_run = self.policy.spec.dry_run
+        metadata = self.policy.metadata
+        self.log.info(
+            "revocation started",
+            policy=metadata.name,
+            namespace=metadata.namespace,
+            of="user" if self.target.user is not None else "session",
+            dryRun=dry_run,
+        )
+        reason, message, exit_code = self._guarded(dry_run)
+        report = RevocationReport(reason=reason, message=printable(message), dry_run=dry_run, sessions=self._counts)
+        self.log.info("revocation finished", **report.to_json_object())
+        return report, exit_code
+
+    def _guarded(self, dry_run: bool) -> tuple[str, str, int]:
+        try:
+            if dry_run:
+                return (*self._look(), 0)
+            return (*self._revoke(), 0)
+        except LockHeldError:
+            return "LockHeld", "a run is at work on these sessions and did not end in time; nothing was done", _FAILED
+        except SessionsInUseError:
+            held = f"an application holds on to the rows of {_sessions(self._counts.left)}"
+            return "SessionsInUse", f"{held}; {_sessions(self._counts.revoked)} revoked", _FAILED
+        except StopRequestedError as stop:
+            return stop.reason, f"the attempt was stopped; {_sessions(self._counts.revoked)} revoked", _FAILED
+        except Exception as error:
+            failure = as_run_error(error)
+            self.log.error(
+                "revocation failed", reason=failure.reason, message=str(failure), trace=safe_traceback(error)
+            )
+            return failure.reason, str(failure), failure.exit_code
+
+    def _look(self) -> tuple[str, str]:
+        """Needs no lock: it changes nothing."""
+        with self._open(exclusive=False) as place:
+            self._count(found=len(self._find(place)))
+        return "DryRun", f"dry run: {_sessions(self._counts.found)} would be revoked; nothing was changed"
+
+    def _revoke(self) -> tuple[str, str]:
+        wanted: list[Entry] = []
+        if self.target.session_hash is not None:
+            # Looking through ten million sessions must not keep runs from the lock.
+            with self._open(exclusive=False) as place:
+                wanted = self._find(place)
+            if not wanted:
+                return "NoSessions", "no session has this hash: it has ended, or its hash was made with another key"
+        with self._locked() as place:
+            result = self._revoke_in(place, wanted)
+        if result.left:
+            self._count(found=len(result.left), left=len(result.left))
+            raise SessionsInUseError
+        if not self._counts.revoked:
+            return "NoSessions", "there was no session to revoke"
+        return "Revoked", f"{_sessions(self._counts.revoked)} revoked"
+
+    def _revoke_in(self, place: Place, wanted: Sequence[Entry]) -> Revoked:
+        if self.target.user is not None:
+            _require_users(place)
+            return place.directory.revoke_user(self.target.user, self._gone)
+        still_there = [place.directory.one(entry.session.key) for entry in wanted]
+        return place.directory.revoke([entry.session for entry in still_there if entry], self._gone)
+
+    def _find(self, place: Place) -> list[Entry]:
+        if self.target.user is not None:
+            _require_users(place)
+            return place.directory.of_user(self.target.user)
+        if self.identities is None:
+            raise ConfigurationError(
+                f"the session is named by its hash, but {LOG_HASH_KEY_ENV} is not set: name the key that the hash was "
+                "made with in spec.logs.hashKeyFrom of the policy"
+            )
+        hashed, wanted = self.identities.session, self.target.session_hash
+        found = place.directory.first(lambda key: hashed(key) == wanted)
+        return [found] if found else []
+
+    def _open(self, *, exclusive: bool) -> AbstractContextManager[Place]:
+        return open_place(self.policy, self.urls, self.clock, self.log, exclusive=exclusive)
+
+    @contextmanager
+    def _locked(self) -> Iterator[Place]:
+        """The stores, with the lock that runs take; waits for a run that has it."""
+        patience = self.policy.spec.job.timeout_seconds * _WAITING_SHARE
+        with ExitStack() as stack:
+            told = False
+            while True:
+                try:
+                    place = stack.enter_context(self._open(exclusive=True))
+                    break
+                except LockHeldError:
+                    if self.clock.elapsed_seconds + self.poll_seconds > patience:
+                        raise
+                if not told:
+                    self.log.info("waiting for the lock", because="a run is at work on these sessions")
+                    told = True
+                self.clock.wait(self.poll_seconds)
+            yield place
+
+    def _gone(self, gone: Gone) -> None:
+        """Noted at once: an attempt that is killed a moment later has logged what it did."""
+        self.audit.deleted(gone.sessions, Cause.REVOKED.value)
+        number = len(gone.sessions)
+        self._count(found=number, revoked=number, database_rows=gone.rows, redis_keys=gone.keys)
+
+    def _count(self, **more: int) -> None:
+        counts = self._counts
+        self._counts = counts.model_copy(update={name: getattr(counts, name) + n for name, n in more.items()})
+
+
+def _require_users(place: Place) -> None:
+    if not place.directory.knows_users:
+        raise ConfigurationError("no column is mapped to userId: sessions cannot be told by their users")
+
+
+def _sessions(number: int) -> str:
+    return "1 session" if number == 1 else f"{number:,} sessions"

@@ -1,0 +1,174 @@
+"""R2.9: the stored settings are verified, and every bad or risky one is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from job.alerts.problems import Audience, Problem
+from job.steps.context import RunContext
+from policy.lifetime import resolve_lifetime
+from policy.profiles import PROFILES, Lifetime
+from policy.spec import SessionPolicySpec
+from stores.model.stored_settings import LARGEST, Scope, Setting, usable
+from stores.sql.queries import RuleQueries
+
+REASON = "RiskySettings"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFinding:
+    """Something wrong with stored settings. It names no tenant, role or user: those may be personal.
+
+    Attributes:
+        field: the column, after the scope.
+        message: what is wrong.
+        remedy: what to do about it.
+        rows: how many settings it is about.
+    """
+
+    field: str
+    message: str
+    remedy: str
+    rows: int = 1
+
+
+def step(context: RunContext, queries: RuleQueries, settings: Sequence[Setting]) -> list[SettingsFinding]:
+    """Verifies the stored settings, and the policy's own, and tells the log what is wrong.
+
+    Args:
+        context: the run.
+        queries: of the session table.
+        settings: all that are stored.
+    """
+    nobody = queries.settings_of_nobody() if any(s.scope is not Scope.GLOBAL for s in settings) else {}
+    findings = verify(context.spec, settings, queries.scopes, nobody)
+    for finding in findings:
+        context.log.warning(
+            "setting", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
+        )
+    return findings
+
+
+def problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
+    """What operations are told of the findings: one problem."""
+    rows = sum(finding.rows for finding in findings)
+    if not rows:
+        return []
+    first = findings[0]
+    message = f"stored session settings: {first.field}: {first.message}; {first.remedy}"
+    return [Problem(REASON, Audience.OPERATIONS, message, rows)]
+
+
+def verify(
+    spec: SessionPolicySpec, settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
+) -> list[SettingsFinding]:
+    """What is wrong with the settings, and with what they make of the policy.
+
+    Args:
+        spec: the policy.
+        settings: all that are stored.
+        scopes: the scopes that can apply to the table's sessions.
+        nobody: how many settings of each scope are for somebody whom no session belongs to.
+    """
+    lifetime = resolve_lifetime(spec)
+    found = [
+        *(f for setting in settings for f in _of_setting(setting, lifetime, spec)),
+        *_of_scopes(settings, scopes, nobody),
+        *_of_policy(spec, lifetime, settings),
+    ]
+    # Rows that are wrong in the same way are one finding.
+    rows: dict[SettingsFinding, int] = {}
+    for finding in found:
+        key = SettingsFinding(finding.field, finding.message, finding.remedy, rows=0)
+        rows[key] = rows.get(key, 0) + finding.rows
+    return [SettingsFinding(f.field, f.message, f.remedy, count) for f, count in rows.items()]
+
+
+def _of_setting(setting: Setting, lifetime: Lifetime, spec: SessionPolicySpec) -> Iterator[SettingsFinding]:
+    values = {
+        "idle_timeout_seconds": (setting.idle, lifetime.idle),
+        "absolute_timeout_seconds": (setting.absolute, lifetime.absolute),
+        "max_sessions": (setting.limit, spec.max_concurrent_sessions or None),
+    }
+
+    def finding(column: str, message: str, remedy: str) -> SettingsFinding:
+        return SettingsFinding(f"{setting.scope}.{column}", message, remedy, setting.rows)
+
+    for column, (value, policy) in values.items():
+        if value is None:
+            continue
+        if value <= 0:
+            yield finding(
+                column,
+                "it is zero or negative, and has no effect",
+                "give a number above zero, or NULL for the policy's",
+            )
+        elif value >= LARGEST:
+            yield finding(column, "it is too large to bound anything", "lower it, or set it NULL")
+        elif policy is not None and value > policy:
+            yield finding(
+                column,
+                f"it is weaker than the policy's {policy}, and has no effect: a setting can only narrow the policy",
+                "lower it, or set it NULL; to allow more, change the policy",
+            )
+    if setting.idle and setting.absolute and 0 < setting.absolute < setting.idle:
+        yield finding(
+            "idle_timeout_seconds",
+            "it is longer than the absolute timeout beside it, and can never be reached",
+            "make it shorter than absolute_timeout_seconds",
+        )
+    if setting.idle is setting.absolute is setting.limit is None:
+        yield finding("*", "it sets nothing", "delete it, or give it a timeout or a limit")
+
+
+def _of_scopes(
+    settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
+) -> Iterator[SettingsFinding]:
+    for scope in Scope:
+        rows = sum(setting.rows for setting in settings if setting.scope is scope)
+        if not rows:
+            continue
+        if scope not in scopes:
+            column = {Scope.USER: "userId"}.get(scope, scope.value.lower())
+            yield SettingsFinding(
+                f"{scope}.subject",
+                f"settings per {scope.value.lower()} have no effect: no column says which one a session belongs to",
+                f"map stores.database.table.columns.{column}",
+                rows,
+            )
+        elif nobody.get(scope):
+            yield SettingsFinding(
+                f"{scope}.subject",
+                f"no session belongs to the {scope.value.lower()} that it names",
+                "correct the name, or delete the setting if there is no such one any more",
+                nobody[scope],
+            )
+
+
+def _of_policy(spec: SessionPolicySpec, lifetime: Lifetime, settings: Sequence[Setting]) -> Iterator[SettingsFinding]:
+    for_everybody = [s for s in settings if s.scope is Scope.GLOBAL]
+    if lifetime.absolute is None and not any(usable(s.absolute) for s in for_everybody):
+        yield SettingsFinding(
+            "spec.absoluteTimeoutSeconds",
+            "a session that is used again and again never ends",
+            "set absoluteTimeoutSeconds, or choose a profile",
+        )
+    if spec.max_concurrent_sessions == 0 and not any(usable(s.limit) for s in for_everybody):
+        yield SettingsFinding(
+            "spec.maxConcurrentSessions", "a user may have any number of sessions", "set a limit per user"
+        )
+    if spec.profile is None:
+        return
+    customary = PROFILES[spec.profile]
+    weaker = {
+        "spec.sessionTimeoutSeconds": (spec.session_timeout_seconds, customary.idle),
+        "spec.absoluteTimeoutSeconds": (spec.absolute_timeout_seconds, customary.absolute),
+    }
+    for field, (value, usual) in weaker.items():
+        if value is not None and usual is not None and value > usual:
+            yield SettingsFinding(
+                field,
+                f"it is weaker than {usual}, which is customary for profile {spec.profile}",
+                "lower it, or choose the profile that fits the application",
+            )

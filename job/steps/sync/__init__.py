@@ -1,0 +1,1 @@
+"""R2.8: making Redis and the database agree."""

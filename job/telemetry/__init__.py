@@ -1,0 +1,1 @@
+"""The trace and the metrics of a run."""

@@ -1,0 +1,23 @@
+"""The lifetime a policy ends up with (R4.1)."""
+
+from __future__ import annotations
+
+from policy.presets import resolve_table
+from policy.profiles import DEFAULT_IDLE_SECONDS, PROFILES, Lifetime
+from policy.spec import SessionPolicySpec
+
+
+def resolve_lifetime(spec: SessionPolicySpec) -> Lifetime:
+    """The lifetime a policy asks for.
+
+    Explicit fields win over the profile, the profile over what the application is known to do, that over the default.
+    """
+    if spec.profile:
+        base = PROFILES[spec.profile]
+    else:
+        known = resolve_table(spec.stores.database).idle_seconds if spec.stores.database else None
+        base = Lifetime(idle=known or DEFAULT_IDLE_SECONDS, absolute=None)
+    return Lifetime(
+        idle=spec.session_timeout_seconds or base.idle,
+        absolute=spec.absolute_timeout_seconds or base.absolute,
+    )

@@ -1,0 +1,1 @@
+"""Sessions in SQL databases and Redis: found, read, judged and deleted safely."""

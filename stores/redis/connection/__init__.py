@@ -1,0 +1,1 @@
+"""From a Redis URL to commands: stand-alone, Sentinel, Cluster."""

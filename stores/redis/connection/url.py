@@ -1,0 +1,179 @@
+"""Redis URLs, as people write them: one server, or the several that a Sentinel or Cluster is reached by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from policy.names import REDIS_URL_ENV
+from policy.stores import RedisMode
+from stores.model.errors import ConfigurationError
+
+DEFAULT_PORTS = {RedisMode.STANDALONE: 6379, RedisMode.SENTINEL: 26379, RedisMode.CLUSTER: 6379}
+
+_EXAMPLES = {
+    RedisMode.STANDALONE: "redis://:password@host:6379/0",
+    RedisMode.SENTINEL: "redis://:password@sentinel-0:26379,sentinel-1:26379/0",
+    RedisMode.CLUSTER: "redis://:password@node-0:6379,node-1:6379",
+}
+_OPTIONS = frozenset({"db", "username", "password"})
+_SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
+_TLS_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
+_TLS_OPTIONS = _TLS_FILES | {"ssl_check_hostname", "ssl_cert_reqs"}
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        host: name or IP address.
+        port: TCP port.
+    """
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RedisUrl:
+    """A URL taken apart. It has no text form: it may hold passwords.
+
+    Attributes:
+        addresses: the servers it names; none with a Unix socket.
+        socket: path of a Unix socket.
+        database: number of the database.
+        username: of the Redis user; None for the default user.
+        password: likewise; None for no login.
+        sentinel_username: of the user at the sentinels, who know nothing of the user above.
+        sentinel_password: likewise.
+        tls: options of TLS for the client; None without TLS.
+    """
+
+    addresses: tuple[Address, ...]
+    socket: str | None = None
+    database: int = 0
+    username: str | None = None
+    password: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    tls: Mapping[str, Any] | None = field(default=None)
+
+
+def parse_url(url: str, mode: RedisMode) -> RedisUrl:
+    """Takes a URL apart.
+
+    Args:
+        url: redis://, rediss:// (TLS) or, for one server, unix://; the hosts of a Sentinel or Cluster separated by
+            commas. Options after the question mark: db, username, password; with Sentinel sentinel_username and
+            sentinel_password; with rediss:// ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile, ssl_check_hostname
+            and ssl_cert_reqs.
+        mode: how the servers are arranged.
+
+    Raises:
+        ConfigurationError: it cannot be used. The URL is not repeated: it may hold a password.
+    """
+    return _Parser(mode).parse(url.strip())
+
+
+class _Parser:
+    def __init__(self, mode: RedisMode) -> None:
+        self._mode = mode
+
+    def parse(self, url: str) -> RedisUrl:
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise self._no_address() from None
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise self._unusable("it must begin with redis://, rediss:// or unix://")
+        if parts.fragment:
+            raise self._unusable("it contains a #; percent-encode special characters in the password")
+        login, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = login.partition(":")
+        options = self._options(parts)
+        socket = self._socket(parts, hosts) if parts.scheme == "unix" else None
+        return RedisUrl(
+            addresses=() if socket else self._addresses(hosts),
+            socket=socket,
+            database=self._database("" if socket else parts.path.removeprefix("/"), options.get("db")),
+            username=unquote(username) or options.get("username") or None,
+            password=unquote(password) or options.get("password") or None,
+            sentinel_username=options.get("sentinel_username") or None,
+            sentinel_password=options.get("sentinel_password") or None,
+            tls=self._tls(options) if parts.scheme == "rediss" else None,
+        )
+
+    def _options(self, parts: SplitResult) -> dict[str, str]:
+        allowed = _OPTIONS
+        if self._mode is RedisMode.SENTINEL:
+            allowed |= _SENTINEL_OPTIONS
+        if parts.scheme == "rediss":
+            allowed |= _TLS_OPTIONS
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if not options.keys() <= allowed:
+            raise self._unusable(f"it has an option other than {', '.join(sorted(allowed))}")
+        return options
+
+    def _socket(self, parts: SplitResult, hosts: str) -> str:
+        if self._mode is not RedisMode.STANDALONE:
+            raise self._unusable(f"unix:// names one server, but stores.redis.mode is {self._mode}")
+        if not parts.path or hosts:
+            raise self._unusable("unix:// takes the path of a socket, e.g. unix:///run/redis.sock")
+        return unquote(parts.path)
+
+    def _addresses(self, hosts: str) -> tuple[Address, ...]:
+        names = hosts.split(",")
+        if len(names) > 1 and self._mode is RedisMode.STANDALONE:
+            raise self._unusable(f"it names several hosts, but stores.redis.mode is {self._mode}")
+        return tuple(self._address(name) for name in names)
+
+    def _address(self, text: str) -> Address:
+        try:
+            parts = urlsplit(f"//{text}")
+            host, port = parts.hostname, parts.port  # the port raises where it is no number
+        except ValueError:
+            raise self._no_address() from None
+        if not host:
+            raise self._unusable("it names no host")
+        return Address(host, DEFAULT_PORTS[self._mode] if port is None else port)
+
+    def _database(self, path: str, option: str | None) -> int:
+        # A client would take database 0 for what it cannot read, and the wrong database looks like one full of orphans.
+        if path and not _is_number(path):
+            raise self._unusable("after the host comes the number of the database, e.g. redis://host:6379/0")
+        if option is not None and not _is_number(option):
+            raise self._unusable("db must be a number, e.g. ?db=0")
+        database = int(option if option is not None else path or "0")
+        if database and self._mode is RedisMode.CLUSTER:
+            raise self._unusable("a Redis Cluster has no database but 0")
+        return database
+
+    def _tls(self, options: Mapping[str, str]) -> dict[str, Any]:
+        tls: dict[str, Any] = {}
+        for name in sorted(_TLS_FILES & options.keys()):
+            if not os.access(options[name], os.R_OK):
+                raise self._unusable(f"{name} names a file that is not there or cannot be read")
+            tls[name] = options[name]
+        reqs = options.get("ssl_cert_reqs", "required")
+        check = options.get("ssl_check_hostname", "true").lower()
+        if reqs not in ("none", "optional", "required") or check not in _TRUTH:
+            raise self._unusable("an option has a value that cannot be used")
+        # A certificate that nobody verifies says nothing of the host.
+        return {**tls, "ssl_cert_reqs": reqs, "ssl_check_hostname": _TRUTH[check] and reqs != "none"}
+
+    def _no_address(self) -> ConfigurationError:
+        return self._unusable("host and port cannot be told apart; percent-encode special characters in the password")
+
+    def _unusable(self, why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{REDIS_URL_ENV} cannot be used as a Redis URL: {why}; expected e.g. {_EXAMPLES[self._mode]}"
+        )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

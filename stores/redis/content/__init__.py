@@ -1,0 +1,1 @@
+"""What the content of session keys and access logs says."""

@@ -1,0 +1,40 @@
+"""ImpossibleTravel: one session used from places that nobody gets to in so little time."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime, timedelta
+from math import asin, cos, radians, sin, sqrt
+
+from policy.rules import SessionRule
+from stores.rules.defaults import kilometers, within_seconds
+from stores.rules.facts import Facts, Place, Survey
+
+_EARTH_RADIUS_KILOMETERS = 6371.0088
+
+
+def travels_impossibly(rule: SessionRule, facts: Facts, _survey: Survey, _now: datetime) -> bool:
+    """Whether any two of its accesses were too far apart in too short a time."""
+    seen = [(access.at, access.place) for access in facts.accesses if access.at and access.place]
+    if len({place for _, place in seen}) <= 1:
+        return False
+    seen.sort(key=lambda visit: visit[0])
+    window: deque[tuple[datetime, Place]] = deque()
+    limit, within = kilometers(rule), timedelta(seconds=within_seconds(rule))
+    for at, place in seen:
+        while window and at - window[0][0] > within:
+            window.popleft()
+        if any(place != other and distance_kilometers(place, other) > limit for _, other in window):
+            return True
+        window.append((at, place))
+    return False
+
+
+def distance_kilometers(one: Place, other: Place) -> float:
+    """The way along the earth's surface (haversine)."""
+    latitude_1, latitude_2 = radians(one.latitude), radians(other.latitude)
+    half_latitude = (latitude_2 - latitude_1) / 2
+    half_longitude = radians(other.longitude - one.longitude) / 2
+    square = sin(half_latitude) ** 2 + cos(latitude_1) * cos(latitude_2) * sin(half_longitude) ** 2
+    # Rounding may put the square a little above 1 for places on opposite sides of the earth.
+    return 2 * _EARTH_RADIUS_KILOMETERS * asin(sqrt(min(1.0, square)))

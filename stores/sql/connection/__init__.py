@@ -1,0 +1,1 @@
+"""From a database URL to the connection that a run works on."""

@@ -1,0 +1,96 @@
+"""From a database URL to an engine, and from a driver's errors to ours."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from policy.names import DATABASE_URL_ENV
+from stores.model.errors import ConfigurationError, DatabaseUnavailableError, RunError
+from stores.sql.dialects import DIALECTS, dialect_of_error
+
+# What a URL says -> the driver that is installed. The short forms are what most Secrets hold.
+_DRIVERS = {said: driver for dialect in DIALECTS for said, driver in dialect.drivers.items()}
+_BY_DRIVER = {driver: dialect for dialect in DIALECTS for driver in dialect.drivers.values()}
+
+
+def parse_url(text: str) -> URL:
+    """The URL with the driver that is installed.
+
+    Raises:
+        ConfigurationError: it is not a URL, or of a database that is not supported. The URL itself is not repeated: it
+            may hold a password.
+    """
+    try:
+        url = make_url(text.strip())
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigurationError(
+            f"{DATABASE_URL_ENV} cannot be read as a URL; expected e.g. postgresql://user:password@host/database"
+        ) from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        known = ", ".join(sorted(dialect.name for dialect in DIALECTS))
+        raise ConfigurationError(f"{DATABASE_URL_ENV} names a database that is not supported; supported: {known}")
+    return url.set(drivername=driver)
+
+
+def create_engine(url: URL, *, create_file: bool = False) -> sa.Engine:
+    """An engine without a pool: a run works on one connection, the one that holds its lock.
+
+    Args:
+        url: from :func:`parse_url`.
+        create_file: whether an SQLite file that does not exist may be created.
+
+    Raises:
+        ConfigurationError: the SQLite file does not exist, or the driver is not installed.
+    """
+    return _BY_DRIVER[url.drivername].create_engine(url, create_file)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same statement may well succeed in a moment."""
+    if not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated or error.orig is None:
+        return False
+    dialect = dialect_of_error(error.orig)
+    return dialect is not None and dialect.is_transient(error.orig)
+
+
+def is_refusal(error: sa.exc.DBAPIError) -> bool:
+    """Whether the database refuses to change a particular row: a constraint, a trigger, data that does not fit."""
+    if isinstance(error, sa.exc.IntegrityError):
+        return True
+    dialect = dialect_of_error(error.orig) if error.orig is not None else None
+    return dialect is not None and error.orig is not None and dialect.is_refusal(error.orig)
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether the connection is gone (and with it the lock)."""
+    if not isinstance(error, sa.exc.DBAPIError) or error.orig is None:
+        return False
+    dialect = dialect_of_error(error.orig)
+    return error.connection_invalidated or (dialect is not None and dialect.is_connection_lost(error.orig))
+
+
+def translate(error: sa.exc.SQLAlchemyError) -> RunError:
+    """The error as the report may tell it.
+
+    A driver's text is not repeated: it may quote a row's key or a URL.
+    """
+    original = getattr(error, "orig", None)
+    dialect = dialect_of_error(original) if original is not None else None
+    code = dialect.code(original) if dialect and original is not None else None
+    text = dialect.told(original) if dialect and original is not None else ""
+    detail = code or type(original or error).__name__
+    for explanation in dialect.explanations if dialect else ():
+        if any(needle in text for needle in explanation.needles):
+            return explanation.kind(f"{explanation.text} ({detail})")
+    return DatabaseUnavailableError(f"the database failed or the connection was lost ({detail})")
+
+
+def as_run_error(error: Exception) -> RunError:
+    """The error in words that may be shown, whatever it was."""
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, sa.exc.SQLAlchemyError):
+        return translate(error)
+    return RunError(f"unexpected {type(error).__name__}; the error log has the stack trace")

@@ -1,0 +1,1 @@
+"""Deleting sessions from a SQL table in short transactions."""

@@ -1,0 +1,131 @@
+"""Where rows lie in a table: ranges of its physical blocks, one after the other, or single places (PostgreSQL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from stores.model.key_range import Stretch
+from stores.sql.dialects.base import Layout
+
+_READ_AT_ONCE = 256
+_ROWS_PER_BLOCK = 50
+_MOST_TO_BEGIN_WITH = 256
+
+
+def blocks_with(sessions: int, expired: int | None, layout: Layout) -> int:
+    """In how many blocks about so many expired sessions lie, if they lie evenly.
+
+    Args:
+        sessions: how many.
+        expired: how many there are in the whole table; None where they were not counted.
+        layout: of the table.
+    """
+    blocks = layout.blocks or 1
+    rows = rows_in(layout)
+    return min(max(1, sessions * blocks // max(1, rows if expired is None else expired)), _MOST_TO_BEGIN_WITH)
+
+
+def rows_in(layout: Layout) -> int:
+    """About how many rows a table has, also where nobody has counted them yet."""
+    return layout.rows or (layout.blocks or 1) * _ROWS_PER_BLOCK
+
+
+class _Tid(sa.types.UserDefinedType[str]):
+    """The place of a row."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Its name."""
+        return "tid"
+
+
+place: sa.ColumnClause[str] = sa.literal_column("ctid", _Tid())
+"""Where a version of a row lies, such as ``(12,3)``: its block, and its number in it. A later one lies elsewhere."""
+
+
+_PLACES = "places"
+
+
+def _one_of(array: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return place == sa.any_(sa.cast(array, sa.ARRAY(_Tid())))
+
+
+at_places = _one_of(sa.bindparam(_PLACES, type_=sa.Text()))
+"""Whether a row lies at one of the places that :func:`named` names: any number of them share one statement."""
+
+
+def named(places: Sequence[str]) -> dict[str, str]:
+    """What :data:`at_places` is to be given."""
+    return {_PLACES: "{" + ",".join(f'"{each}"' for each in places) + "}"}
+
+
+def lies_at(places: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether a row lies at one of these places."""
+    return _one_of(sa.literal(named(places)[_PLACES], sa.Text))
+
+
+_FIRST, _END = "first_place", "end_place"
+
+
+def _between(first: sa.ColumnElement[str], end: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(place >= sa.cast(first, _Tid()), place < sa.cast(end, _Tid()))
+
+
+in_blocks = _between(sa.bindparam(_FIRST, type_=sa.Text()), sa.bindparam(_END, type_=sa.Text()))
+"""Whether a row lies in some blocks, given :attr:`Blocks.values`: all ranges share one statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A range of blocks.
+
+    Attributes:
+        first: the first.
+        end: the one behind the last.
+    """
+
+    first: int
+    end: int
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What :data:`in_blocks` is to be given."""
+        return {_FIRST: f"({self.first},0)", _END: f"({self.end},0)"}
+
+    @property
+    def condition(self) -> sa.ColumnElement[bool]:
+        """Whether a row lies in it."""
+        first, end = (sa.literal(at, sa.Text()) for at in self.values.values())
+        return _between(first, end)
+
+    def holds(self, at: str) -> bool:
+        """Whether a :data:`place` lies in it."""
+        return self.first <= int(at[1:].partition(",")[0]) < self.end
+
+
+class BlockRanges:
+    """The blocks of a stretch, a range at a time.
+
+    Rows that are appended meanwhile are not met, nor are new versions of rows that the application has just changed.
+
+    Args:
+        stretch: which blocks.
+        layout: of the table.
+    """
+
+    def __init__(self, stretch: Stretch, layout: Layout) -> None:
+        blocks = layout.blocks or 0
+        self._next = 0 if stretch.after is None else int(stretch.after) + 1
+        self._end = blocks if stretch.up_to is None else int(stretch.up_to) + 1
+
+    def next(self, size: int = _READ_AT_ONCE) -> Blocks | None:
+        """The next so many blocks; None where there are no more."""
+        if self._next >= self._end:
+            return None
+        first, self._next = self._next, min(self._next + size, self._end)
+        return Blocks(first, self._next)

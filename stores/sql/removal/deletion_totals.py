@@ -1,0 +1,89 @@
+"""What a statement deletes, summed up by the server itself (PostgreSQL): to send the rows takes longer than that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from stores.model.sessions import Sums
+from stores.sql.dialects.base import CLOCK_TIMES
+from stores.sql.mapping.table import MappedTable, TimeExpression
+from stores.sql.removal.deleted_rows import LONGEST_SECONDS, units_per_second
+
+# Enough to see whether all were deleted or none.
+_SOME_IDS = 20
+_NONE: sa.ColumnClause[int] = sa.literal_column("0")
+
+
+def tells_durations(table: MappedTable) -> bool:
+    """Whether the table says when its sessions began and when they were last used."""
+    return table.created_at is not None and table.last_accessed_at is not None
+
+
+def seconds_between(table: MappedTable) -> sa.ColumnElement[float] | None:
+    """For how many seconds a session was in use, from its beginning to its last use; NULL where no calendar tells.
+
+    None where the server cannot tell as we do: times without a zone follow ours.
+    """
+    created, accessed = table.created_at, table.last_accessed_at
+    if created is None or accessed is None:
+        return sa.cast(sa.null(), sa.Double)
+    units = units_per_second(table)
+    if units is None:
+        return None
+    if created.mapping.encoding in CLOCK_TIMES:
+        # As ranges of times measure it: an interval takes several times as long to make and to take apart.
+        return sa.func.tstzrange_subdiff(accessed.value, created.value, type_=sa.Double)
+    # As numbers with a point they cannot overflow, whatever stands there.
+    return (_number(accessed) - _number(created)) / sa.literal(float(units), sa.Double)
+
+
+def summed(gone: sa.CTE, key: sa.ColumnElement[Any] | None = None) -> sa.Select[Any]:
+    """One row that :func:`read_sums` reads.
+
+    Args:
+        gone: the deleted rows, with their ``seconds``.
+        key: the column of the ids, which are then told of a few, and part of ``gone``.
+    """
+    seconds = gone.c.seconds
+    # Without an offset it would become part of the query around it, and be worked out for each of the sums.
+    plausible = sa.select(sa.case((is_known(seconds), _not_negative(seconds))).label("seconds")).offset(_NONE)
+    known = plausible.subquery("known")
+    told = (sa.func.count(), sa.func.count(known.c.seconds), sa.func.coalesce(sa.func.sum(known.c.seconds), 0.0))
+    if key is None:
+        return sa.select(*told).select_from(known)
+    some = sa.select(gone.c.id).limit(_SOME_IDS).subquery("some")
+    ids = sa.select(sa.func.array_agg(some.c.id, type_=sa.ARRAY(key.type))).scalar_subquery()
+    return sa.select(*told, ids).select_from(known)
+
+
+def read_sums(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> Sums:
+    """The sums in a row of :func:`summed`.
+
+    Args:
+        row: the row.
+        some_ids: of a few of the deleted rows; None where the row tells them.
+    """
+    count, measured, seconds = row[:3]
+    return Sums(count, measured, seconds, tuple(row[3] or ()) if some_ids is None else some_ids)
+
+
+def is_known(seconds: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Whether a session can have been in use for so long."""
+    return sa.and_(seconds > sa.literal(-float(LONGEST_SECONDS)), seconds < sa.literal(float(LONGEST_SECONDS)))
+
+
+def whole_seconds(seconds: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
+    """The sum of the whole seconds of each session."""
+    total = sa.func.sum(sa.func.trunc(_not_negative(seconds))).filter(is_known(seconds))
+    return sa.cast(sa.func.coalesce(total, 0.0), sa.BigInteger)
+
+
+def _not_negative(seconds: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    return sa.func.greatest(seconds, 0.0, type_=sa.Double)
+
+
+def _number(time: TimeExpression) -> sa.ColumnElement[float]:
+    return sa.cast(time.column, sa.Double)

@@ -1,0 +1,118 @@
+"""Reads the expired sessions of a table a page at a time, in the order of a strategy. Locks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from stores.model.key_range import Strategy, Stretch
+from stores.model.sessions import Candidate
+from stores.sql.dialects.base import Layout
+from stores.sql.mapping.expiry import Edge, Expiry
+from stores.sql.mapping.table import MappedTable
+from stores.sql.removal.block_ranges import BlockRanges
+
+Fetch = Callable[[sa.Select[Any]], Sequence[sa.Row[Any]]]
+
+
+class Walks:
+    """Ways through the expired sessions of a table. Whatever stays is met once, and is never in the way again.
+
+    Args:
+        table: the session table.
+        expiry: what has expired.
+        layout: how the table lies on disk.
+        fetch: runs a query in a transaction of its own.
+        page_size: how many sessions the next page is to have at most.
+    """
+
+    def __init__(
+        self, table: MappedTable, expiry: Expiry, layout: Layout, fetch: Fetch, page_size: Callable[[], int]
+    ) -> None:
+        self._table = table
+        self._expiry = expiry
+        self._layout = layout
+        self._fetch = fetch
+        self._page_size = page_size
+        self._cutoffs = [each.cutoff for each in expiry.idle_classes]
+        idle = [(each.condition, sa.literal(n)) for n, each in enumerate(expiry.idle_classes)]
+        self._columns = [*table.session_columns, sa.case(*idle).label("idle_class")]
+
+    def pages(self, stretch: Stretch) -> Iterator[list[Candidate]]:
+        """What has expired in a part of the table."""
+        if stretch.strategy is Strategy.EXPIRY_INDEX:
+            return self._by_index()
+        if stretch.strategy is Strategy.PHYSICAL_RANGES:
+            return self._by_blocks(stretch)
+        return self._by_id(stretch)
+
+    def in_part(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
+        """What has expired among few enough rows to be read at once."""
+        found = [self._candidate(row) for row in self._fetch(self._query(condition))]
+        while found:
+            size = self._page_size()
+            yield found[:size]
+            found = found[size:]
+
+    def _by_blocks(self, stretch: Stretch) -> Iterator[list[Candidate]]:
+        ranges = BlockRanges(stretch, self._layout)
+        while blocks := ranges.next():
+            yield from self.in_part(blocks.condition)
+
+    def _by_id(self, stretch: Stretch) -> Iterator[list[Candidate]]:
+        key = self._table.id
+        query = self._query(within_ids(self._table, stretch)).order_by(key)
+        after: sa.Select[Any] = query
+        while True:
+            size = self._page_size()
+            page = [self._candidate(row) for row in self._fetch(after.limit(size))]
+            if page:
+                yield page
+            if len(page) < size:
+                return
+            after = query.where(key > sa.literal(page[-1].session.id, key.type))
+
+    def _by_index(self) -> Iterator[list[Candidate]]:
+        met: list[Edge] = []
+        for edge in self._expiry.edges:
+            # What an earlier index led to was dealt with.
+            new = sa.and_(edge.condition, *(other.condition.is_not(sa.true()) for other in met))
+            yield from self._before(edge, new)
+            met.append(edge)
+
+    def _before(self, edge: Edge, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
+        table, column, key = self._table, edge.time.column, self._table.id
+        place = table.dialect.place(column).label("place")
+        query = self._query(condition).add_columns(place).order_by(column, key)
+        query = table.dialect.by_index(query, table.clause, self._layout.indexes[edge.time.mapping.name])
+        after: sa.Select[Any] = query
+        while True:
+            size = self._page_size()
+            rows = self._fetch(after.limit(size))
+            if rows:
+                yield [self._candidate(row) for row in rows]
+            if len(rows) < size:
+                return
+            # Not from the beginning: entries of rows that were just deleted stay in an index for a while.
+            at = table.dialect.at_place(rows[-1].place, table.types[edge.time.mapping.name])
+            last = sa.literal(rows[-1].id, key.type)
+            after = query.where(column >= at, sa.or_(column > at, key > last))
+
+    def _query(self, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        return sa.select(*self._columns).where(condition, self._expiry.expired, self._table.id.is_not(None))
+
+    def _candidate(self, row: sa.Row[Any]) -> Candidate:
+        idle_class = row.idle_class
+        return Candidate(self._table.session(row), None if idle_class is None else self._cutoffs[idle_class])
+
+
+def within_ids(table: MappedTable, stretch: Stretch) -> sa.ColumnElement[bool]:
+    """Whether a row lies in a stretch of ids."""
+    bounds = []
+    if stretch.after is not None:
+        bounds.append(table.id > sa.literal(table.parse_key(str(stretch.after)), table.id.type))
+    if stretch.up_to is not None:
+        bounds.append(table.id <= sa.literal(table.parse_key(str(stretch.up_to)), table.id.type))
+    return sa.and_(sa.true(), *bounds)

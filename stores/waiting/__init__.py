@@ -1,0 +1,1 @@
+"""Deadlines, retries, pacing and work in the background."""

@@ -1,1 +1,0 @@
-"""The documentation's pictures of a dashboard and a trace, drawn from real runs: ``python -m tests.pictures``."""

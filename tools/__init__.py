@@ -1,0 +1,1 @@
+"""Build tools that the Makefile calls."""
