@@ -36,7 +36,7 @@ from stores.redis.content.access_log import AccessLogs
 from stores.redis.primary.opening import open_redis
 from stores.redis.store import RedisStore
 from stores.sql.connection.connect import as_run_error
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.queries import RuleQueries
 from stores.waiting.clock import RunClock
 from stores.waiting.estimate import DeletingTime, in_words
@@ -234,7 +234,7 @@ class Run:
         return report
 
     def _clean(
-        self, context: RunContext, opened: Opened, statistics: Link | None, seen: _Seen, leader: Leader | None
+        self, context: RunContext, opened: Opened, statistics: RunConnection | None, seen: _Seen, leader: Leader | None
     ) -> None:
         """The steps R2.2 to R2.9, in their order; what goes is counted first, and refused if it is too much."""
         queries = RuleQueries(opened.database)

@@ -26,7 +26,7 @@ from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore
 from stores.rules.table import missing_needs
 from stores.sql.connection.connect import create_engine, parse_url
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.findings import Finding, Severity
 from stores.sql.mapping.preflight import examine
 from stores.sql.queries import RuleQueries
@@ -71,9 +71,9 @@ def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[F
     if not url:
         yield Finding(Severity.ERROR, field, "no database URL", f"set {DATABASE_URL_ENV} or give --database-url")
         return
-    link: Link | None = None
+    link: RunConnection | None = None
     try:
-        link = Link(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
+        link = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
         for finding in link.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
             yield Finding(finding.severity, f"{field}.table.{finding.field}", finding.message, finding.remedy)
         yield from _of_tables(policy, link)
@@ -84,7 +84,7 @@ def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[F
             link.close()
 
 
-def _of_tables(policy: SessionPolicy, link: Link) -> Iterator[Finding]:
+def _of_tables(policy: SessionPolicy, link: RunConnection) -> Iterator[Finding]:
     wanted: dict[str, list[sa.Table]] = {
         "statistics": [statistics, history] if policy.spec.statistics.enabled else [],
         "alerts": [alerts] if policy.spec.alerts.operations or policy.spec.alerts.security else [],

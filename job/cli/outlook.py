@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from job.revocation.stores import Place
+from job.revocation.stores import OpenStores
 from job.steps import abnormal, duplicates
 from job.steps.context import RunContext
 from job.steps.expired import expired_batches
@@ -67,7 +67,7 @@ class Outlook:
     choice: Choice
 
 
-def look_ahead(place: Place, opened: Opened, log: Any) -> Outlook:
+def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
     """What a run of the policy would do now.
 
     Args:

@@ -22,7 +22,7 @@ from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from job.revocation.directory import Entry, Revoked
-    from job.revocation.stores import Place
+    from job.revocation.stores import OpenStores
     from policy.manifest import SessionPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -181,12 +181,12 @@ def _open(
     return open_stores(read, database_url, redis_url, log, exclusive=exclusive)
 
 
-def _require_users(place: Place, user: str | None) -> None:
+def _require_users(place: OpenStores, user: str | None) -> None:
     if user is not None and not place.directory.knows_users:
         raise ConfigurationError("--user needs stores.database.table.columns.userId: no column is mapped to it")
 
 
-def _wanted(place: Place, session_id: str | None, user: str | None) -> list[Entry]:
+def _wanted(place: OpenStores, session_id: str | None, user: str | None) -> list[Entry]:
     if user is not None:
         return place.directory.of_user(user)
     assert session_id is not None
@@ -224,7 +224,7 @@ def _record(policy: SessionPolicy, result: Revoked, log_directory: str | None) -
     files.close()
 
 
-def _accesses(place: Place, session_id: str) -> list[dict[str, Any]]:
+def _accesses(place: OpenStores, session_id: str) -> list[dict[str, Any]]:
     from stores.redis.content.access_log import AccessLogs
 
     if place.redis is None:

@@ -14,7 +14,7 @@ from policy.lifetime import resolve_lifetime
 from policy.rules import RuleAction, RuleType
 from policy.spec import DuplicateAction, OnExceed, OnMissingRedisSession, SessionPolicySpec
 from stores.model.cutoffs import Cutoffs, cutoffs
-from stores.rules.facts import Access, Place
+from stores.rules.facts import Access, GeoPoint
 
 # The rules' defaults; the demo's ids are written in hexadecimal digits.
 _FAR, _SOON = 1000, timedelta(hours=1)
@@ -177,7 +177,7 @@ def _breaks(kind: Kind, row: Row, stores: Snapshot) -> bool:
             return len(row.session_id) * _BITS_OF_DIGIT < _WEAK
 
 
-def _kilometres(one: Place, other: Place) -> float:
+def _kilometres(one: GeoPoint, other: GeoPoint) -> float:
     """Along the earth's surface: its radius times the angle between the two places."""
     latitude_1, latitude_2 = radians(one.latitude), radians(other.latitude)
     longitude = radians(other.longitude - one.longitude)

@@ -11,7 +11,7 @@ from itertools import product
 
 from job.demo.kinds import Kind
 from job.demo.snapshot import Row
-from stores.rules.facts import Access, Place
+from stores.rules.facts import Access, GeoPoint
 
 #: How many sessions of each kind there are under examples/policy.yaml; 20,000 in all.
 NUMBERS = {
@@ -56,7 +56,7 @@ _CLIENTS = tuple(
 )
 # Berlin, Lagos, Lima, Lyon, Osaka, Oslo, Porto, Pune, Quito, Turin.
 _PLACES = tuple(
-    Place(*degrees)
+    GeoPoint(*degrees)
     for degrees in (
         (52.52, 13.41), (6.52, 3.38), (-12.05, -77.04), (45.76, 4.84), (34.69, 135.50),
         (59.91, 10.75), (41.15, -8.63), (18.52, 73.86), (-0.18, -78.47), (45.07, 7.69),

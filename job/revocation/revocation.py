@@ -14,7 +14,7 @@ from typing import Any
 from job.logs.identity import Identities
 from job.logs.logs import SessionLog, safe_traceback
 from job.revocation.directory import Entry, Gone, Revoked
-from job.revocation.stores import Place, open_place
+from job.revocation.stores import OpenStores, open_place
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy
 from policy.names import LOG_HASH_KEY_ENV
@@ -117,14 +117,14 @@ class Revocation:
             return "NoSessions", "there was no session to revoke"
         return "Revoked", f"{_sessions(self._counts.revoked)} revoked"
 
-    def _revoke_in(self, place: Place, wanted: Sequence[Entry]) -> Revoked:
+    def _revoke_in(self, place: OpenStores, wanted: Sequence[Entry]) -> Revoked:
         if self.target.user is not None:
             _require_users(place)
             return place.directory.revoke_user(self.target.user, self._gone)
         still_there = [place.directory.one(entry.session.key) for entry in wanted]
         return place.directory.revoke([entry.session for entry in still_there if entry], self._gone)
 
-    def _find(self, place: Place) -> list[Entry]:
+    def _find(self, place: OpenStores) -> list[Entry]:
         if self.target.user is not None:
             _require_users(place)
             return place.directory.of_user(self.target.user)
@@ -137,11 +137,11 @@ class Revocation:
         found = place.directory.first(lambda key: hashed(key) == wanted)
         return [found] if found else []
 
-    def _open(self, *, exclusive: bool) -> AbstractContextManager[Place]:
+    def _open(self, *, exclusive: bool) -> AbstractContextManager[OpenStores]:
         return open_place(self.policy, self.urls, self.clock, self.log, exclusive=exclusive)
 
     @contextmanager
-    def _locked(self) -> Iterator[Place]:
+    def _locked(self) -> Iterator[OpenStores]:
         """The stores, with the lock that runs take; waits for a run that has it."""
         patience = self.policy.spec.job.timeout_seconds * _WAITING_SHARE
         with ExitStack() as stack:
@@ -170,7 +170,7 @@ class Revocation:
         self._counts = counts.model_copy(update={name: getattr(counts, name) + n for name, n in more.items()})
 
 
-def _require_users(place: Place) -> None:
+def _require_users(place: OpenStores) -> None:
     if not place.directory.knows_users:
         raise ConfigurationError("no column is mapped to userId: sessions cannot be told by their users")
 

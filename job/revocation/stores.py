@@ -20,7 +20,7 @@ from stores.waiting.clock import RunClock
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OpenStores:
     """What a command works on.
 
     Attributes:
@@ -55,7 +55,7 @@ def patient_for_people(policy: SessionPolicy) -> SessionPolicy:
 @contextmanager
 def open_stores(
     policy: SessionPolicy, database_url: str | None, redis_url: str | None, log: Any, *, exclusive: bool
-) -> Iterator[Place]:
+) -> Iterator[OpenStores]:
     """The stores of a policy, checked as for a run, for somebody who waits at a terminal.
 
     Args:
@@ -80,7 +80,9 @@ def open_stores(
 
 
 @contextmanager
-def open_place(policy: SessionPolicy, urls: Urls, clock: RunClock, log: Any, *, exclusive: bool) -> Iterator[Place]:
+def open_place(
+    policy: SessionPolicy, urls: Urls, clock: RunClock, log: Any, *, exclusive: bool
+) -> Iterator[OpenStores]:
     """As :func:`open_stores`, with the policy's own retries and the caller's clock."""
     stores = policy.spec.stores
     if stores.database:
@@ -88,7 +90,9 @@ def open_place(policy: SessionPolicy, urls: Urls, clock: RunClock, log: Any, *, 
             raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
         opened = initialise(policy.spec, urls, clock, log, exclusive=exclusive)
         try:
-            yield Place(policy, opened, opened.redis, SessionDirectory(opened.database, opened.redis, clock), clock)
+            yield OpenStores(
+                policy, opened, opened.redis, SessionDirectory(opened.database, opened.redis, clock), clock
+            )
         finally:
             opened.link.close()
             if opened.redis:
@@ -100,12 +104,12 @@ def open_place(policy: SessionPolicy, urls: Urls, clock: RunClock, log: Any, *, 
     if exclusive:
         alone = open_redis(policy.spec, urls.redis, clock, log)
         try:
-            yield Place(policy, None, alone.store, SessionDirectory(None, alone.store, clock, alone.lock), clock)
+            yield OpenStores(policy, None, alone.store, SessionDirectory(None, alone.store, clock, alone.lock), clock)
         finally:
             alone.close()
         return
     redis = RedisStore(connect(urls.redis, stores.redis), stores.redis, policy.spec.retries.redis, clock, log)
     try:
-        yield Place(policy, None, redis, SessionDirectory(None, redis, clock), clock)
+        yield OpenStores(policy, None, redis, SessionDirectory(None, redis, clock), clock)
     finally:
         redis.close()

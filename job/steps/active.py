@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from job.steps.context import RunContext
 from job.steps.overview import SESSIONS, Overview, between
 from stores.rules.table import Need
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.queries import ClientUsage, RuleQueries
 from stores.sql.schema.tables import usage
 
@@ -43,7 +43,7 @@ class Active:
     clients: list[ClientUsage]
 
 
-def step(context: RunContext, queries: RuleQueries, link: Link | None, overview: Overview) -> Active:
+def step(context: RunContext, queries: RuleQueries, link: RunConnection | None, overview: Overview) -> Active:
     """Tells the log how sessions are used; with the hour's usage kept in the statistics.
 
     Args:
@@ -93,7 +93,7 @@ def _filled(counts: Mapping[int, int]) -> dict[str, int]:
     return {str(key): count for key, count in counts.items() if count}
 
 
-def _keep(context: RunContext, link: Link, active: Active) -> None:
+def _keep(context: RunContext, link: RunConnection, active: Active) -> None:
     """Writes the hour's rows; a later run within the hour replaces them. What is older than the policy keeps goes."""
     metadata = context.policy.metadata
     hour = {

@@ -16,7 +16,7 @@ from stores.waiting.background import Aside
 from stores.waiting.pacing import rest_seconds
 
 if TYPE_CHECKING:
-    from stores.model.key_range import Stretch
+    from stores.model.key_range import KeyRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Batch:
     due: list[Session]
 
 
-def delete_expired(context: RunContext, found: int, stretches: Sequence[Stretch] | None = None) -> int:
+def delete_expired(context: RunContext, found: int, stretches: Sequence[KeyRange] | None = None) -> int:
     """Deletes what has expired.
 
     The database goes first, because its statement looks again at each row: a session used a moment ago keeps both its
@@ -64,7 +64,7 @@ def delete_expired(context: RunContext, found: int, stretches: Sequence[Stretch]
     return kept
 
 
-def _sweep(context: RunContext, found: int, stretches: Sequence[Stretch] | None) -> None:
+def _sweep(context: RunContext, found: int, stretches: Sequence[KeyRange] | None) -> None:
     tally = context.tally
     behind, reached = tally.remaining - tally.expired, 0
     tally.expired = found
@@ -92,7 +92,7 @@ def _settle(context: RunContext, swept: Swept) -> None:
     count(context, swept)
 
 
-def _page_by_page(context: RunContext, found: int, stretches: Sequence[Stretch] | None) -> int:
+def _page_by_page(context: RunContext, found: int, stretches: Sequence[KeyRange] | None) -> int:
     tally = context.tally
     behind, unseen, kept = tally.remaining - (0 if context.dry_run else tally.expired), found, 0
     batches = expired_batches(context, stretches)
@@ -127,7 +127,7 @@ def _rest(context: RunContext, busy_seconds: float) -> None:
         context.clock.wait(seconds)
 
 
-def expired_batches(context: RunContext, stretches: Sequence[Stretch] | None = None) -> Iterator[Batch]:
+def expired_batches(context: RunContext, stretches: Sequence[KeyRange] | None = None) -> Iterator[Batch]:
     """The expired sessions, a batch at a time.
 
     Only idleness can be disproved by Redis: a session past its absolute timeout or the application's own expiry has

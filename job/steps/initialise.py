@@ -18,7 +18,7 @@ from stores.model.stored_settings import Setting, narrow
 from stores.redis.connection.connect import connect as connect_redis
 from stores.redis.store import RedisStore
 from stores.sql.connection.connect import create_engine, parse_url
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.dialects.lock import Lock
 from stores.sql.mapping.expiry import load_settings
 from stores.sql.mapping.findings import Severity
@@ -64,7 +64,7 @@ class Opened:
         records: what is written in each transaction that deletes sessions.
     """
 
-    link: Link
+    link: RunConnection
     database: SessionDatabase
     redis: RedisStore | None
     cutoffs: Cutoffs
@@ -110,7 +110,7 @@ def initialise(
         raise ConfigurationError(f"the policy has stores.database, but {DATABASE_URL_ENV} is not set")
     url = parse_url(urls.database)
     engine = create_engine(url)
-    link = Link(engine, spec.retries.database, clock, log)
+    link = RunConnection(engine, spec.retries.database, clock, log)
     redis = None
     try:
         wanted = resolve_table(store)
@@ -204,7 +204,7 @@ def _check_clocks(database_offset: timedelta, redis: RedisStore | None, limit_se
         )
 
 
-def _has_tables(link: Link, log: Any) -> bool:
+def _has_tables(link: RunConnection, log: Any) -> bool:
     missing = link.inspect(lambda i: [t.name for t in (statistics, history, usage) if not i.has_table(t.name)])
     if missing:
         log.warning(
@@ -215,7 +215,7 @@ def _has_tables(link: Link, log: Any) -> bool:
     return not missing
 
 
-def _load_settings(link: Link) -> list[Setting]:
+def _load_settings(link: RunConnection) -> list[Setting]:
     """The settings that narrow the policy (TBL-068); none where there is no such table."""
     if not link.inspect(lambda inspector: inspector.has_table(settings.name)):
         return []

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from job.steps.context import RunContext
 from policy.report import RunReport
 from stores.model.sessions import Census
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.queries import RuleQueries
 from stores.sql.removal.history import forget_before, save_statistics
 
@@ -44,7 +44,7 @@ def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
 
 def keep_statistics(
     context: RunContext,
-    link: Link,
+    link: RunConnection,
     run_id: str,
     active_users: int,
     created: int | None,

@@ -14,7 +14,7 @@ from job.steps.overview import Overview
 from job.steps.vitals_thresholds import Creation, RedisVitals, creation_problems, read_info, redis_problems
 from stores.model.errors import ConfigurationError
 from stores.redis.connection.server import RedisServer
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.schema.tables import statistics
 
 
@@ -46,7 +46,7 @@ class Earlier:
     created: int | None
 
 
-def earlier_runs(context: RunContext, link: Link | None, run_id: str) -> list[Earlier]:
+def earlier_runs(context: RunContext, link: RunConnection | None, run_id: str) -> list[Earlier]:
     """The last two runs of the policy, the newest first.
 
     Args:

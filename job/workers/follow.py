@@ -24,7 +24,7 @@ from policy.presets import resolve_table
 from stores.model.errors import ConfigurationError, StopRequestedError
 from stores.model.tally import Tally
 from stores.sql.connection.connect import as_run_error, create_engine, parse_url
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.shared_work import ClaimLostError, LeaderGoneError, Posting, RunState, WorkTable
 from stores.waiting.clock import RunClock
 
@@ -86,7 +86,7 @@ class Follower:
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
         wanted = resolve_table(spec.stores.database) if spec.stores.database else None
         assert wanted is not None
-        link = Link(create_engine(url), spec.retries.database, self.clock, self.log)
+        link = RunConnection(create_engine(url), spec.retries.database, self.clock, self.log)
         try:
             if link.dialect.presence("") is None or not WorkTable.exists(link):
                 return "the leader works alone: there is no table session_work", None

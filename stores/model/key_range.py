@@ -15,7 +15,7 @@ class Strategy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class KeyRange:
     """A part of the table, in the order in which a strategy walks it; all of it where both ends are open.
 
     Attributes:

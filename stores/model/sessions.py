@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from policy.spec import OnExceed
 
 if TYPE_CHECKING:
-    from stores.model.key_range import Stretch
+    from stores.model.key_range import KeyRange
     from stores.model.strategy import Choice
 
 
@@ -96,7 +96,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class DeletionTotals:
     """Deleted sessions of which nobody asked to know each.
 
     Attributes:
@@ -138,7 +138,7 @@ class Swept:
         unlogged: those of the deleted that the cleanup log is still to be told of.
     """
 
-    deleted: Sequence[Session] | Sums
+    deleted: Sequence[Session] | DeletionTotals
     failed: int = 0
     unlogged: Sequence[Session] = ()
 
@@ -191,14 +191,14 @@ class Sessions(DatabaseSessions, Protocol):
     def strategy(self) -> Choice | None:
         """How expired sessions are found, and why; None where there is only one way."""
 
-    def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time.
 
         Args:
             stretches: the parts of the store to look at; None for all of it.
         """
 
-    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
+    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time, where nobody else is to be asked about them.
 
         Args:

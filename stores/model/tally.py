@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from policy.report import RedisCounts, SessionCounts
-from stores.model.sessions import Session, Sums, durations
+from stores.model.sessions import DeletionTotals, Session, durations
 
 
 @dataclass(slots=True)
@@ -32,9 +32,9 @@ class Durations:
     sessions: int = 0
     seconds: float = 0.0
 
-    def add(self, deleted: Sequence[Session] | Sums) -> None:
+    def add(self, deleted: Sequence[Session] | DeletionTotals) -> None:
         """Adds sessions; those of which it is not known do not count."""
-        if isinstance(deleted, Sums):
+        if isinstance(deleted, DeletionTotals):
             self.sessions += deleted.measured
             self.seconds += deleted.seconds
             return

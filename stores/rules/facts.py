@@ -11,7 +11,7 @@ from policy.rules import SessionRule
 from stores.model.sessions import Session
 
 
-class Place(NamedTuple):
+class GeoPoint(NamedTuple):
     """A place on earth, in degrees.
 
     Attributes:
@@ -36,7 +36,7 @@ class Access(NamedTuple):
     at: datetime | None = None
     address: str | None = None
     client: str | None = None
-    place: Place | None = None
+    place: GeoPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

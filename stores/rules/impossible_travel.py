@@ -8,7 +8,7 @@ from math import asin, cos, radians, sin, sqrt
 
 from policy.rules import SessionRule
 from stores.rules.defaults import kilometers, within_seconds
-from stores.rules.facts import Facts, Place, Survey
+from stores.rules.facts import Facts, GeoPoint, Survey
 
 _EARTH_RADIUS_KILOMETERS = 6371.0088
 
@@ -19,7 +19,7 @@ def travels_impossibly(rule: SessionRule, facts: Facts, _survey: Survey, _now: d
     if len({place for _, place in seen}) <= 1:
         return False
     seen.sort(key=lambda visit: visit[0])
-    window: deque[tuple[datetime, Place]] = deque()
+    window: deque[tuple[datetime, GeoPoint]] = deque()
     limit, within = kilometers(rule), timedelta(seconds=within_seconds(rule))
     for at, place in seen:
         while window and at - window[0][0] > within:
@@ -30,7 +30,7 @@ def travels_impossibly(rule: SessionRule, facts: Facts, _survey: Survey, _now: d
     return False
 
 
-def distance_kilometers(one: Place, other: Place) -> float:
+def distance_kilometers(one: GeoPoint, other: GeoPoint) -> float:
     """The way along the earth's surface (haversine)."""
     latitude_1, latitude_2 = radians(one.latitude), radians(other.latitude)
     half_latitude = (latitude_2 - latitude_1) / 2

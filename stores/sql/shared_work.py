@@ -20,10 +20,10 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from stores.model.key_range import Strategy, Stretch
-from stores.model.sessions import Cause, Session, Sums
+from stores.model.key_range import KeyRange, Strategy
+from stores.model.sessions import Cause, DeletionTotals, Session
 from stores.model.tally import Durations, Tally
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.dialects.lock import Lock
 from stores.sql.removal.history import HistoryTable
 from stores.sql.schema.tables import work
@@ -138,7 +138,7 @@ class Claim:
     """
 
     number: int
-    stretch: Stretch
+    stretch: KeyRange
     redis_deleted: int = 0
 
 
@@ -151,7 +151,7 @@ class Records:
 
     def __init__(self, history: HistoryTable | None) -> None:
         self.history = history
-        self.part: Callable[[sa.Connection, Sequence[Session] | Sums], None] | None = None
+        self.part: Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None] | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -164,7 +164,7 @@ class Records:
             self.history.add(connection, sessions, cause)
         self.count(connection, sessions)
 
-    def count(self, connection: sa.Connection, deleted: Sequence[Session] | Sums) -> None:
+    def count(self, connection: sa.Connection, deleted: Sequence[Session] | DeletionTotals) -> None:
         """Adds deleted sessions that the history has already."""
         # Last, because the row is wanted by others; it is held until the commit, which is next.
         if self.part:
@@ -182,7 +182,7 @@ class WorkTable:
         leads: whether this is the leader.
     """
 
-    def __init__(self, link: Link, run_id: str, lock: Lock, worker: str, *, leads: bool) -> None:
+    def __init__(self, link: RunConnection, run_id: str, lock: Lock, worker: str, *, leads: bool) -> None:
         self._link = link
         self._run_id = run_id
         self._lock = lock
@@ -191,7 +191,7 @@ class WorkTable:
         self._checked_at = 0.0
 
     @staticmethod
-    def exists(link: Link) -> bool:
+    def exists(link: RunConnection) -> bool:
         """Whether there is such a table."""
         return link.inspect(lambda inspector: inspector.has_table(work.name))
 
@@ -211,7 +211,7 @@ class WorkTable:
 
         self._link.transaction(write)
 
-    def post(self, posting: Posting, stretches: Sequence[Stretch]) -> None:
+    def post(self, posting: Posting, stretches: Sequence[KeyRange]) -> None:
         """Offers the parts."""
         said = posting.to_text()
         parts = [
@@ -304,7 +304,7 @@ class WorkTable:
 
         return self._link.transaction(write)
 
-    def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session] | Sums], None]:
+    def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None]:
         """What adds each batch of the part to its counts; see the module.
 
         Args:
@@ -314,7 +314,7 @@ class WorkTable:
         The function raises ClaimLostError or LeaderGoneError, so that the batch is taken back.
         """
 
-        def add(connection: sa.Connection, gone: Sequence[Session] | Sums) -> None:
+        def add(connection: sa.Connection, gone: Sequence[Session] | DeletionTotals) -> None:
             self._check_leader(connection)
             lasted = Durations()
             lasted.add(gone)
@@ -413,13 +413,13 @@ def _progress(claim: Claim, tally: Tally) -> dict[str, int]:
     return {"failed": tally.failed, "redis_deleted": claim.redis_deleted + tally.redis.deleted}
 
 
-def _to_text(stretch: Stretch) -> str:
+def _to_text(stretch: KeyRange) -> str:
     return json.dumps({"strategy": stretch.strategy.value, "after": stretch.after, "upTo": stretch.up_to})
 
 
-def _from_text(text: str) -> Stretch:
+def _from_text(text: str) -> KeyRange:
     said = json.loads(text)
-    return Stretch(Strategy(said["strategy"]), said["after"], said["upTo"])
+    return KeyRange(Strategy(said["strategy"]), said["after"], said["upTo"])
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from policy.spec import BatchSizing, Cleanup, OnExceed
 from stores.model.batches import batches
 from stores.model.cutoffs import Cutoffs
-from stores.model.key_range import Strategy, Stretch
+from stores.model.key_range import KeyRange, Strategy
 from stores.model.session_log import SessionLog
 from stores.model.sessions import Candidate, Cause, Census, Deletion, Session, Swept
 from stores.model.stored_settings import Narrowing
 from stores.model.strategy import Choice, TableFacts, choose
-from stores.sql.connection.concurrent_writers import Others
+from stores.sql.connection.concurrent_writers import ConcurrentWriters
 from stores.sql.connection.connect import is_transient
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.counting import Counts, count_sessions
 from stores.sql.dialects import dialect_of
 from stores.sql.dialects.base import Layout
@@ -32,7 +32,7 @@ from stores.sql.removal.block_ranges import blocks_with
 from stores.sql.removal.bulk_delete import BlockSweep, IdSweep, IndexSweep, PlaceSweep, Sweep
 from stores.sql.removal.history import Ledger
 from stores.sql.removal.row_locations import few_by_index, few_in_blocks, find_places, most_at_once
-from stores.sql.removal.scans import Walks
+from stores.sql.removal.scans import Scans
 from stores.sql.removal.splitting import cut_blocks, cut_ids
 from stores.sql.removal.statements import Removal, delete_over_limit, delete_where, ranked
 from stores.sql.removal.transactions import Deleter
@@ -68,7 +68,7 @@ class SessionDatabase:
 
     def __init__(
         self,
-        link: Link,
+        link: RunConnection,
         table: MappedTable,
         cutoffs: Cutoffs,
         layout: Layout,
@@ -94,11 +94,11 @@ class SessionDatabase:
         self._counted: int | None = None
         adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
         self._pace = Pace(batch_size, min(_FEWEST_SESSIONS, batch_size), max(_MOST_SESSIONS, batch_size), adapts)
-        self._others = Others(link, lambda: self._deleter.written, looks=adapts and alone)
+        self._others = ConcurrentWriters(link, lambda: self._deleter.written, looks=adapts and alone)
         self._expiry = expiry(table, cutoffs, narrowing)
         self._expired = self._expiry.expired
         self._live = self._expiry.live
-        self._walks = Walks(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
+        self._walks = Scans(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
         self.owners = OwnerQueries(table, self._live, self._expiry.allowed, self._fetch)
         """What is asked about users."""
 
@@ -255,7 +255,7 @@ class SessionDatabase:
             self._facts = self._link.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry))
         return choose(self._cleanup.strategy, replace(self._facts, expired=self._counted))
 
-    def stretches(self, count: int) -> list[Stretch]:
+    def stretches(self, count: int) -> list[KeyRange]:
         """Cuts the table into about so many parts of like size that do not overlap and together are everything.
 
         One, where cutting is not worth it.
@@ -265,15 +265,15 @@ class SessionDatabase:
             return cut_blocks(self._layout.blocks or 0, count)
         if strategy is Strategy.ID_ORDER and (self._layout.rows or 0) > count * self._batch_size:
             return cut_ids(self._table, self._layout.rows or 0, count, self._fetch)
-        return [Stretch(strategy)]
+        return [KeyRange(strategy)]
 
-    def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time."""
         self._others.look()
         for stretch in self.stretches(1) if stretches is None else stretches:
             yield from self._walks.pages(stretch)
 
-    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
+    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
         self._others.look()
         for stretch in self.stretches(1) if stretches is None else stretches:
@@ -286,7 +286,7 @@ class SessionDatabase:
                     deletion = self.delete_expired([candidate.session for candidate in page])
                     yield Swept(deletion.deleted, deletion.failed)
 
-    def _sweep(self, stretch: Stretch) -> tuple[Sweep, Pace] | None:
+    def _sweep(self, stretch: KeyRange) -> tuple[Sweep, Pace] | None:
         if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
             return None
         if (places := self._places(stretch)) is not None:
@@ -311,13 +311,13 @@ class SessionDatabase:
             return IdSweep(self._table, self._expired, stretch, self._fetch), pace
         return None
 
-    def _places(self, stretch: Stretch) -> list[str] | None:
+    def _places(self, stretch: KeyRange) -> list[str] | None:
         """Where all expired sessions of a stretch lie; None where it is not all of the table, or they are not few."""
         by_index = stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes
         if by_index:
             few = few_by_index(self.strategy().facts.to_walk, self._layout)
         else:
-            few = stretch == Stretch(Strategy.PHYSICAL_RANGES) and few_in_blocks(self._counted, self._layout)
+            few = stretch == KeyRange(Strategy.PHYSICAL_RANGES) and few_in_blocks(self._counted, self._layout)
         if not few:
             return None
         # The other processors are for whoever is at work.

@@ -17,7 +17,7 @@ from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.report import Outcome
 from stores.model.errors import DatabaseUnavailableError
 from stores.redis.store import RedisStore
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.removal.history import HistoryTable
 from stores.waiting.clock import RunClock
 from tests.support.hanging import UntilItHangs
@@ -158,12 +158,12 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
 ) -> None:
     """The batch is committed, but the connection breaks before the run hears of it."""
     fill(mortal)
-    original = Link._attempt
+    original = RunConnection._attempt
     deleting = Once(lambda: None, 0, after=True)
     monkeypatch.setattr(HistoryTable, "add", deleting.wrap(HistoryTable.add))
     lost: list[int] = []
 
-    def attempt(self: Link, work: Any, retry_transient: bool) -> Any:
+    def attempt(self: RunConnection, work: Any, retry_transient: bool) -> Any:
         before = deleting.calls
         result = original(self, work, retry_transient)
         if deleting.calls > before and deleting.calls not in lost and len(lost) < 3:
@@ -172,7 +172,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(Link, "_attempt", attempt)
+    monkeypatch.setattr(RunConnection, "_attempt", attempt)
     result = run(policy(**BATCHES, **PATIENT), mortal.database_url, mortal.redis_url)
     assert lost
     assert (result.report.outcome, result.deleted) == (Outcome.SUCCEEDED, 20)
@@ -315,11 +315,11 @@ def test_the_deadline_cancels_a_statement_that_hangs(postgres: SessionStores) ->
 def test_a_statement_that_begins_just_after_the_deadline_is_cancelled_too(postgres: SessionStores) -> None:
     """The moment to cancel may fall between two statements."""
     clock = RunClock(3600)
-    link = Link(postgres.engine, policy().spec.retries.database, clock, None)
+    link = RunConnection(postgres.engine, policy().spec.retries.database, clock, None)
     link.transaction(lambda connection: connection.exec_driver_sql("SELECT 1"))
     clock._deadline = time.monotonic() - 1
     # The watch on the clock was set an hour ahead; a new one is late already.
-    watched = Link(postgres.engine, policy().spec.retries.database, clock, None)
+    watched = RunConnection(postgres.engine, policy().spec.retries.database, clock, None)
     time.sleep(0.2)  # its first attempt to cancel finds nothing
     with pytest.raises(Exception, match="DeadlineReached"):  # left alone, it would just end
         watched.transaction(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))

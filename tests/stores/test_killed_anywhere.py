@@ -14,7 +14,7 @@ import pytest
 
 from policy.report import Outcome
 from stores.redis.connection.server import RedisServer
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from tests.support.application import lost
 from tests.support.runs import Command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
@@ -138,7 +138,7 @@ def check_death_at_every_step(stores: SessionStores, monkeypatch: pytest.MonkeyP
 
         return counted
 
-    monkeypatch.setattr(Link, "transaction", step(Link.transaction))
+    monkeypatch.setattr(RunConnection, "transaction", step(RunConnection.transaction))
     monkeypatch.setattr(RedisServer, "_attempt", step(RedisServer._attempt))
     live, due = fill(stores, "s")
     deaths = 0

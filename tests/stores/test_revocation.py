@@ -15,7 +15,7 @@ from job.steps.initialise import Urls, initialise
 from policy.manifest import SessionPolicy, parse_policy
 from stores.redis.connection.server import RedisServer
 from stores.redis.primary.opening import open_redis
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock
 from tests.support.patience import PATIENCE_SECONDS
@@ -289,7 +289,7 @@ def test_killed_at_every_single_step_the_next_attempt_finishes(
 
         return counted
 
-    monkeypatch.setattr(Link, "transaction", step(Link.transaction))
+    monkeypatch.setattr(RunConnection, "transaction", step(RunConnection.transaction))
     monkeypatch.setattr(RedisServer, "_attempt", step(RedisServer._attempt))
     fill(stores)
     deaths = 0

@@ -17,9 +17,9 @@ from job.logs.identity import Identities
 from job.logs.logs import LogSink, SessionLog
 from policy.report import Outcome
 from stores.model.errors import DatabaseUnavailableError
-from stores.model.key_range import Stretch
-from stores.model.sessions import Sums
-from stores.sql.connection.link import Link
+from stores.model.key_range import KeyRange
+from stores.model.sessions import DeletionTotals
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.removal import bulk_delete, row_locations
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock
@@ -49,7 +49,7 @@ STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)
 
 @pytest.fixture(autouse=True)
 def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or they would all be looked for at once; see test_places.py and test_strategies_few.py."""
+    """Or they would all be looked for at once; see test_row_locations.py and test_strategies_few.py."""
     monkeypatch.setattr(row_locations, "_MOST_PLACES", -1)
 
 
@@ -182,7 +182,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
-    original, lost = Link._attempt, [0]
+    original, lost = RunConnection._attempt, [0]
     deleting: list[int] = []
     take = bulk_delete._Impatient._take
 
@@ -191,7 +191,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
         deleting.append(len(rows))
         return rows
 
-    def attempt(self: Link, work: Any, retry_transient: bool) -> Any:
+    def attempt(self: RunConnection, work: Any, retry_transient: bool) -> Any:
         before = len(deleting)
         result = original(self, work, retry_transient)
         if len(deleting) > before and deleting[-1] and lost[0] < 3:
@@ -201,7 +201,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
         return result
 
     monkeypatch.setattr(bulk_delete._Impatient, "_take", counted)
-    monkeypatch.setattr(Link, "_attempt", attempt)
+    monkeypatch.setattr(RunConnection, "_attempt", attempt)
     patient = {"database": {"attempts": 3, "delaySeconds": 0}}
     obeyed = policy(
         cleanup=RANGES,
@@ -256,17 +256,17 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
     """It would have been the one by which the run knows whether a range went; some servers still offer it."""
     spread(postgres, expired=400)
     monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
-    original, lost = Link._attempt, [0]
+    original, lost = RunConnection._attempt, [0]
 
-    def attempt(self: Link, work: Any, retry_transient: bool) -> Any:
+    def attempt(self: RunConnection, work: Any, retry_transient: bool) -> Any:
         result = original(self, work, retry_transient)
-        if isinstance(result, Sums) and len(result) and not lost[0]:
+        if isinstance(result, DeletionTotals) and len(result) and not lost[0]:
             lost[0] = len(result)
             self._drop()
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(Link, "_attempt", attempt)
+    monkeypatch.setattr(RunConnection, "_attempt", attempt)
     obeyed = policy(
         cleanup=RANGES,
         cleanupBatchSize=5,
@@ -383,7 +383,7 @@ def test_stretches_share_the_sessions_without_overlap(
     with steps(policy(cleanup={"strategy": strategy}, cleanupBatchSize=50), postgres) as opened:
         database = opened.opened.database
         for count in (1, 2, 3, 7):
-            parts = [Stretch(**json.loads(json.dumps(_plain(part)))) for part in database.stretches(count)]
+            parts = [KeyRange(**json.loads(json.dumps(_plain(part)))) for part in database.stretches(count)]
             assert len(parts) == (1 if strategy == "ExpiryIndex" else count)
             met = [c.session.id for part in parts for page in database.expired_pages([part]) for c in page]
             assert sorted(met) == sorted(ids(postgres, "s"))
@@ -393,7 +393,7 @@ def test_stretches_share_the_sessions_without_overlap(
     assert len(ids(postgres, "live")) == 200
 
 
-def _plain(part: Stretch) -> dict[str, Any]:
+def _plain(part: KeyRange) -> dict[str, Any]:
     return {"strategy": part.strategy, "after": part.after, "up_to": part.up_to}
 
 

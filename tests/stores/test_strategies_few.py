@@ -22,7 +22,7 @@ from tests.stores.test_expired import (
     test_times_no_calendar_knows_stop_no_run,
 )
 from tests.stores.test_model import test_r3_1_a_database_ends_up_as_the_requirements_say
-from tests.stores.test_places import no_ranges
+from tests.stores.test_row_locations import no_ranges
 from tests.stores.test_statistics import test_r2_7_statistics_and_history_are_exact
 from tests.stores.test_strategies import (
     INDEX,

@@ -20,7 +20,7 @@ from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from policy.report import Outcome
 from stores.model.errors import StopRequestedError
 from stores.redis.connection.server import RedisServer
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.schema.tables import work
 from stores.sql.shared_work import WorkTable
 from tests.support.application import lost
@@ -355,7 +355,7 @@ class Doomed:
         self._fatal, self._steps, self._claims = 0, 0, 0
         self._helpers: list[Helper] = []
         before_each_part(monkeypatch, "lead", self._let_it_work)
-        monkeypatch.setattr(Link, "transaction", self._step(Link.transaction))
+        monkeypatch.setattr(RunConnection, "transaction", self._step(RunConnection.transaction))
         monkeypatch.setattr(RedisServer, "_attempt", self._step(RedisServer._attempt))
         monkeypatch.setattr(WorkTable, "claim", self._claim(WorkTable.claim))
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policy.spec import Retry
-from stores.model.key_range import Strategy, Stretch
+from stores.model.key_range import KeyRange, Strategy
 from stores.model.sessions import Session
 from stores.model.tally import Tally
 from stores.sql.connection.connect import create_engine, parse_url
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.schema.tables import work
 from stores.sql.shared_work import Claim, ClaimLostError, LeaderGoneError, Posting, WorkTable
 from stores.waiting.clock import RunClock
@@ -26,7 +26,7 @@ from tests.support.session_stores import TABLE, SessionStores
 PARTS = 4
 POSTING = Posting(datetime(2026, 3, 1, tzinfo=UTC), "fingerprint")
 NEXT = Posting(datetime(2026, 3, 2, tzinfo=UTC), "fingerprint")
-STRETCHES = [Stretch(Strategy.ID_ORDER, n, n + 1) for n in range(PARTS)]
+STRETCHES = [KeyRange(Strategy.ID_ORDER, n, n + 1) for n in range(PARTS)]
 
 
 class Worker:
@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(self, url: str, name: str, *, leads: bool = False) -> None:
         parsed = parse_url(url)
-        self.link = Link(create_engine(parsed), Retry(attempts=0), RunClock(600), Log())
+        self.link = RunConnection(create_engine(parsed), Retry(attempts=0), RunClock(600), Log())
         lock = self.link.dialect.lock(parsed.database, None, TABLE.name)
         presence = self.link.dialect.presence(name)
         assert presence is not None

@@ -19,7 +19,7 @@ from stores.model.time_encoding import decode_time
 from stores.redis.connection.server import RedisServer
 from stores.redis.content.alike import differ_in_time_only
 from stores.redis.keys import KeyNames
-from stores.rules.facts import Access, Place
+from stores.rules.facts import Access, GeoPoint
 
 # What SCAN looks at in one call.
 _SCAN_COUNT = 1000
@@ -183,7 +183,7 @@ def _time(value: Any) -> datetime | None:
     return decode_time(value, TimeEncoding.TIMESTAMP, UTC) if isinstance(value, str) else None
 
 
-def _place(value: Any) -> Place | None:
+def _place(value: Any) -> GeoPoint | None:
     """A place written as an object, as ``[latitude, longitude]`` or as ``"latitude,longitude"``."""
     if value is None:
         return None
@@ -201,5 +201,5 @@ def _place(value: Any) -> Place | None:
         if latitude is None or longitude is None:
             return None
     if -90 <= latitude <= 90 and -180 <= longitude <= 180:  # noqa: PLR2004
-        return Place(latitude, longitude)
+        return GeoPoint(latitude, longitude)
     return None

@@ -24,7 +24,7 @@ from stores.redis.primary.verdict import Verdict, judge
 from stores.redis.store import RedisStore
 
 if TYPE_CHECKING:
-    from stores.model.key_range import Stretch
+    from stores.model.key_range import KeyRange
 
 # Sessions of users that may be over the limit, held at one time.
 _MOST_AT_ONCE = 100_000
@@ -106,13 +106,13 @@ class RedisPrimary:
                     sketch.add(found.session.user_id)
         return Census(total=total, expired=expired, users=sketch.users())
 
-    def expired_pages(self, stretches: Sequence[Stretch] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """All expired sessions, a batch at a time: here, nothing else could know of a later use of an idle one."""
         for page in self._pages():
             if expired := [Candidate(found.session) for found in page if found.verdict is not Verdict.LIVE]:
                 yield expired
 
-    def sweep_expired(self, stretches: Sequence[Stretch] | None = None) -> Iterator[Swept]:
+    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
         """Deletes all expired sessions, a batch at a time."""
         for page in self.expired_pages():
             deletion = self.delete_expired([candidate.session for candidate in page])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.waiting.pacing import TARGET_SECONDS, target_seconds
 
 _LOOK_AGAIN_SECONDS = 0.5
@@ -13,7 +13,7 @@ _LOOK_AGAIN_SECONDS = 0.5
 _LEAST_SECONDS = 0.02
 
 
-class Others:
+class ConcurrentWriters:
     """Those who write to the same server, whoever they are. Only how much they write is looked at, twice a second.
 
     Args:
@@ -24,7 +24,12 @@ class Others:
     """
 
     def __init__(
-        self, link: Link, own: Callable[[], int], *, looks: bool = True, time: Callable[[], float] = time.monotonic
+        self,
+        link: RunConnection,
+        own: Callable[[], int],
+        *,
+        looks: bool = True,
+        time: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link = link
         self._own = own

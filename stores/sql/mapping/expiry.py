@@ -32,7 +32,7 @@ class IdleClass:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class IndexBound:
     """A column that may say that a session has expired, and the latest time in it that can.
 
     Attributes:
@@ -66,7 +66,7 @@ class Expiry:
     expired: sa.ColumnElement[bool]
     live: sa.ColumnElement[bool]
     idle_classes: Sequence[IdleClass]
-    edges: Sequence[Edge]
+    edges: Sequence[IndexBound]
     allowed: sa.ColumnElement[int] | None
 
 
@@ -117,16 +117,16 @@ def expiry(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) ->
     )
 
 
-def _edges(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) -> list[Edge]:
+def _edges(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) -> list[IndexBound]:
     now = cutoffs.expiry
-    edges = [Edge(table.expires_at, now)] if table.expires_at else []
+    edges = [IndexBound(table.expires_at, now)] if table.expires_at else []
     ends = [cutoffs.absolute] if cutoffs.absolute else []
     ends += [now - timedelta(seconds=level.value) for level in (narrowing.absolute if narrowing else ())]
     if table.created_at and ends:
-        edges.append(Edge(table.created_at, max(ends)))
+        edges.append(IndexBound(table.created_at, max(ends)))
     if table.last_accessed_at:
         narrower = [now - timedelta(seconds=level.value) for level in (narrowing.idle if narrowing else ())]
-        edges.append(Edge(table.last_accessed_at, max([cutoffs.idle, *narrower])))
+        edges.append(IndexBound(table.last_accessed_at, max([cutoffs.idle, *narrower])))
     return edges
 
 

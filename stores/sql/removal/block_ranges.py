@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from stores.model.key_range import Stretch
+from stores.model.key_range import KeyRange
 from stores.sql.dialects.base import Layout
 
 _READ_AT_ONCE = 256
@@ -118,7 +118,7 @@ class BlockRanges:
         layout: of the table.
     """
 
-    def __init__(self, stretch: Stretch, layout: Layout) -> None:
+    def __init__(self, stretch: KeyRange, layout: Layout) -> None:
         blocks = layout.blocks or 0
         self._next = 0 if stretch.after is None else int(stretch.after) + 1
         self._end = blocks if stretch.up_to is None else int(stretch.up_to) + 1

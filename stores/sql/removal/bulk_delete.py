@@ -16,10 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from stores.model.key_range import Stretch
-from stores.model.sessions import Cause, Sums
+from stores.model.key_range import KeyRange
+from stores.model.sessions import Cause, DeletionTotals
 from stores.sql.dialects.base import LOCK_TIMEOUT_SECONDS, SWEEPING, Layout
-from stores.sql.mapping.expiry import Edge, Expiry
+from stores.sql.mapping.expiry import Expiry, IndexBound
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.block_ranges import BlockRanges, Blocks, at_places, in_blocks, lies_at, named, place
 from stores.sql.removal.deleted_rows import CompactColumns, CompactRows
@@ -43,11 +43,11 @@ class Part:
     """
 
     condition: Callable[[], sa.ColumnElement[bool]]
-    take: Callable[[sa.Connection], CompactRows | Sums]
+    take: Callable[[sa.Connection], CompactRows | DeletionTotals]
     notes_history: bool = False
 
 
-_Delete = Callable[[sa.Connection], CompactRows | Sums]
+_Delete = Callable[[sa.Connection], CompactRows | DeletionTotals]
 
 
 class _Impatient:
@@ -77,7 +77,7 @@ class _Impatient:
     def _part(self, condition: Callable[[], sa.ColumnElement[bool]], delete: _Delete) -> Part:
         return Part(condition, lambda c: self._take(c, delete), self._notes_history)
 
-    def _take(self, connection: sa.Connection, delete: _Delete) -> CompactRows | Sums:
+    def _take(self, connection: sa.Connection, delete: _Delete) -> CompactRows | DeletionTotals:
         # A row that was changed after a statement began is judged anew, by its new version, before it goes.
         _wait_for_locks(connection, _LOCK_WAIT_MILLISECONDS)
         taken = delete(connection)
@@ -107,7 +107,7 @@ class _Impatient:
 
     def _read(
         self, result: sa.CursorResult[Any], columns: CompactColumns, some_ids: Sequence[Any] | None = None
-    ) -> CompactRows | Sums:
+    ) -> CompactRows | DeletionTotals:
         """What :meth:`_statement` has returned; with the ids of a few of the rows where it was not to tell them."""
         return _compact(result, columns) if self._tells_each else read_sums(result.one(), some_ids)
 
@@ -148,7 +148,7 @@ class BlockSweep(_Prepared):
         self,
         table: MappedTable,
         expired: sa.ColumnElement[bool],
-        stretch: Stretch,
+        stretch: KeyRange,
         layout: Layout,
         ledger: Ledger | None,
         *,
@@ -172,13 +172,13 @@ class BlockSweep(_Prepared):
             return _doomed(self._table, sa.and_(in_blocks, self._expired))
         return self._statement(in_blocks, columns, tells_ids=False)
 
-    def _delete(self, connection: sa.Connection, blocks: Blocks) -> CompactRows | Sums:
+    def _delete(self, connection: sa.Connection, blocks: Blocks) -> CompactRows | DeletionTotals:
         some_ids: Sequence[Any] = ()
         if not self._tells_each and not (some_ids := self._hold_one(connection, blocks)):
-            return Sums(0, 0, 0.0, ())
+            return DeletionTotals(0, 0, 0.0, ())
         result, columns = self._execute(connection, blocks.values)
         if self._only_counts:
-            return Sums(result.rowcount, 0, 0.0, some_ids)
+            return DeletionTotals(result.rowcount, 0, 0.0, some_ids)
         return self._read(result, columns, some_ids)
 
     def _hold_one(self, connection: sa.Connection, blocks: Blocks) -> Sequence[Any]:
@@ -228,7 +228,7 @@ class PlaceSweep(_Prepared):
     def _prepare(self, columns: CompactColumns) -> sa.Executable:
         return self._statement(at_places, columns)
 
-    def _delete(self, connection: sa.Connection, places: Sequence[str]) -> CompactRows | Sums:
+    def _delete(self, connection: sa.Connection, places: Sequence[str]) -> CompactRows | DeletionTotals:
         return self._read(*self._execute(connection, named(places)))
 
 
@@ -270,14 +270,14 @@ class IndexSweep(_Impatient):
         return None
 
     def _where(self, condition: sa.ColumnElement[bool]) -> Part:
-        def delete(connection: sa.Connection) -> CompactRows | Sums:
+        def delete(connection: sa.Connection) -> CompactRows | DeletionTotals:
             columns = CompactColumns(self._table, connection.dialect)
             result = connection.execute(self._statement(condition, columns), execution_options=_OPTIONS)
             return self._read(result, columns)
 
         return self._part(lambda: condition, delete)
 
-    def _look_ahead(self, edge: Edge, size: int) -> tuple[int, Any]:
+    def _look_ahead(self, edge: IndexBound, size: int) -> tuple[int, Any]:
         """How many entries there are, one more than the size at most, and the time in the last of these.
 
         The index alone answers this, as far as vacuum has been there since the rows were changed.
@@ -290,7 +290,7 @@ class IndexSweep(_Impatient):
         return row.number, row.last
 
     def _up_to(
-        self, edge: Edge, condition: sa.ColumnElement[bool], following: Any, size: int
+        self, edge: IndexBound, condition: sa.ColumnElement[bool], following: Any, size: int
     ) -> sa.ColumnElement[bool]:
         """Whether a row comes before the time that follows so many entries, which are not looked at again."""
         column, key, dialect = edge.time.column, self._table.id, self._table.dialect
@@ -320,7 +320,7 @@ class IdSweep:
         fetch: runs a query in a transaction of its own.
     """
 
-    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool], stretch: Stretch, fetch: Fetch) -> None:
+    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool], stretch: KeyRange, fetch: Fetch) -> None:
         self._table = table
         self._expired = expired
         self._rest: sa.ColumnElement[bool] | None = within_ids(table, stretch)

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from stores.model.sessions import Sums
+from stores.model.sessions import DeletionTotals
 from stores.sql.dialects.base import CLOCK_TIMES
 from stores.sql.mapping.table import MappedTable, TimeExpression
 from stores.sql.removal.deleted_rows import LONGEST_SECONDS, units_per_second
@@ -59,7 +59,7 @@ def summed(gone: sa.CTE, key: sa.ColumnElement[Any] | None = None) -> sa.Select[
     return sa.select(*told, ids).select_from(known)
 
 
-def read_sums(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> Sums:
+def read_sums(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> DeletionTotals:
     """The sums in a row of :func:`summed`.
 
     Args:
@@ -67,7 +67,7 @@ def read_sums(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> Sums
         some_ids: of a few of the deleted rows; None where the row tells them.
     """
     count, measured, seconds = row[:3]
-    return Sums(count, measured, seconds, tuple(row[3] or ()) if some_ids is None else some_ids)
+    return DeletionTotals(count, measured, seconds, tuple(row[3] or ()) if some_ids is None else some_ids)
 
 
 def is_known(seconds: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:

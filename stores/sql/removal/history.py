@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from stores.model.sessions import Cause, Session, Sums, durations
+from stores.model.sessions import Cause, DeletionTotals, Session, durations
 from stores.sql.dialects import Dialect, dialect_of
 from stores.sql.removal.deleted_rows import CompactRows
 from stores.sql.removal.deletion_totals import whole_seconds
@@ -33,7 +33,7 @@ class Ledger(Protocol):
     def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
         """Notes deleted sessions; what it raises takes the deletion back."""
 
-    def count(self, connection: sa.Connection, deleted: Sequence[Session] | Sums) -> None:
+    def count(self, connection: sa.Connection, deleted: Sequence[Session] | DeletionTotals) -> None:
         """As :meth:`add`, where the history has the sessions already."""
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from stores.model.key_range import Strategy, Stretch
+from stores.model.key_range import KeyRange, Strategy
 from stores.model.sessions import Candidate
 from stores.sql.dialects.base import Layout
-from stores.sql.mapping.expiry import Edge, Expiry
+from stores.sql.mapping.expiry import Expiry, IndexBound
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.block_ranges import BlockRanges
 
 Fetch = Callable[[sa.Select[Any]], Sequence[sa.Row[Any]]]
 
 
-class Walks:
+class Scans:
     """Ways through the expired sessions of a table. Whatever stays is met once, and is never in the way again.
 
     Args:
@@ -40,7 +40,7 @@ class Walks:
         idle = [(each.condition, sa.literal(n)) for n, each in enumerate(expiry.idle_classes)]
         self._columns = [*table.session_columns, sa.case(*idle).label("idle_class")]
 
-    def pages(self, stretch: Stretch) -> Iterator[list[Candidate]]:
+    def pages(self, stretch: KeyRange) -> Iterator[list[Candidate]]:
         """What has expired in a part of the table."""
         if stretch.strategy is Strategy.EXPIRY_INDEX:
             return self._by_index()
@@ -56,12 +56,12 @@ class Walks:
             yield found[:size]
             found = found[size:]
 
-    def _by_blocks(self, stretch: Stretch) -> Iterator[list[Candidate]]:
+    def _by_blocks(self, stretch: KeyRange) -> Iterator[list[Candidate]]:
         ranges = BlockRanges(stretch, self._layout)
         while blocks := ranges.next():
             yield from self.in_part(blocks.condition)
 
-    def _by_id(self, stretch: Stretch) -> Iterator[list[Candidate]]:
+    def _by_id(self, stretch: KeyRange) -> Iterator[list[Candidate]]:
         key = self._table.id
         query = self._query(within_ids(self._table, stretch)).order_by(key)
         after: sa.Select[Any] = query
@@ -75,14 +75,14 @@ class Walks:
             after = query.where(key > sa.literal(page[-1].session.id, key.type))
 
     def _by_index(self) -> Iterator[list[Candidate]]:
-        met: list[Edge] = []
+        met: list[IndexBound] = []
         for edge in self._expiry.edges:
             # What an earlier index led to was dealt with.
             new = sa.and_(edge.condition, *(other.condition.is_not(sa.true()) for other in met))
             yield from self._before(edge, new)
             met.append(edge)
 
-    def _before(self, edge: Edge, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
+    def _before(self, edge: IndexBound, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
         table, column, key = self._table, edge.time.column, self._table.id
         place = table.dialect.place(column).label("place")
         query = self._query(condition).add_columns(place).order_by(column, key)
@@ -108,7 +108,7 @@ class Walks:
         return Candidate(self._table.session(row), None if idle_class is None else self._cutoffs[idle_class])
 
 
-def within_ids(table: MappedTable, stretch: Stretch) -> sa.ColumnElement[bool]:
+def within_ids(table: MappedTable, stretch: KeyRange) -> sa.ColumnElement[bool]:
     """Whether a row lies in a stretch of ids."""
     bounds = []
     if stretch.after is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from stores.model.key_range import Strategy, Stretch
+from stores.model.key_range import KeyRange, Strategy
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.scans import Fetch
 
@@ -13,14 +13,14 @@ from stores.sql.removal.scans import Fetch
 _FEWEST_BLOCKS = 64
 
 
-def cut_blocks(blocks: int, count: int) -> list[Stretch]:
+def cut_blocks(blocks: int, count: int) -> list[KeyRange]:
     """Into ranges of blocks; the last is open, so that each worker may look up by itself where the table ends."""
     count = max(1, min(count, blocks // _FEWEST_BLOCKS))
     last = [blocks * n // count - 1 for n in range(1, count)]
-    return [Stretch(Strategy.PHYSICAL_RANGES, *ends) for ends in zip([None, *last], [*last, None], strict=True)]
+    return [KeyRange(Strategy.PHYSICAL_RANGES, *ends) for ends in zip([None, *last], [*last, None], strict=True)]
 
 
-def cut_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[Stretch]:
+def cut_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[KeyRange]:
     """Into ranges of ids, by reading the ids once.
 
     Args:
@@ -36,4 +36,4 @@ def cut_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[Str
     while len(last) < count - 1 and (found := fetch(after)):
         last.append(str(found[0][0]))
         after = query.where(key > sa.literal(found[0][0], key.type))
-    return [Stretch(Strategy.ID_ORDER, *ends) for ends in zip([None, *last], [*last, None], strict=True)]
+    return [KeyRange(Strategy.ID_ORDER, *ends) for ends in zip([None, *last], [*last, None], strict=True)]

@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 
 from stores.model.session_log import SessionLog
-from stores.model.sessions import Cause, Deletion, Session, Sums, Swept
+from stores.model.sessions import Cause, Deletion, DeletionTotals, Session, Swept
 from stores.sql.connection.connect import is_refusal, is_transient
-from stores.sql.connection.link import Link
+from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.bulk_delete import Part
 from stores.sql.removal.deleted_rows import CompactRows
@@ -19,7 +19,7 @@ from stores.sql.removal.history import Ledger
 from stores.sql.removal.statements import Removal, remove
 from stores.waiting.retry import Retrier
 
-D = TypeVar("D", bound=Sequence[Session] | Sums)
+D = TypeVar("D", bound=Sequence[Session] | DeletionTotals)
 
 
 class _BatchFailedError(Exception):
@@ -39,7 +39,7 @@ class Deleter:
 
     def __init__(
         self,
-        link: Link,
+        link: RunConnection,
         table: MappedTable,
         retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
         history: Ledger | None,
@@ -96,7 +96,7 @@ class Deleter:
             record = self._history.count if part.notes_history else partial(self._history.add, cause=cause)
         try:
             deleted = self._run(_Once(self._link, self._table, part.take, record))
-            return Swept(deleted, unlogged=() if isinstance(deleted, Sums) else deleted)
+            return Swept(deleted, unlogged=() if isinstance(deleted, DeletionTotals) else deleted)
         except sa.exc.DBAPIError as error:
             if is_transient(error) or is_refusal(error):
                 return None
@@ -129,7 +129,7 @@ class _Once(Generic[D]):
 
     def __init__(
         self,
-        link: Link,
+        link: RunConnection,
         table: MappedTable,
         take: Callable[[sa.Connection], D],
         record: Callable[[sa.Connection, D], None] | None,
@@ -162,7 +162,7 @@ class _Once(Generic[D]):
         return deleted
 
     def _any_exists(self, connection: sa.Connection, found: D) -> bool:
-        if isinstance(found, Sums):
+        if isinstance(found, DeletionTotals):
             ids = found.some_ids
         else:
             ids = found.ids if isinstance(found, CompactRows) else [session.id for session in found]

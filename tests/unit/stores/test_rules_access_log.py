@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stores.redis.content.access_log import read_entry
-from stores.rules.facts import Access, Place
+from stores.rules.facts import Access, GeoPoint
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 JSON = st.recursive(
@@ -41,7 +41,7 @@ def test_r3_3_times(time: object) -> None:
     ],
 )
 def test_r3_3_places(fields: dict[str, object]) -> None:
-    assert read_entry(json.dumps(fields)).place == Place(52.5, 13.4)
+    assert read_entry(json.dumps(fields)).place == GeoPoint(52.5, 13.4)
 
 
 @pytest.mark.parametrize("location", ["Berlin", "91,0", [1], [True, 2], {"lat": 1}, {"lat": "x", "lon": 1}, None, 7])

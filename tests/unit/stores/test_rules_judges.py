@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policy.rules import DEFAULT_RULES, RuleAction, RuleType, SessionRule
 from stores.model.sessions import Session
-from stores.rules.facts import Access, Bursts, Facts, Place, Survey
+from stores.rules.facts import Access, Bursts, Facts, GeoPoint, Survey
 from stores.rules.impossible_travel import distance_kilometers
 from stores.rules.login_burst import burst_spans
 from stores.rules.request_burst import has_burst
@@ -19,7 +19,7 @@ from stores.rules.table import KINDS, MOST_ENTRIES, NAMES, Need, entries_wanted,
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SKEW = Survey(skew=timedelta(seconds=5))
-BERLIN, PARIS, NEW_YORK = Place(52.52, 13.40), Place(48.86, 2.35), Place(40.71, -74.01)
+BERLIN, PARIS, NEW_YORK = GeoPoint(52.52, 13.40), GeoPoint(48.86, 2.35), GeoPoint(40.71, -74.01)
 
 
 def ago(seconds: float) -> datetime:
@@ -75,11 +75,11 @@ def test_r4_5_revoked_and_ownerless() -> None:
 
 # --- travel ---
 
-PLACES = st.builds(Place, st.floats(-90, 90), st.floats(-180, 180))
+PLACES = st.builds(GeoPoint, st.floats(-90, 90), st.floats(-180, 180))
 
 
 @given(PLACES, PLACES, PLACES)
-def test_distance_is_a_metric_on_a_sphere(a: Place, b: Place, c: Place) -> None:
+def test_distance_is_a_metric_on_a_sphere(a: GeoPoint, b: GeoPoint, c: GeoPoint) -> None:
     half_way_round = 6371.0088 * pi
     assert 0 <= distance_kilometers(a, b) <= half_way_round + 1e-6
     assert distance_kilometers(a, b) == pytest.approx(distance_kilometers(b, a))
@@ -90,7 +90,7 @@ def test_distance_is_a_metric_on_a_sphere(a: Place, b: Place, c: Place) -> None:
 def test_distances_of_known_places() -> None:
     assert distance_kilometers(BERLIN, PARIS) == pytest.approx(878, abs=2)
     assert distance_kilometers(PARIS, NEW_YORK) == pytest.approx(5837, abs=5)
-    assert distance_kilometers(Place(0, 179.9), Place(0, -179.9)) == pytest.approx(22.2, abs=0.1)
+    assert distance_kilometers(GeoPoint(0, 179.9), GeoPoint(0, -179.9)) == pytest.approx(22.2, abs=0.1)
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(0, True), (3600, True), (3601, False), (9 * 3600, False)])
@@ -107,14 +107,14 @@ def test_r4_4_a_train_from_paris_to_berlin_is_possible() -> None:
 
 def test_r4_4_stops_in_between_do_not_hide_a_journey() -> None:
     """Each leg is under 1,000 km, the whole is not."""
-    legs = [Place(0, 0), Place(0, 8), Place(0, 16)]
+    legs = [GeoPoint(0, 0), GeoPoint(0, 8), GeoPoint(0, 16)]
     assert distance_kilometers(legs[0], legs[1]) < 1000 < distance_kilometers(legs[0], legs[2])
     accesses = [Access(ago(60 * n), place=place) for n, place in enumerate(legs)]
     assert applies("ImpossibleTravel", accessed(*accesses))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9000), PLACES), max_size=12))
-def test_r4_4_travel_agrees_with_looking_at_every_pair(visits: list[tuple[int, Place]]) -> None:
+def test_r4_4_travel_agrees_with_looking_at_every_pair(visits: list[tuple[int, GeoPoint]]) -> None:
     facts = accessed(*(Access(ago(t), place=place) for t, place in visits))
     expected = any(
         abs(t1 - t2) <= 3600 and distance_kilometers(p1, p2) > 1000 for t1, p1 in visits for t2, p2 in visits

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _LONGEST_PAUSE_SECONDS = 0.1
 
 
-class Link:
+class RunConnection:
     """A connection that comes back, with its lock, when it was lost.
 
     Args:

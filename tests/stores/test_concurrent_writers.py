@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stores.sql.connection import concurrent_writers
-from stores.sql.connection.concurrent_writers import Others
+from stores.sql.connection.concurrent_writers import ConcurrentWriters
 from stores.sql.store import SessionDatabase
 from stores.waiting.pacing import TARGET_BESIDE_OTHERS_SECONDS, TARGET_SECONDS, Pace
 from tests.support.runs import policy, run
@@ -48,13 +48,13 @@ def when_counted(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> N
 
 
 def before_each_look(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> None:
-    look = Others.look
+    look = ConcurrentWriters.look
 
-    def looking(self: Others) -> None:
+    def looking(self: ConcurrentWriters) -> None:
         then()
         look(self)
 
-    monkeypatch.setattr(Others, "look", looking)
+    monkeypatch.setattr(ConcurrentWriters, "look", looking)
 
 
 def write(stores: SessionStores) -> None:
@@ -89,19 +89,19 @@ def test_r6_a_run_beside_an_application_makes_its_transactions_short(
 def test_r6_a_run_by_itself_does_not_take_its_own_work_for_that_of_others(
     many: SessionStores, targets: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    after, target_seconds, transactions = Pace.after, Others.target_seconds, count(1)
+    after, target_seconds, transactions = Pace.after, ConcurrentWriters.target_seconds, count(1)
 
     def as_small(self: Pace, done: int, *seconds: float) -> Pace:
         after(self, done, *seconds)
         return self
 
-    def now_and_then(self: Others) -> float:
+    def now_and_then(self: ConcurrentWriters) -> float:
         if next(transactions) % 20 == 0:
             self.look()
         return target_seconds(self)
 
     monkeypatch.setattr(Pace, "after", as_small)
-    monkeypatch.setattr(Others, "target_seconds", now_and_then)
+    monkeypatch.setattr(ConcurrentWriters, "target_seconds", now_and_then)
     monkeypatch.setattr(concurrent_writers, "_LOOK_AGAIN_SECONDS", 3600)
     cleanup = {"strategy": "IdOrder", "batchSizing": "Adaptive"}
     assert run(policy(cleanup=cleanup, cleanupBatchSize=4), many.database_url).deleted == 300

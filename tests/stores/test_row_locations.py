@@ -14,7 +14,7 @@ from stores.sql import store
 from stores.sql.dialects.base import Layout
 from stores.sql.removal import bulk_delete, row_locations
 from stores.sql.store import SessionDatabase
-from tests.stores.test_others import before_each_look, write
+from tests.stores.test_concurrent_writers import before_each_look, write
 from tests.stores.test_strategies import INDEX, RANGES, ids, spread, waiting
 from tests.support.runs import InThread, Result, policy, run
 from tests.support.session_stores import TABLE, SessionStores
