@@ -1,4 +1,4 @@
-"""Whom to tell when something is wrong, and where the logs go."""
+"""The part of the spec that says where alerts are sent, and from which thresholds on."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ def runbook_link(alert: str, base: str | None = None) -> str:
 
 
 class Channel(Model):
-    """Where alerts of one kind go."""
+    """Where alerts of one kind are sent."""
 
     urls_from: ValueSource
-    """Where the Apprise URLs are (one per line or separated by blanks): Slack, mail and many more."""
+    """Apprise URLs (one per line, or separated by blanks): Slack, mail and many more services."""
 
 
 class Thresholds(Model):
-    """From when on a run is worth an alert."""
+    """Thresholds from which on a run sends an alert."""
 
     duration_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
-    """A run longer than this, in seconds."""
+    """Maximum duration of a run in seconds; above it the run alerts."""
     failed_percent: Annotated[int, Field(ge=0, le=100)] = 5
-    """More than this share of deletions failed. The run is Degraded, too."""
+    """Maximum percentage of failed deletions; above it the run alerts and is Degraded."""
     active_sessions: Annotated[int, Field(ge=0, le=10**12)] = 5000
-    """More live sessions than this; 0 for any number."""
+    """Maximum number of live sessions; above it the run alerts. 0 means no limit."""
     redis_memory_megabytes: Annotated[int, Field(ge=0, le=10**9)] = 1024
-    """Redis uses more memory than this, in MiB; 0 for any amount."""
+    """Maximum memory of Redis in MiB; above it the run alerts. 0 means no limit."""
     cache_hit_percent: Annotated[int, Field(ge=0, le=100)] = 95
-    """Fewer of Redis' look-ups find something than this share."""
+    """Minimum Redis hit ratio in percent; below it the run alerts."""
     creation_rate_factor: Annotated[int, Field(ge=0, le=1000)] = 2
-    """Sessions are created more than so many times as fast as in the run before; 0 for no limit."""
+    """Maximum growth of the session creation rate since the previous run, as a factor; above it the run alerts. 0 means
+    no limit."""
 
 
 class Alerts(Model):
-    """Alerts of a run. They hold counts and places to look, never ids in clear."""
+    """Alerts of a run. They hold counts and where to look, never ids in clear."""
 
     operations: Channel | None = None
     """Failed runs, failed deletions, stores that cannot be reached, thresholds."""
     security: Channel | None = None
     """Abnormal sessions."""
     thresholds: Thresholds = Thresholds()
-    """From when on a run is worth an alert."""
+    """Thresholds from which on a run sends an alert."""
     repeat_after_seconds: Annotated[int, Field(ge=0, le=30 * 86400)] = 86400
-    """A problem that stands is told again after this time, not with every run; in seconds."""
+    """How long a problem that persists is not reported again, in seconds."""
     runbook_url: Annotated[str, Field(max_length=512, pattern=r"^https?://\S+$")] | None = None
-    """Links to your own runbooks: a URL to append the alert's name to, or one with {alert} where the name goes."""
+    """URL of your own runbooks: the alert's name is appended, or replaces {alert}."""

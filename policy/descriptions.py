@@ -1,4 +1,4 @@
-"""What the fields of a model mean: the text below each of them, read from the source when somebody asks for it.
+"""Field descriptions of the models, read on demand from the docstrings below the fields.
 
 Pydantic can do that as well, but does it whenever a model is imported: a quarter of what it takes to import the spec.
 """

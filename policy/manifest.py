@@ -1,4 +1,4 @@
-"""Reading a SessionPolicy: from the very manifest that ``kubectl apply`` takes, or from the API server."""
+"""Parsing and validation of SessionPolicy and SessionRevocation manifests."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _parse(model: type[M], resource: Mapping[str, Any], what: str, refusal: type
     try:
         text = json.dumps({k: v for k, v in resource.items() if k != "status"}, default=str)
     except (TypeError, ValueError, RecursionError):
-        raise refusal([f"the {what} holds what JSON cannot: a key that is no text, or a loop"]) from None
+        raise refusal([f"the {what} is not valid JSON: a key is not a string, or references form a loop"]) from None
     return _validate(model, text, refusal)
 
 
@@ -142,7 +142,7 @@ def _documents(text: str) -> list[Any]:
         raise InvalidPolicyError([f"the policy is not valid YAML{where}: {problem}"]) from None
     except (ValueError, RecursionError):
         raise InvalidPolicyError(
-            ["the policy is not valid YAML: a date or number that is none, or too deep nesting; quote what is text"]
+            ["the policy is not valid YAML: an invalid date or number, or nesting too deep; quote text"]
         ) from None
 
 

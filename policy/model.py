@@ -1,4 +1,4 @@
-"""The base of every model: immutable, strict about unknown fields, camelCase outside, with rules in two languages."""
+"""The base class of all models: immutable, camelCase, strict about unknown fields, with rules in CEL and Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule over several fields, told twice: to the API server and to Python.
+    """A validation rule over several fields, as CEL for the API server and as Python.
 
     Attributes:
         cel: the rule as a CEL expression over ``self``, for ``x-kubernetes-validations``.

@@ -1,6 +1,6 @@
-"""The words for how a run ends and for what is worth an alert: closed sets, so that programs may rely on them.
+"""Reasons of outcomes and names of alerts: closed sets, so that programs may rely on them.
 
-Each word of :data:`ALERTS` has a page in docs/runbooks.
+Each of :data:`ALERTS` has a page in docs/runbooks.
 """
 
 from __future__ import annotations

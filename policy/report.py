@@ -52,7 +52,7 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "Succeeded"
     DEGRADED = "Degraded"
-    """Something was left undone: a batch failed, a limit or the time was reached."""
+    """Not all work was done: a batch failed, or a limit or the deadline was reached."""
     SKIPPED = "Skipped"
     """Another run held the lock; nothing was done."""
     FAILED = "Failed"
@@ -74,11 +74,11 @@ class SessionCounts(Model):
     abnormal: Count = 0
     """Found abnormal or invalid by the policy's rules."""
     deleted: Count = 0
-    """Deleted, for whatever reason."""
+    """Deleted, for any reason."""
     failed: Count = 0
     """Could not be deleted."""
     remaining: Count = 0
-    """Due to go, but still there: the run ended, or a limit was reached, first."""
+    """Due for deletion but still there: the run ended, or a limit was reached, before them."""
 
 
 class RedisCounts(Model):
@@ -87,7 +87,7 @@ class RedisCounts(Model):
     sessions: Count = 0
     """Session keys seen."""
     deleted: Count = 0
-    """Session keys deleted, for whatever reason."""
+    """Session keys deleted, for any reason."""
     orphaned: Count = 0
     """Session keys found without a live database row."""
     missing: Count = 0
@@ -99,28 +99,28 @@ class RedisCounts(Model):
 
 
 class Vitals(Model):
-    """What the run measured of the session stores. What is not known is not set."""
+    """Measurements of the session stores. A value that is not known is not set."""
 
     redis_memory_bytes: Count | None = None
     """Memory that Redis uses, all of its nodes together, in bytes."""
     redis_hit_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the look-ups in Redis that found their key, since its servers began; not set for a few look-ups."""
+    """Share of look-ups in Redis that found their key, since its servers started; not set for few look-ups."""
     created_per_hour: Annotated[float, Field(ge=0, le=10**9)] | None = None
-    """Sessions that began since the run before, per hour; of those that the application deleted nothing is known."""
+    """Sessions created per hour since the previous run, without those that the application has deleted since."""
     average_session_seconds: Count | None = None
-    """How long the sessions that this run deleted were in use on average, in seconds."""
+    """Average time from creation to last use of the sessions that this run deleted, in seconds."""
 
 
 MAX_ALERTS = 8
 
 
 class Alert(Model):
-    """Something that the run found worth telling somebody."""
+    """An alert of the run."""
 
     reason: Reason
-    """What, in one CamelCase word that programs may compare."""
+    """Name of the alert, in one CamelCase word that programs may compare."""
     count: Count
-    """How many, or how much."""
+    """Number of sessions concerned, or the measured value."""
 
 
 class RunReport(Model):
@@ -139,19 +139,19 @@ class RunReport(Model):
     duration_seconds: Annotated[float, Field(ge=0, le=10**7)]
     """How long the run took, in seconds."""
     dry_run: bool = False
-    """Whether the run only looked."""
+    """Whether the run was a dry run, which changes nothing."""
     policy_generation: Count | None = None
-    """metadata.generation of the policy that the run obeyed."""
+    """metadata.generation of the policy that the run used."""
     sessions: SessionCounts = SessionCounts()
     """Sessions in the database."""
     redis: RedisCounts | None = None
     """Redis, where the policy has one."""
     vitals: Vitals | None = None
-    """Memory, hit ratio, rate of new sessions and their duration, as far as the run measured them."""
+    """Redis memory and hit ratio, creation rate and average session duration, as far as they were measured."""
     estimated_seconds_remaining: Count | None = None
-    """How long deleting the remaining sessions would take, in seconds, at the pace of this run. Not set where nothing
-    remains, or where the run deleted nothing that tells a pace."""
+    """Estimated time to delete the remaining sessions, in seconds, at the rate of this run. Not set if nothing remains,
+    or if this run deleted nothing to measure a rate by."""
     alerts: Annotated[list[Alert], Field(max_length=MAX_ALERTS)] = []
-    """What was worth an alert, whether or not one was sent."""
+    """Alerts of the run, whether or not they were sent."""
     trace_id: Annotated[TraceID | None, Field(alias="traceID")] = None
-    """Id of the run's OpenTelemetry trace; not set where no collector is known to have one."""
+    """Id of the run's OpenTelemetry trace; not set if no collector is known to have received it."""

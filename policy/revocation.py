@@ -17,14 +17,14 @@ from policy.status import Condition
 
 
 class RevocationTarget(Model):
-    """Whose sessions end: what the container is told, and nothing else of the resource."""
+    """Whose sessions are revoked: the part of the spec that the container gets."""
 
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """Id of the user to log out everywhere, exactly as it is stored. Who may read this resource, or the Jobs and Pods
-    of its namespace, reads it."""
+    """Id of the user to log out everywhere, exactly as it is stored. It can be read by everybody who may read this
+    resource, or Jobs and Pods in its namespace."""
     session_hash: Annotated[str, Field(pattern=r"^s:[0-9a-f]{20}$")] | None = None
-    """The one session to end, by its hash in the logs and alerts (s:…). The policy needs logs.hashKeyFrom: without it,
-    hashes hold for one run only."""
+    """The one session to revoke, by its hash in logs and alerts (s:…). The policy needs logs.hashKeyFrom: without it,
+    hashes differ from run to run."""
 
     rules = (
         Rule(
@@ -36,26 +36,25 @@ class RevocationTarget(Model):
 
 
 class SessionRevocationSpec(RevocationTarget):
-    """Whose sessions end, in which stores, and how long the outcome is kept. It cannot be changed."""
+    """Whose sessions are revoked, in which stores, and how long the outcome is kept. Immutable."""
 
     policy_name: Annotated[str, Field(min_length=1, max_length=253)]
-    """The SessionPolicy, of the same namespace, that says where the sessions are. Its dryRun is obeyed; it may be
-    suspended."""
+    """The SessionPolicy in the same namespace that describes the stores. Its dryRun applies; it may be suspended."""
     reason: Annotated[str, Field(max_length=512)] | None = None
-    """Why, for people, e.g. a ticket. Not secret; shown nowhere else."""
+    """Why, for people, e.g. a ticket number. Not secret; shown nowhere else."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=366 * 24 * 3600)] = 86400
-    """The resource is deleted, with its Job, this long after it has ended, in seconds."""
+    """How long the resource and its Job are kept after it has finished, in seconds."""
 
 
 class RevocationCounts(Model):
     """Sessions, each counted once however many stores have it."""
 
     found: Count = 0
-    """Sessions of the user, or with the hash."""
+    """Sessions of the user, or with the hash, that were found."""
     revoked: Count = 0
-    """Gone from all stores; in a dry run none."""
+    """Sessions deleted from all stores; 0 in a dry run."""
     left: Count = 0
-    """Still there, because an application held on to their rows."""
+    """Sessions not deleted, because the application kept their rows locked."""
     database_rows: Count = 0
     """Rows deleted from the database."""
     redis_keys: Count = 0
@@ -70,9 +69,9 @@ class RevocationReport(Model):
     message: Message
     """How it ended, for people."""
     dry_run: bool = False
-    """Whether it only looked."""
+    """Whether it was a dry run, which changes nothing."""
     sessions: RevocationCounts = RevocationCounts()
-    """What this attempt found and did."""
+    """Counts of this attempt."""
 
 
 class RevocationConditionType(StrEnum):
@@ -92,21 +91,21 @@ class RevocationCondition(Condition):
 
 
 class SessionRevocationStatus(Model):
-    """What became of the revocation."""
+    """Observed state of the revocation."""
 
     observed_generation: Count | None = None
     """metadata.generation the controller acted on."""
     conditions: list[RevocationCondition] = []
     """Complete and, while they hold, Failed, Reconciling and Stalled."""
     job_name: Annotated[str, Field(max_length=253)] | None = None
-    """Name of the one Job that does it."""
+    """Name of the Job that carries out the revocation."""
     job_uid: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="jobUID")
-    """UID of that Job. It is written before the Job may start: from then on there is never another one."""
+    """UID of that Job. It is recorded before the Job may start, so that no second Job is ever created."""
     start_time: Timestamp | None = None
     """When the Job started."""
     completion_time: Timestamp | None = None
-    """When the revocation ended, well or not."""
+    """When the revocation finished, successfully or not."""
     dry_run: bool = False
-    """Whether it only looked, because the policy says dryRun."""
+    """Whether it was a dry run, because the policy says dryRun."""
     sessions: RevocationCounts | None = None
-    """What went, over all attempts, as far as they could report it."""
+    """Sums over all attempts, as far as they reported."""

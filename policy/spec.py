@@ -1,4 +1,4 @@
-"""The spec of a SessionPolicy: what a platform engineer writes."""
+"""The spec of a SessionPolicy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Concurrency(Model):
     """What happens when a user has more than maxConcurrentSessions."""
 
     on_exceed: OnExceed = OnExceed.EVICT_LEAST_RECENTLY_USED
-    """Which of the user's sessions are deleted until the limit holds; Report only counts them."""
+    """Which of the user's sessions are deleted until the user is within the limit; Report only counts them."""
     exempt_users: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=1000)] = []
     """User ids that may have any number of sessions, e.g. service accounts."""
 
@@ -45,7 +45,7 @@ class Duplicates(Model):
     """Several live sessions of the same user on the same client."""
 
     action: DuplicateAction = DuplicateAction.REPORT
-    """Report counts them; KeepNewest deletes all but the one that began last."""
+    """Report counts them; KeepNewest deletes all but the one created last."""
 
 
 class OnMissingRedisSession(StrEnum):
@@ -56,57 +56,58 @@ class OnMissingRedisSession(StrEnum):
 
 
 class Sync(Model):
-    """How Redis and the database are made to agree. The database decides; Redis follows."""
+    """Synchronisation of Redis with the database. The database is the source of truth."""
 
     on_missing_redis_session: OnMissingRedisSession = OnMissingRedisSession.REPORT
-    """A live row whose Redis session is gone: Report counts it, Delete ends the session. Choose Delete only if Redis
+    """A live row without a session key in Redis: Report counts it, Delete deletes the row. Choose Delete only if Redis
     never loses data while sessions are live."""
     default_ttl_seconds: Annotated[int, Field(ge=60, le=10 * _YEAR_SECONDS)] = 30 * 24 * 3600
-    """A session key without a TTL gets one, so that it cannot stay for ever: until its absolute timeout or, where there
-    is none, this long. It is no idle timeout: an application that never renews it would lose sessions in use."""
+    """A session key without a TTL gets one, so that it cannot stay for ever: the rest of its absolute timeout or,
+    without one, this many seconds. It is not an idle timeout: a session whose TTL is never renewed ends with it, even
+    while it is in use."""
     grace_seconds: Annotated[int, Field(ge=0, le=600)] = 5
-    """How long a login may take between its write to one store and to the other. What looks orphaned is looked at again
-    after this time before it goes."""
+    """How long a login may take between its write to one store and to the other, in seconds. A session that looks
+    orphaned is checked again after this time before it is deleted."""
 
 
 class Safety(Model):
-    """Limits that a run never crosses, whatever the rest of the policy says."""
+    """Limits that every run keeps, whatever the rest of the policy says."""
 
     max_delete_percent: Annotated[int, Field(ge=1, le=100)] = 50
-    """If more than this share of all sessions would go, none does and the run fails. Raise it for a first run on a
-    backlog, after a dry run."""
+    """If a run would delete more than this percentage of all sessions, it deletes none and fails. Raise it for a first
+    run on a backlog, after a dry run."""
     always_allowed_deletions: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    """The share is not applied to a run that would delete no more sessions than this."""
+    """maxDeletePercent does not apply to a run that would delete this many sessions or fewer."""
     max_deletions: Annotated[int, Field(ge=0, le=10_000_000_000)] = 0
-    """The most sessions one run may delete; the rest is left to the next run. 0 means no such limit."""
+    """Maximum number of sessions one run deletes; the next run deletes the rest. 0 means no limit."""
     clock_skew_seconds: Annotated[int, Field(ge=0, le=300)] = 5
-    """How far clocks may differ. A session must be past its timeout by more than this to go, and a run refuses to work
-    when the clocks of container, database and Redis are further apart."""
+    """How far the clocks of container, database and Redis may differ, in seconds. A session is deleted only when it is
+    past its timeout by more than this; if the clocks differ by more, the run fails with ClockSkew."""
 
 
 class Retry(Model):
-    """How often and how patiently something is tried again."""
+    """How often an operation is retried, and after which pause."""
 
     attempts: Annotated[int, Field(ge=0, le=10)] = 3
-    """How often it is tried again after the first failure."""
+    """Number of retries after the first failure."""
     delay_seconds: Annotated[int, Field(ge=0, le=300)] = 30
-    """Pause before each new attempt, in seconds."""
+    """Pause before each retry, in seconds."""
 
 
 class DeletionRetry(Retry):
-    """As Retry, with a shorter pause."""
+    """Retries of a deletion: as Retry, with a shorter pause."""
 
     delay_seconds: Annotated[int, Field(ge=0, le=300)] = 10
-    """Pause before each new attempt, in seconds."""
+    """Pause before each retry, in seconds."""
 
 
 class Retries(Model):
     """Retries within one run."""
 
     deletion: DeletionRetry = DeletionRetry()
-    """A batch of deletions that failed. When attempts are used up, the run goes on without it."""
+    """A batch of deletions that failed. After the last retry the run continues without that batch."""
     database: Retry = Retry()
-    """A database that cannot be reached, or an update that failed."""
+    """A database that cannot be reached, or a statement that failed."""
     redis: Retry = Retry()
     """A Redis that cannot be reached."""
 
@@ -121,32 +122,32 @@ class CleanupStrategy(StrEnum):
 
 
 class BatchSizing(StrEnum):
-    """What decides how much a transaction deletes."""
+    """How the size of a deleting transaction is chosen."""
 
     ADAPTIVE = "Adaptive"
     FIXED = "Fixed"
 
 
 class Cleanup(Model):
-    """How fast expired sessions are deleted, and how gently."""
+    """How expired sessions are found and deleted, and how much load that may cause."""
 
     strategy: CleanupStrategy = CleanupStrategy.AUTO
-    """How expired sessions are found. Auto chooses by the table's statistics and says why in the log. ExpiryIndex goes
-    by the indexes on the expiry columns, PhysicalRanges reads the table block by block (PostgreSQL 14 and later, plain
-    tables), IdOrder goes by the ids."""
+    """How expired sessions are found. Auto chooses by the table's statistics and logs the reason. ExpiryIndex uses the
+    indexes on the expiry columns, PhysicalRanges reads the table block by block (PostgreSQL 14 and later, plain
+    tables), IdOrder reads the table in the order of its ids."""
     batch_sizing: BatchSizing = BatchSizing.ADAPTIVE
-    """Adaptive begins with cleanupBatchSize and lets each transaction take a few hundredths of a second, but only one
-    while others write to the database server; Fixed keeps to cleanupBatchSize."""
+    """Adaptive starts with cleanupBatchSize and then sizes each transaction to take a few hundredths of a second, one
+    hundredth while other clients write to the database server; Fixed always uses cleanupBatchSize."""
     throttle_percent: Annotated[int, Field(ge=1, le=100)] = 100
-    """The share of the time that the deletion of expired sessions may be at work, in percent. With 25 it rests three
-    times as long as it works."""
+    """Percentage of the time that the deletion of expired sessions may work. With 25 it pauses three times as long as
+    it works."""
 
 
 class Statistics(Model):
     """Statistics kept in the database, in the tables that `session-policy init` creates."""
 
     enabled: bool = True
-    """Whether statistics and the per-user history are kept. Without their tables a run warns and goes on."""
+    """Whether statistics and the per-user history are kept. Without their tables a run warns and continues."""
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
     """How long statistics and history are kept, in days."""
 
@@ -165,7 +166,7 @@ Quantity = Annotated[int | str, WithJsonSchema(_quantity_schema())]
 
 
 class Amounts(Model):
-    """Amounts of compute resources; there are no others that a policy may ask for."""
+    """Amounts of the compute resources that a policy may ask for."""
 
     cpu: Quantity | None = None
     """CPU, e.g. 100m."""
@@ -179,9 +180,9 @@ class Resources(Model):
     """Compute resources of the cleanup container."""
 
     requests: Amounts = Amounts()
-    """What is reserved, e.g. {cpu: 100m, memory: 128Mi}. What is left out takes the operator's default."""
+    """Resource requests, e.g. {cpu: 100m, memory: 128Mi}. Fields left out take the operator's default."""
     limits: Amounts = Amounts()
-    """What may be used at most. What is left out takes the operator's default."""
+    """Resource limits. Fields left out take the operator's default."""
 
 
 class TolerationOperator(StrEnum):
@@ -200,7 +201,7 @@ class TaintEffect(StrEnum):
 
 
 class Toleration(Model):
-    """A taint the Pod tolerates, as in a Pod's spec."""
+    """A toleration of the Pod, as in a Pod's spec."""
 
     key: Annotated[str, Field(max_length=316)] | None = None
     """Key of the taint."""
@@ -215,16 +216,16 @@ class Toleration(Model):
 
 
 class JobOptions(Model):
-    """How the run's Pod is made. Image, command and service account belong to the operator, not to the policy."""
+    """Options of the run's Job and Pod. Image, command and service account are set by the operator."""
 
     timeout_seconds: Annotated[int, Field(ge=30, le=86400)] = 600
-    """Time limit of one attempt, in seconds. The run stops itself a little earlier and reports what remains."""
+    """Time limit of one attempt, in seconds. The run stops a little earlier and reports what remains."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """How often a failed attempt is repeated with a new Pod."""
+    """How often a failed attempt is retried with a new Pod."""
     parallelism: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many Pods share the deletion of expired sessions, each with these resources. It helps where a database server
-    has cores to spare for more than one connection; needs Kubernetes 1.31 and the table session_work that
-    `session-policy init` creates."""
+    """Number of Pods that share the deletion of expired sessions, each with these resources. It helps where the
+    database server has cores to spare for more than one connection. Needs Kubernetes 1.31 and the table session_work,
+    which `session-policy init` creates."""
     resources: Resources = Resources()
     """Compute resources of the container."""
     node_selector: dict[str, str] = {}
@@ -260,13 +261,13 @@ class Logs(Model):
     """Logs of a run, besides those on standard output."""
 
     hash_key_from: ValueSource | None = None
-    """Where the key is that session and user ids are hashed with in logs and alerts. With the same key, the same
-    session has the same hash everywhere; without one, each run has its own."""
+    """Key that session and user ids are hashed with in logs and alerts. With the same key, a session has the same hash
+    everywhere; without one, each run uses a key of its own."""
     volume_claim: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """A PersistentVolumeClaim of the policy's namespace that also receives the logs: batch/, session/, alerts/."""
     deleted_sessions: bool = True
-    """Whether runs log each deleted session (the cleanup log). Without, only their counts tell of it, and very many
-    sessions go much faster: PostgreSQL then counts them itself."""
+    """Whether runs log each deleted session (the cleanup log). Without it only counts are reported, and deleting very
+    many sessions is much faster: PostgreSQL then counts them itself."""
     run_retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
     """How long run logs are kept on the volume, in days."""
     error_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
@@ -278,12 +279,12 @@ class Logs(Model):
 
 
 class Telemetry(Model):
-    """What runs export over OTLP. Nothing, unless the operator's configuration names a collector."""
+    """Traces and metrics that runs export over OTLP, if the operator's configuration names a collector."""
 
     enabled: bool = True
     """Whether runs are traced and export their counts as metrics."""
     sampling_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Share of the runs that are traced, in percent. Default: the operator's."""
+    """Percentage of runs that are traced. Default: the operator's."""
     endpoint: (
         Annotated[
             str,
@@ -292,59 +293,59 @@ class Telemetry(Model):
         ]
         | None
     ) = None
-    """A collector of the policy's own, such as http://collector:4318, where the operator's configuration allows it. The
-    operator's headers are not sent there."""
+    """Another OTLP collector for this policy, e.g. http://collector:4318, if the operator's configuration allows it.
+    The operator's headers are not sent to it."""
 
 
 class SessionPolicySpec(Model):
-    """How sessions are kept healthy: where they are, how long they live, how many a user may have."""
+    """Where sessions are stored, how long they live, how many a user may have, and when they are cleaned up."""
 
     schedule: Annotated[str, Field(min_length=1, max_length=_SCHEDULE_MAX_LENGTH)] = "50 * * * *"
-    """When runs start: a cron expression of five fields. The API server judges it as a CronJob's."""
+    """When runs start: a cron expression of five fields, validated by the API server as that of a CronJob."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "Etc/UTC"
     """IANA time zone of the schedule, e.g. Europe/Berlin."""
     suspend: bool = False
-    """Stops scheduled runs. A running one goes on; runs asked for by annotation still start."""
+    """Suspends scheduled runs. A run in progress continues; runs requested by annotation still start."""
     dry_run: bool = False
-    """Runs find and report everything and change nothing."""
+    """Runs report what they would do and change nothing."""
     profile: Profile | None = None
-    """Lifetimes customary for a kind of application. Fields set explicitly win."""
+    """Timeouts customary for a kind of application. Timeouts set explicitly take precedence."""
     session_timeout_seconds: Annotated[int, Field(ge=60, le=_YEAR_SECONDS)] | None = None
-    """Idle timeout: a session not used for this long has expired, in seconds. Default: the profile's, else 1800."""
+    """Idle timeout in seconds: a session not used for this long has expired. Default: the profile's, else 1800."""
     absolute_timeout_seconds: Annotated[int, Field(ge=60, le=10 * _YEAR_SECONDS)] | None = None
-    """Absolute timeout: a session older than this has expired however much it is used, in seconds. Default: the
+    """Absolute timeout in seconds: a session older than this has expired, however recently it was used. Default: the
     profile's, else none."""
     cleanup_batch_size: Annotated[int, Field(ge=1, le=50_000)] = 1000
-    """How many sessions are deleted in one transaction: to begin with, or always, as cleanup.batchSizing says."""
+    """How many sessions one transaction deletes: at first, or always; see cleanup.batchSizing."""
     cleanup: Cleanup = Cleanup()
-    """How fast expired sessions are deleted, and how gently."""
+    """How expired sessions are found and deleted, and how much load that may cause."""
     max_concurrent_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = 10
-    """How many live sessions a user may have; 0 means any number. Applies where a user column is mapped."""
+    """Maximum number of live sessions per user; 0 means no limit. Applies where a user column is mapped."""
     concurrency: Concurrency = Concurrency()
-    """What happens over that limit."""
+    """What happens to sessions over maxConcurrentSessions."""
     duplicates: Duplicates = Duplicates()
     """What happens to several sessions of one user on one client. Applies where userId and client are mapped."""
     rules_: Annotated[list[SessionRule], Field(max_length=50)] | None = Field(default=None, alias="rules")
-    """What makes a session abnormal or invalid, and what happens to it. Default: all types with action Report, but
-    Revoked with Delete."""
+    """Rules that detect abnormal and invalid sessions, and what happens to those. Default: every type with action
+    Report, except Revoked with action Delete."""
     stores: Stores
-    """Where the sessions are."""
+    """The database and the Redis that hold the sessions."""
     sync: Sync = Sync()
-    """How Redis and the database are made to agree."""
+    """Synchronisation of Redis with the database."""
     safety: Safety = Safety()
-    """What a run never does."""
+    """Limits that every run keeps."""
     retries: Retries = Retries()
     """Retries within a run."""
     statistics: Statistics = Statistics()
     """Statistics kept in the database."""
     alerts: Alerts = Alerts()
-    """Whom to tell when something is wrong."""
+    """Where alerts are sent, and from which thresholds on."""
     logs: Logs = Logs()
-    """Logs on a volume, and how ids are hashed."""
+    """Log files on a volume, and the hashing of ids in logs."""
     telemetry: Telemetry = Telemetry()
     """Traces and metrics of the runs."""
     job: JobOptions = JobOptions()
-    """How the run's Pod is made."""
+    """Options of the run's Job and Pod."""
 
     rules = (
         Rule(

@@ -1,4 +1,4 @@
-"""Where sessions are kept: the part of the spec that describes the database table and the Redis keys."""
+"""The part of the spec that describes the session stores: the database table and the Redis keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SecretKeyRef(Model):
 
 
 class ValueSource(Model):
-    """Where a secret value is read from. The controller never reads it; only the cleanup Pod does."""
+    """Where a secret value is read from. Only the cleanup Pod reads it, never the controller."""
 
     secret_key_ref: SecretKeyRef
     """A key of a Secret in the policy's namespace."""
@@ -44,7 +44,7 @@ class Column(Model):
     """A column of the session table."""
 
     name: ColumnName
-    """Name of the column, exactly as the database knows it; it is quoted for you."""
+    """Name of the column, exactly as in the database; it is quoted for you."""
 
 
 class TimeColumn(Column):
@@ -58,40 +58,40 @@ class TimeColumn(Column):
 
 
 class UserColumn(Column):
-    """The column that says whose session it is."""
+    """The column that holds the user id."""
 
     path: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=10)] = []
-    """Where in a JSON column the user id is, e.g. [passport, user, id]."""
+    """Path of the user id in a JSON column, e.g. [passport, user, id]."""
 
 
 class FlagColumn(Column):
-    """A column by which the application marks sessions: true, a number other than 0, or any time or text."""
+    """A column in which the application flags sessions: true, a number other than 0, or any time or text."""
 
     inverted: bool = False
-    """The mark means the opposite, as in a column named active."""
+    """Whether the flag means the opposite, as in a column named active."""
 
 
 class Columns(Model):
-    """Which column means what. Only what is mapped can be judged: a timeout whose column is missing does not apply."""
+    """The columns by their meaning. A timeout or rule whose column is not mapped does not apply."""
 
     id: Column
-    """The session id: unique, and what Redis keys are made of."""
+    """The session id: unique, and part of the Redis key."""
     user_id: UserColumn | None = None
-    """Whose session it is. Needed for the limit per user and for Redis user indexes."""
+    """The user id. Needed for maxConcurrentSessions and for Redis user indexes."""
     created_at: TimeColumn | None = None
-    """When the session began. Needed for absoluteTimeoutSeconds and for EvictOldest and EvictNewest."""
+    """When the session was created. Needed for absoluteTimeoutSeconds and for EvictOldest and EvictNewest."""
     last_accessed_at: TimeColumn | None = None
     """When the session was last used. Needed for sessionTimeoutSeconds and for EvictLeastRecentlyUsed."""
     expires_at: TimeColumn | None = None
-    """When the application itself lets the session end; NULL means never. Applies besides the policy's timeouts."""
+    """When the session expires by the application's own rule; NULL means never. Applies besides the timeouts."""
     client: Column | None = None
-    """Which client (device, user agent) the session began on. Needed for duplicates."""
+    """The client (device, user agent) that created the session. Needed for duplicates."""
     address: Column | None = None
-    """IP address the session began from."""
+    """IP address that the session was created from."""
     revoked: FlagColumn | None = None
     """Whether the application has flagged or revoked the session."""
     tenant: Column | None = None
-    """Whose application instance the session belongs to. Needed for settings per tenant."""
+    """The tenant that the session belongs to. Needed for settings per tenant."""
     role: Column | None = None
     """The user's role. Needed for settings per role."""
 
@@ -105,14 +105,14 @@ class Columns(Model):
 
 
 class Table(Model):
-    """The session table; what is left out comes from the preset."""
+    """The session table; fields left out are taken from the preset."""
 
     schema_name: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(default=None, alias="schema")
     """Database schema of the table. Default: the connection's own search path."""
     name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """Name of the table, exactly as the database knows it; it is quoted for you."""
+    """Name of the table, exactly as in the database; it is quoted for you."""
     columns: Columns | None = None
-    """The columns by meaning. Replaces the preset's columns as a whole."""
+    """The columns by their meaning. Replaces all columns of the preset."""
 
     rules = (
         Rule(
@@ -142,15 +142,15 @@ class DatabaseStore(Model):
     """Sessions in a SQL database."""
 
     url_from: ValueSource
-    """Where the SQLAlchemy URL is, e.g. postgresql+psycopg://user:password@host/database."""
+    """SQLAlchemy URL of the database, e.g. postgresql+psycopg://user:password@host/database."""
     preset: Preset = Preset.DEFAULT
     """A known application's table and columns."""
     table: Table | None = None
-    """Another table or other columns than the preset's."""
+    """Table and columns, where they differ from the preset's."""
 
 
 class RedisMode(StrEnum):
-    """How the Redis servers are arranged."""
+    """Deployment mode of Redis."""
 
     STANDALONE = "Standalone"
     SENTINEL = "Sentinel"
@@ -179,7 +179,7 @@ KeyTemplate = Annotated[str, Field(min_length=4, max_length=256)]
 
 
 class RedisKeys(Model):
-    """Templates of the keys. A key that matches none of them is never touched."""
+    """Templates of the Redis keys. A key that matches none of them is never touched."""
 
     session: KeyTemplate = "sess:{id}"
     """Key of a session: a string holding JSON, or a hash."""
@@ -199,23 +199,23 @@ class TimeField(Model):
     """A field of the session's JSON or hash that holds a point in time."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
-    """Name of the field. In JSON, dots lead into objects, as in cookie.expires."""
+    """Name of the field. Dots lead into JSON objects, as in cookie.expires."""
     encoding: TimeEncoding = TimeEncoding.EPOCH_SECONDS
     """How the time is stored. Timestamp is ISO 8601 with zone; NaiveTimestamp is ISO 8601 in UTC."""
 
 
 class RedisFields(Model):
-    """Fields of a session's JSON object or hash. A field that is missing from a session is simply not known of it."""
+    """Fields of a session's JSON object or hash. A field that a session does not have is unknown, not an error."""
 
     user_id: Annotated[str, Field(min_length=1, max_length=128)] = "userId"
-    """Name of the field with the user's id. In JSON, dots lead into objects, as in passport.user."""
+    """Name of the field that holds the user id. Dots lead into JSON objects, as in passport.user."""
     created_at: TimeField = TimeField(name="createdAt")
     """When the session began."""
     last_accessed_at: TimeField = TimeField(name="lastAccessedAt")
     """When the session was last used. An access newer than the database's keeps the session alive."""
     expires_at: TimeField | None = None
-    """When the application lets the session end. Asked only without a database, and only of keys without a TTL: where
-    there is one, it is the later word."""
+    """When the session expires by the application's own rule. Used only without a database, and only for keys without a
+    TTL: a TTL takes precedence."""
 
 
 class RedisPreset(StrEnum):
@@ -232,18 +232,18 @@ class RedisStore(Model):
     """Sessions in Redis."""
 
     url_from: ValueSource
-    """Where the Redis URL is, e.g. rediss://:password@host:6379/0."""
+    """URL of Redis, e.g. rediss://:password@host:6379/0."""
     mode: RedisMode = RedisMode.STANDALONE
-    """How the servers are arranged: Standalone, Sentinel (the URL names the sentinels, separated by commas; see
-    sentinelMaster) or Cluster (the URL names one or several nodes)."""
+    """Deployment mode: Standalone, Sentinel (the URL names the sentinels, separated by commas; see sentinelMaster) or
+    Cluster (the URL names one or several nodes)."""
     sentinel_master: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Name of the master that the sentinels watch."""
     preset: RedisPreset = RedisPreset.DEFAULT
     """A known application's keys and fields."""
     keys_: RedisKeys | None = Field(default=None, alias="keys")
-    """How keys are named. Replaces the preset's keys as a whole."""
+    """Key templates. Replaces all keys of the preset."""
     fields_: RedisFields | None = Field(default=None, alias="fields")
-    """How a session's content is read. Replaces the preset's fields as a whole."""
+    """Fields of a session's content. Replaces all fields of the preset."""
 
     rules = (
         Rule(
@@ -298,9 +298,9 @@ class Stores(Model):
     """The stores that hold the sessions."""
 
     database: DatabaseStore | None = None
-    """The SQL database. Where there is one, what it says of a session decides."""
+    """The SQL database. Where there is one, it is the source of truth for every session."""
     redis: RedisStore | None = None
-    """The Redis that holds the same sessions or, without a database, all of them."""
+    """The Redis that holds the same sessions or, without a database, is the only store."""
 
     rules = (
         Rule(

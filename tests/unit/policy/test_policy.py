@@ -160,7 +160,7 @@ def test_the_same_policy_in_json_and_in_yaml_is_the_same(indent: int | None) -> 
 
 
 def test_json_that_is_nested_too_deeply_is_refused_clearly() -> None:
-    with pytest.raises(InvalidPolicyError, match="too deep nesting"):
+    with pytest.raises(InvalidPolicyError, match="nesting too deep"):
         load_policy("[" * 100_000)
 
 
