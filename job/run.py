@@ -13,14 +13,14 @@ from typing import Any
 from job.alerts.problems import Problem, problems, report_alerts, too_many_failed
 from job.logs.logs import SessionLog, safe_traceback
 from job.steps import abnormal, active, duplicates, settings_verification, vitals
-from job.steps.assess import Counted, assess, count
+from job.steps.assess import Forecast, check_deletion_share, forecast_by_store
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.overview import look
 from job.steps.progress import Progress, Silent
-from job.steps.safety import Budget
+from job.steps.safety import DeletionLimit
 from job.steps.statistics import count_again, keep_statistics, tell_active
 from job.steps.sync.sync import synchronise, tidy
 from job.steps.vitals_thresholds import reported
@@ -123,10 +123,10 @@ class Run:
 
     def _left_behind(self, dry_run: bool) -> RunReport:
         if self._concluded:  # all that was missing is its row of statistics
-            self.log.warning("statistics not kept", because="the database did not answer in time")
+            self.log.warning("statistics not saved", because="the database did not answer in time")
             return self._concluded
         stopped = self.clock.why_to_stop() or "DeadlineReached"
-        self.log.error("run left behind", reason=stopped, because="a store did not answer, nor let the run go")
+        self.log.error("run abandoned", reason=stopped, because="a store did not answer, nor let the run go")
         what = _summary(self.tally, dry_run)
         return self._report(Outcome.DEGRADED, stopped, f"{_STOPPED[stopped]}; a store did not answer: {what}", dry_run)
 
@@ -177,15 +177,15 @@ class Run:
                     self._measured = vitals.step_on_redis(context, opened.store.server)
                 self.findings += self._measured.problems
                 with self._step("assess"):
-                    found = assess(context, count(context, spec.max_concurrent_sessions))
-                would_refuse = found.would_refuse
+                    found = forecast_by_store(context, spec.max_concurrent_sessions)
+                    would_refuse = check_deletion_share(context, found)
                 with self._deleting.running(), self._step("expired"):
-                    kept = delete_expired(context, found.census.expired)
-                    context.tally.active = found.census.active + kept
+                    kept = delete_expired(context, found.totals.expired)
+                    context.tally.active = found.totals.active + kept
                 with self._deleting.running(), self._step("concurrency"):
-                    enforce_limit(context, spec.max_concurrent_sessions, found.evicting)
+                    enforce_limit(context, spec.max_concurrent_sessions)
                 with self._step("count"):
-                    tell_active(context, opened.sessions.census() if self.tally.deleted else found.census, kept)
+                    tell_active(context, opened.sessions.census() if self.tally.deleted else found.totals, kept)
                 with self._step("tidy"):
                     tidy(context, opened.store)
             except StopRequestedError as stop:
@@ -199,13 +199,13 @@ class Run:
         return RunContext(
             policy=self.policy,
             dry_run=dry_run,
-            database=sessions,
+            sessions=sessions,
             redis=redis,
             clock=self.clock,
             tally=self.tally,
             progress=self.progress,
             log=self.log,
-            budget=Budget(self.policy.spec.safety.max_deletions),
+            deletion_limit=DeletionLimit(self.policy.spec.safety.max_deletions),
             audit=self.audit,
         )
 
@@ -255,13 +255,14 @@ class Run:
         with self._step("assess"):
             same = duplicates.assess(context, queries, owners.duplicates)
             evicting = owners.over_limit_apart if same else owners.over_limit
-            found = assess(context, Counted(overview.census, owners.over_limit, evicting, suspected.due + same))
-        seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
+            found = Forecast(overview.census, owners.over_limit, evicting, suspected.due, same)
+            seen.would_refuse = check_deletion_share(context, found)
+        seen.active_users = found.totals.users
 
         with self._deleting.running(), self._step("expired"):
             delete = leader.delete_expired if leader else delete_expired
-            kept = delete(context, found.census.expired)
-            context.tally.active = found.census.active + kept
+            kept = delete(context, found.totals.expired)
+            context.tally.active = found.totals.active + kept
         with self._step("active"):
             active.step(context, queries, statistics, overview)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
@@ -270,9 +271,9 @@ class Run:
         with self._deleting.running(), self._step("duplicates"):
             duplicates.step(context, queries, same)
         with self._deleting.running(), self._step("concurrency"):
-            enforce_limit(context, opened.max_sessions, found.evicting)
+            enforce_limit(context, opened.max_sessions)
         with self._step("count"):
-            left = count_again(context, queries, found.census, users_gone=by_rules > 0)
+            left = count_again(context, queries, found.totals, users_gone=by_rules > 0)
             seen.active_users = tell_active(context, left, kept)
         if context.redis:
             with self._step("sync"):
@@ -299,7 +300,7 @@ class Run:
                 f"more than {thresholds.failed_percent} % of the deletions failed: {what}",
                 context.dry_run,
             )
-        if context.budget.exhausted:
+        if context.deletion_limit.reached:
             return self._report(
                 Outcome.DEGRADED,
                 "DeletionLimitReached",

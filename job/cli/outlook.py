@@ -14,7 +14,7 @@ from job.steps.expired import expired_batches
 from job.steps.initialise import Opened
 from job.steps.overview import look
 from job.steps.progress import Silent
-from job.steps.safety import share_refusal
+from job.steps.safety import share_exceeded
 from job.steps.sync.sync import synchronise
 from policy.rules import RuleAction
 from policy.spec import DuplicateAction
@@ -82,7 +82,7 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
     context = RunContext(
         policy=place.policy,
         dry_run=True,
-        database=opened.database,
+        sessions=opened.database,
         redis=opened.redis,
         clock=place.clock,
         tally=Tally(),
@@ -107,7 +107,7 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
         sessions=census.total,
         deleting=deleting,
         lines=[expired, alike, over_limit, *rules, *_sync(context)],
-        refusal=share_refusal(deleting, census.total, context.spec.safety),
+        refusal=share_exceeded(deleting, census.total, context.spec.safety),
         choice=opened.database.strategy(),
     )
 

@@ -86,7 +86,7 @@ def _tell(context: RunContext, active: Active) -> None:
         fields["sessionsByAgeSeconds"] = _filled(active.ages)
     if active.begun_by_hour is not None:
         fields["begunByHour"] = _filled(active.begun_by_hour)
-    context.log.info("usage", **fields)
+    context.log.info("session usage", **fields)
 
 
 def _filled(counts: Mapping[int, int]) -> dict[str, int]:

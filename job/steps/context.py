@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.logs.logs import SessionLog
 from job.steps.progress import Progress
-from job.steps.safety import Budget
+from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from policy.spec import SessionPolicySpec
 from stores.model.sessions import Sessions
@@ -25,25 +25,25 @@ class RunContext:
     Attributes:
         policy: the policy as it was when the run began.
         dry_run: look, but change nothing (the policy's, or asked for on the command line).
-        database: the store whose word decides, the database or, without one, Redis; holds the exclusive lock.
+        sessions: the store whose word decides, the database or, without one, Redis; holds the exclusive lock.
         redis: the Redis that follows the database; None where there is only one of them.
         clock: deadline and stop requests.
         tally: the run's counts, the only thing here that changes.
         progress: for people at a terminal.
         log: structured log of the run.
-        budget: how many sessions the run may still delete.
+        deletion_limit: how many sessions the run may still delete.
         audit: the logs of single sessions; None for none.
     """
 
     policy: SessionPolicy
     dry_run: bool
-    database: Sessions
+    sessions: Sessions
     redis: RedisStore | None
     clock: RunClock
     tally: Tally
     progress: Progress
     log: Any
-    budget: Budget = field(default_factory=Budget)
+    deletion_limit: DeletionLimit = field(default_factory=DeletionLimit)
     audit: SessionLog | None = None
 
     @property

@@ -208,7 +208,7 @@ def _has_tables(link: RunConnection, log: Any) -> bool:
     missing = link.inspect(lambda i: [t.name for t in (statistics, history, usage) if not i.has_table(t.name)])
     if missing:
         log.warning(
-            "statistics off",
+            "statistics disabled",
             missingTables=missing,
             remedy="run `session-policy init`, or set statistics.enabled false",
         )
@@ -224,10 +224,10 @@ def _load_settings(link: RunConnection) -> list[Setting]:
 
 def _warn(spec: SessionPolicySpec, table: MappedTable, log: Any) -> None:
     if table.user_id is None and spec.max_concurrent_sessions:
-        log.info("limit per user off", because="no column is mapped to userId")
+        log.info("concurrency limit skipped", because="no column is mapped to userId")
 
 
 def _tell(preflight: Preflight, log: Any) -> None:
     for finding in preflight.findings:
         tell = log.warning if finding.severity is Severity.WARNING else log.info
-        tell("preflight", field=finding.field, found=finding.message, remedy=finding.remedy)
+        tell("preflight finding", field=finding.field, found=finding.message, remedy=finding.remedy)

@@ -45,7 +45,7 @@ def step(context: RunContext, queries: RuleQueries, settings: Sequence[Setting])
     findings = verify(context.spec, settings, queries.scopes, nobody)
     for finding in findings:
         context.log.warning(
-            "setting", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
+            "setting finding", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
         )
     return findings
 

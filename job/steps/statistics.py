@@ -38,7 +38,7 @@ def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
         kept_by_redis: sessions the database calls idle, but Redis saw in use.
     """
     context.tally.active = census.active + kept_by_redis
-    context.log.info("active", sessions=context.tally.active, users=census.users)
+    context.log.info("active sessions", sessions=context.tally.active, users=census.users)
     return census.users
 
 

@@ -83,7 +83,7 @@ def step(context: RunContext, earlier: Sequence[Earlier], overview: Overview) ->
     now, before = _creation(earlier, overview)
     problems += creation_problems(now, before, thresholds)
     if now:
-        context.log.info("created", sessions=now.sessions, perMinute=round(now.per_second * 60, 2))
+        context.log.info("sessions created", sessions=now.sessions, perMinute=round(now.per_second * 60, 2))
     return Vitals(vitals, now, tuple(problems))
 
 
@@ -92,7 +92,7 @@ def step_on_redis(context: RunContext, server: RedisServer) -> Vitals:
     try:
         found = read_redis(server)
     except ConfigurationError:
-        context.log.info("redis vitals", because="Redis does not let this user call INFO")
+        context.log.info("redis memory and hit ratio", because="Redis does not let this user call INFO")
         return Vitals()
     _tell(context, found)
     return Vitals(found, None, tuple(redis_problems(found, context.spec.alerts.thresholds)))
@@ -110,7 +110,7 @@ def read_redis(server: RedisServer) -> RedisVitals:
 def _tell(context: RunContext, vitals: RedisVitals) -> None:
     percent = vitals.hit_percent
     context.log.info(
-        "redis vitals",
+        "redis memory and hit ratio",
         memoryBytes=vitals.memory_bytes,
         hitPercent=None if percent is None else round(percent, 1),
     )

@@ -16,7 +16,7 @@ from job.logs.logs import SessionLog, safe_traceback
 from job.steps.context import RunContext
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.progress import Silent
-from job.steps.safety import Budget
+from job.steps.safety import DeletionLimit
 from job.workers.part import work_on
 from job.workers.plan import POLL_SECONDS, fingerprint, why_alone
 from policy.manifest import SessionPolicy
@@ -130,13 +130,13 @@ class Follower:
         context = RunContext(
             policy=self.policy,
             dry_run=False,
-            database=opened.database,
+            sessions=opened.database,
             redis=opened.redis,
             clock=self.clock,
             tally=Tally(),
             progress=Silent(),
             log=self.log,
-            budget=Budget(),
+            deletion_limit=DeletionLimit(),
             audit=self.audit,
         )
         while True:
@@ -146,7 +146,7 @@ class Follower:
                 try:
                     work_on(context, table, opened.records, claim)
                 except ClaimLostError:
-                    self.log.warning("part lost", part=claim.number, because="somebody else has taken it over")
+                    self.log.warning("claim lost", part=claim.number, because="somebody else has taken it over")
                 continue
             sight = table.look()
             if sight.state is RunState.CLOSED:

@@ -16,6 +16,7 @@ from job.workers.part import work_on
 from job.workers.plan import PARTS_PER_WORKER, POLL_SECONDS, fingerprint, why_alone
 from policy.spec import SessionPolicySpec
 from stores.model.errors import LockLostError, RunError, StopRequestedError
+from stores.model.sessions import Cause
 from stores.sql.connection.connect import translate
 from stores.sql.shared_work import ClaimLostError, Posting, Records, Totals, WorkTable
 from stores.sql.store import SessionDatabase
@@ -50,12 +51,12 @@ class Leader:
         stretches = self._database.stretches(self._workers * PARTS_PER_WORKER)
         if found <= self._database.batch_size or len(stretches) == 1:
             self.dismiss()
-            context.log.info("works alone", because="there is too little to share")
+            context.log.info("parallelism disabled", because="there is too little to share")
             return delete_expired(context, found)
         self._table.post(self._posting, stretches)
         choice = self._database.strategy()
-        context.log.info("strategy", chosen=choice.strategy.value, because=choice.because, **choice.figures())
-        context.log.info("work shared", parts=len(stretches), workers=self._workers)
+        context.log.info("strategy chosen", chosen=choice.strategy.value, because=choice.because, **choice.figures())
+        context.log.info("parallelism enabled", parts=len(stretches), workers=self._workers)
         context.progress.start("Expired sessions", found)
         try:
             self._work(context)
@@ -74,7 +75,7 @@ class Leader:
         tally = context.tally
         context.progress.finish(f"{tally.expired:,} found, {tally.deleted:,} deleted")
         context.log.info(
-            "expired",
+            "expired sessions",
             found=tally.expired,
             deleted=tally.deleted,
             failed=tally.failed,
@@ -92,7 +93,7 @@ class Leader:
             self._close()
         except (RunError, sa.exc.SQLAlchemyError) as error:
             # They go by themselves once the lock is free.
-            self._log.warning("helpers not told", error=type(error).__name__)
+            self._log.warning("workers not notified", error=type(error).__name__)
 
     def _work(self, context: RunContext) -> None:
         while True:
@@ -129,19 +130,20 @@ def prepare_to_lead(
     if reason is None:
         return Leader(table, opened, opened.records, spec, log)
     if spec.job.parallelism > 1:
-        log.info("works alone", because=reason)
+        log.info("parallelism disabled", because=reason)
     return None
 
 
 def _add(context: RunContext, totals: Totals, found: int) -> None:
     """Puts what all workers did into the run's tally."""
     tally = context.tally
-    behind = tally.remaining - tally.expired
     tally.expired = max(0, found - totals.kept)
     tally.deleted += totals.deleted
     tally.failed += totals.failed
-    left = tally.expired - totals.deleted - totals.failed
-    tally.remaining = behind + (max(0, left) if totals.unfinished else 0)
+    tally.due.expect(Cause.EXPIRED, found)
+    tally.due.settle(Cause.EXPIRED, totals.kept + totals.deleted + totals.failed)
+    if not totals.unfinished:
+        tally.due.finish(Cause.EXPIRED)
     tally.durations.sessions += totals.durations.sessions
     tally.durations.seconds += totals.durations.seconds
     tally.redis.deleted += totals.redis_deleted

@@ -104,7 +104,7 @@ def test_r2_3_the_log_holds_sums_and_nothing_personal(database: SessionStores) -
     database.rows([{"session_id": "canary-session", "user_id": "canary-user", "client": "canary-client/1"}])
     with steps(policy(), database) as run:
         active.step(run.context, run.queries, run.opened.link, run.overview)
-    (event,) = run.log.named("usage")
+    (event,) = run.log.named("session usage")
     assert event["clients"] == {"Other": 1}
     assert "canary" not in repr(run.log.events)
     assert "canary" not in repr(kept(database))

@@ -244,7 +244,7 @@ def test_a_budget_of_deletions_is_kept_to_the_session(postgres: SessionStores) -
     fill(postgres)
     result = lead(policy(**SHARED, safety={"maxDeletions": 33, "maxDeletePercent": 100}), postgres)
     assert (result.deleted, ended(postgres)) == (33, 33)
-    assert [e["because"] for e in result.log.named("works alone")] == [
+    assert [e["because"] for e in result.log.named("parallelism disabled")] == [
         "safety.maxDeletions is kept to the session by one worker alone"
     ]
 
@@ -257,7 +257,7 @@ def test_without_the_table_the_leader_works_alone_and_says_so(shared: SessionSto
     assert "session_work" in helper.because()
     result = lead(obeyed, shared)
     assert result.deleted == EXPIRED
-    assert "session-policy init" in result.log.named("works alone")[0]["because"]
+    assert "session-policy init" in result.log.named("parallelism disabled")[0]["because"]
 
 
 def test_in_sqlite_the_leader_works_alone(sqlite_url: str) -> None:
@@ -275,7 +275,7 @@ def test_a_small_table_is_not_shared_and_helpers_are_let_go(shared: SessionStore
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared)
     assert result.deleted == 5
-    assert "little" in result.log.named("works alone")[0]["because"]
+    assert "little" in result.log.named("parallelism disabled")[0]["because"]
     assert helper.because() == follow._NO_WORK
 
 
@@ -294,7 +294,7 @@ def test_a_leader_without_helpers_does_everything(shared: SessionStores) -> None
     result = lead(policy(**SHARED), shared)
     assert (result.deleted, result.report.sessions.remaining) == (EXPIRED, 0)
     assert shared.ids() == set(live)
-    assert result.log.named("expired")[-1]["workers"] == 1
+    assert result.log.named("expired sessions")[-1]["workers"] == 1
 
 
 @contextmanager

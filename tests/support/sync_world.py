@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from job.steps.context import RunContext
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.progress import Silent
-from job.steps.safety import Budget
+from job.steps.safety import DeletionLimit
 from job.steps.sync.sync import synchronise
 from policy.manifest import SessionPolicy, parse_policy
 from policy.presets import PRESETS
@@ -214,13 +214,13 @@ class SyncWorld:
                 RunContext(
                     policy=policy,
                     dry_run=dry_run,
-                    database=opened.database,
+                    sessions=opened.database,
                     redis=opened.redis,
                     clock=clock,
                     tally=tally,
                     progress=Silent(),
                     log=self.log,
-                    budget=_budget(policy.spec.safety.max_deletions, tally),
+                    deletion_limit=_deletion_limit(policy.spec.safety.max_deletions, tally),
                 )
             )
         finally:
@@ -235,7 +235,7 @@ def changes(tally: Tally) -> tuple[int, int, int, int]:
     return tally.deleted, found.deleted, found.index_entries_removed, found.ttl_added
 
 
-def _budget(limit: int, spent: Tally) -> Budget:
-    budget = Budget(limit)
-    budget.spend(spent.deleted)
-    return budget
+def _deletion_limit(limit: int, spent: Tally) -> DeletionLimit:
+    deletion_limit = DeletionLimit(limit)
+    deletion_limit.count(spent.deleted)
+    return deletion_limit

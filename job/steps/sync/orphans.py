@@ -60,7 +60,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> Key
     )
     for besides, states in ahead(redis.doubtful_pages(sums)):
         seen += besides + len(states.sessions)
-        with_row = context.database.existing(states.sessions) if states.sessions else set()
+        with_row = context.sessions.existing(states.sessions) if states.sessions else set()
         add_ttls(context, redis, sorted(states.without_ttl & with_row))
         if suspects := states.sessions - with_row:
             ripe = redis.idle_at_least(suspects, grace)
@@ -84,7 +84,7 @@ def _still_orphaned(context: RunContext, redis: RedisStore, ids: Sequence[str]) 
         and not (i in contents and is_young(now, grace, contents[i].created_at, contents[i].last_accessed_at))
     ]
     # The database is asked last, so that the least time passes between its word and the deed.
-    with_row = context.database.existing(old) if old else set()
+    with_row = context.sessions.existing(old) if old else set()
     return [i for i in old if i not in with_row]
 
 

@@ -55,7 +55,7 @@ class Residue:
 
     def look(self, page: KeyPage) -> None:
         """Looks at the indexes and access logs of a page."""
-        reader, database = self._redis.residue, self._context.database
+        reader, database = self._redis.residue, self._context.sessions
         for entries in batches(reader.lone_entries(page.members), _BATCH):
             with_row = database.existing({entry.session_id for entry in entries})
             self._entries.hold(entry for entry in entries if entry.session_id not in with_row)
@@ -76,7 +76,7 @@ class Residue:
         self._logs.flush()
         if self._wrong_type:
             self._context.log.warning(
-                "sync skipped keys",
+                "keys skipped",
                 keys=self._wrong_type,
                 because="they are named as stores.redis.keys.userIndex says, but are no sets",
             )
@@ -90,7 +90,7 @@ class Residue:
     def _unknown(self, ids: Collection[str]) -> set[str]:
         """Those of the sessions that have neither key nor row."""
         gone = self._redis.gone(ids)
-        return gone - self._context.database.existing(gone) if gone else gone
+        return gone - self._context.sessions.existing(gone) if gone else gone
 
     def _remove_entries(self, entries: Sequence[IndexEntry]) -> None:
         if not self._context.dry_run:

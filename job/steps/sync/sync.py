@@ -44,7 +44,7 @@ def synchronise(context: RunContext) -> None:
     missing.settle()
     counts = context.tally.redis
     context.log.info(
-        "sync",
+        "redis sync finished",
         sessions=counts.sessions,
         orphaned=counts.orphaned,
         missing=counts.missing,
@@ -75,7 +75,10 @@ def tidy(context: RunContext, redis: RedisStore) -> None:
     residue.walk()
     residue.settle()
     context.log.info(
-        "tidied", sessions=tally.sessions, ttlAdded=tally.ttl_added, indexEntriesRemoved=tally.index_entries_removed
+        "redis cleanup finished",
+        sessions=tally.sessions,
+        ttlAdded=tally.ttl_added,
+        indexEntriesRemoved=tally.index_entries_removed,
     )
     context.progress.finish(f"{tally.sessions} keys, {tally.ttl_added} got a TTL")
 
@@ -97,7 +100,7 @@ def _compare(context: RunContext, redis: RedisStore, sums: KeySums, missing: Mis
 
     context.clock.checkpoint()
     with Prefetch(redis.key_pages(), _KEY_PAGES_AHEAD) as keys:
-        for ids, standing in alongside(context.database.live_id_pages(), lambda page: redis.standing(map(str, page))):
+        for ids, standing in alongside(context.sessions.live_id_pages(), lambda page: redis.standing(map(str, page))):
             sums.add(standing.keys)
             add_ttls(context, redis, sorted(standing.without_ttl))
             missing.look(ids, standing.gone)

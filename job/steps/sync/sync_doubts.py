@@ -30,7 +30,7 @@ def check_share(context: RunContext, found: int, total: int, what: str, remedy: 
     numbers = f"{found} of {total} {what}, over safety.maxDeletePercent ({safety.max_delete_percent} %)"
     if context.dry_run:
         # A dry run goes on: it is there to show what a run would meet.
-        context.log.warning("safety limit", found=found, of=total, because=f"{numbers}: a run would stop here")
+        context.log.warning("safety limit exceeded", found=found, of=total, because=f"{numbers}: a run would stop here")
         return
     raise SafetyLimitError(
         f"{numbers}: {remedy} None of them was deleted. If this is right, raise safety.maxDeletePercent for one run"

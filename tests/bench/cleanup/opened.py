@@ -20,7 +20,7 @@ from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.progress import Silent
-from job.steps.safety import Budget
+from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from stores.model.sessions import Session
 from stores.model.tally import Tally
@@ -46,7 +46,7 @@ def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> It
     stores = initialise(by.spec, urls, clock, log, audit=audit)
     try:
         context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, audit=audit)
-        yield replace(context, budget=Budget(by.spec.safety.max_deletions)), stores
+        yield replace(context, deletion_limit=DeletionLimit(by.spec.safety.max_deletions)), stores
     finally:
         stores.link.close()
         if stores.redis:
