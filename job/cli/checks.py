@@ -15,7 +15,7 @@ from job.logs.identity import Identities
 from job.revocation.stores import open_stores, patient_for_people
 from job.steps import settings_verification
 from job.steps.context import RunContext
-from job.steps.initialise import Opened
+from job.steps.initialise import RunStores
 from job.steps.progress import Silent
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
@@ -175,7 +175,7 @@ def _of_both(policy: SessionPolicy, database_url: str | None, redis_url: str | N
         yield _error("stores", error)
 
 
-def _of_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
+def _of_rules(policy: SessionPolicy, opened: RunStores) -> Iterator[Finding]:
     met = RuleQueries(opened.database).met
     has_logs = opened.redis is not None and opened.redis.names.access_log is not None
     explicit = policy.spec.rules_ is not None
@@ -190,8 +190,8 @@ def _of_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
             )
 
 
-def _of_settings(policy: SessionPolicy, opened: Opened, clock: RunClock, log: Any) -> Iterator[Finding]:
+def _of_settings(policy: SessionPolicy, opened: RunStores, clock: RunClock, log: Any) -> Iterator[Finding]:
     context = RunContext(policy, True, opened.database, opened.redis, clock, Tally(), Silent(), log)
-    for finding in settings_verification.step(context, RuleQueries(opened.database), opened.settings):
-        severity = Severity.INFO if finding.field.startswith("spec.") else Severity.WARNING
+    for finding in settings_verification.verify_settings(context, RuleQueries(opened.database), opened.settings):
+        severity = Severity.INFO if finding.in_policy else Severity.WARNING
         yield Finding(severity, finding.field.removeprefix("spec."), finding.message, finding.remedy)

@@ -11,8 +11,8 @@ from job.revocation.stores import OpenStores
 from job.steps import abnormal, duplicates
 from job.steps.context import RunContext
 from job.steps.expired import expired_batches
-from job.steps.initialise import Opened
-from job.steps.overview import look
+from job.steps.initialise import RunStores
+from job.steps.overview import count_sessions
 from job.steps.progress import Silent
 from job.steps.safety import share_exceeded
 from job.steps.sync.sync import synchronise
@@ -67,7 +67,7 @@ class Outlook:
     choice: Choice
 
 
-def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
+def look_ahead(place: OpenStores, opened: RunStores, log: Any) -> Outlook:
     """What a run of the policy would do now.
 
     Args:
@@ -91,8 +91,8 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
     )
     queries = RuleQueries(opened.database)
     logs = AccessLogs(opened.redis.server, opened.redis.names) if opened.redis else None
-    overview = look(context, queries, opened.max_sessions)
-    census = overview.census
+    overview = count_sessions(context, queries, opened.max_sessions)
+    census = overview.totals
     expired = _expired(context, census)
     over_limit = _over_limit(context, opened, overview.owners)
     alike = _duplicates(context, queries, overview.owners)
@@ -119,7 +119,7 @@ def _expired(context: RunContext, census: Census) -> Line:
     return Line("Expired", "Delete", found, examples, note)
 
 
-def _over_limit(context: RunContext, opened: Opened, owners: Owners) -> Line:
+def _over_limit(context: RunContext, opened: RunStores, owners: Owners) -> Line:
     policy, limit = context.spec.concurrency, opened.max_sessions
     if not limit or opened.database.table.user_id is None:
         note = "there is no limit" if not limit else "not mapped: columns.userId"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.revocation.directory import SessionDirectory
-from job.steps.initialise import Opened, Urls, initialise
+from job.steps.initialise import RunStores, Urls, initialise
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 from stores.model.errors import ConfigurationError
@@ -32,7 +32,7 @@ class OpenStores:
     """
 
     policy: SessionPolicy
-    opened: Opened | None
+    opened: RunStores | None
     redis: RedisStore | None
     directory: SessionDirectory
     clock: RunClock
@@ -94,9 +94,7 @@ def open_place(
                 policy, opened, opened.redis, SessionDirectory(opened.database, opened.redis, clock), clock
             )
         finally:
-            opened.link.close()
-            if opened.redis:
-                opened.redis.close()
+            opened.close()
         return
     assert stores.redis is not None  # the spec's own rule: there is a database, a Redis, or both
     if not urls.redis:

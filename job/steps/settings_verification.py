@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from job.alerts.problems import Audience, Problem
 from job.steps.context import RunContext
@@ -21,20 +21,22 @@ class SettingsFinding:
     """Something wrong with stored settings. It names no tenant, role or user: those may be personal.
 
     Attributes:
-        field: the column, after the scope.
+        field: scope and column of a stored setting, or the field of the policy's spec.
         message: what is wrong.
         remedy: what to do about it.
         rows: how many settings it is about.
+        in_policy: whether the policy itself is to be changed, and not stored settings.
     """
 
     field: str
     message: str
     remedy: str
     rows: int = 1
+    in_policy: bool = False
 
 
-def step(context: RunContext, queries: RuleQueries, settings: Sequence[Setting]) -> list[SettingsFinding]:
-    """Verifies the stored settings, and the policy's own, and tells the log what is wrong.
+def verify_settings(context: RunContext, queries: RuleQueries, settings: Sequence[Setting]) -> list[SettingsFinding]:
+    """Verifies the stored settings, and the policy's own, and logs what is wrong with them.
 
     Args:
         context: the run.
@@ -42,7 +44,7 @@ def step(context: RunContext, queries: RuleQueries, settings: Sequence[Setting])
         settings: all that are stored.
     """
     nobody = queries.settings_of_nobody() if any(s.scope is not Scope.GLOBAL for s in settings) else {}
-    findings = verify(context.spec, settings, queries.scopes, nobody)
+    findings = find_risky_settings(context.spec, settings, queries.scopes, nobody)
     for finding in findings:
         context.log.warning(
             "setting finding", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
@@ -50,8 +52,8 @@ def step(context: RunContext, queries: RuleQueries, settings: Sequence[Setting])
     return findings
 
 
-def problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
-    """What operations are told of the findings: one problem."""
+def settings_problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
+    """The findings as one problem, for the alerts of operations; none without findings."""
     rows = sum(finding.rows for finding in findings)
     if not rows:
         return []
@@ -60,7 +62,7 @@ def problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
     return [Problem(REASON, Audience.OPERATIONS, message, rows)]
 
 
-def verify(
+def find_risky_settings(
     spec: SessionPolicySpec, settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
 ) -> list[SettingsFinding]:
     """What is wrong with the settings, and with what they make of the policy.
@@ -80,9 +82,9 @@ def verify(
     # Rows that are wrong in the same way are one finding.
     rows: dict[SettingsFinding, int] = {}
     for finding in found:
-        key = SettingsFinding(finding.field, finding.message, finding.remedy, rows=0)
-        rows[key] = rows.get(key, 0) + finding.rows
-    return [SettingsFinding(f.field, f.message, f.remedy, count) for f, count in rows.items()]
+        same = replace(finding, rows=0)
+        rows[same] = rows.get(same, 0) + finding.rows
+    return [replace(finding, rows=count) for finding, count in rows.items()]
 
 
 def _of_setting(setting: Setting, lifetime: Lifetime, spec: SessionPolicySpec) -> Iterator[SettingsFinding]:
@@ -151,12 +153,16 @@ def _of_policy(spec: SessionPolicySpec, lifetime: Lifetime, settings: Sequence[S
     if lifetime.absolute is None and not any(usable(s.absolute) for s in for_everybody):
         yield SettingsFinding(
             "spec.absoluteTimeoutSeconds",
-            "a session that is used again and again never ends",
+            "a session in use never expires",
             "set absoluteTimeoutSeconds, or choose a profile",
+            in_policy=True,
         )
     if spec.max_concurrent_sessions == 0 and not any(usable(s.limit) for s in for_everybody):
         yield SettingsFinding(
-            "spec.maxConcurrentSessions", "a user may have any number of sessions", "set a limit per user"
+            "spec.maxConcurrentSessions",
+            "a user may have any number of sessions",
+            "set a limit per user",
+            in_policy=True,
         )
     if spec.profile is None:
         return
@@ -171,4 +177,5 @@ def _of_policy(spec: SessionPolicySpec, lifetime: Lifetime, settings: Sequence[S
                 field,
                 f"it is weaker than {usual}, which is customary for profile {spec.profile}",
                 "lower it, or choose the profile that fits the application",
+                in_policy=True,
             )

@@ -15,7 +15,7 @@ from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.progress import Silent
 from job.steps.safety import DeletionLimit
-from job.steps.statistics import tell_active
+from job.steps.statistics import report_active
 from job.steps.sync.sync import tidy
 from policy.manifest import SessionPolicy, parse_policy
 from stores.model.tally import Tally
@@ -136,6 +136,6 @@ class RedisOnly:
         delete_expired(context, forecast.totals.expired)
         tally.active = forecast.totals.active
         enforce_limit(context, policy.spec.max_concurrent_sessions)
-        self.active_users = tell_active(context, opened.sessions.census(), 0)
+        self.active_users = report_active(context, opened.sessions.census(), 0)
         tidy(context, opened.store)
         return tally

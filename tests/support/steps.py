@@ -13,8 +13,8 @@ from job.steps.assess import Forecast, check_deletion_share
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.initialise import Opened, Urls, initialise
-from job.steps.overview import Overview, look
+from job.steps.initialise import RunStores, Urls, initialise
+from job.steps.overview import Overview, count_sessions
 from job.steps.progress import Silent
 from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
@@ -31,7 +31,7 @@ class Steps:
     """An opened run."""
 
     context: RunContext
-    opened: Opened
+    opened: RunStores
     log: Log
     deletion_limit: DeletionLimit
     queries: RuleQueries
@@ -44,7 +44,7 @@ class Steps:
         return self.look()
 
     def look(self, *since: datetime) -> Overview:
-        return look(self.context, self.queries, self.opened.max_sessions, since)
+        return count_sessions(self.context, self.queries, self.opened.max_sessions, since)
 
     @property
     def tally(self) -> Tally:
@@ -56,7 +56,7 @@ class Steps:
         self.found = abnormal.assess(self.context, self.queries, self.logs, owners.most)
         same = duplicates.assess(self.context, self.queries, owners.duplicates)
         evicting = owners.over_limit_apart if same else owners.over_limit
-        forecast = Forecast(self.overview.census, owners.over_limit, evicting, self.found.due, same)
+        forecast = Forecast(self.overview.totals, owners.over_limit, evicting, self.found.due, same)
         check_deletion_share(self.context, forecast)
         kept = delete_expired(self.context, forecast.totals.expired)
         self.tally.active = forecast.totals.active + kept
@@ -79,6 +79,4 @@ def steps(obeyed: SessionPolicy, stores: SessionStores, *, dry_run: bool = False
         )
         yield Steps(context, opened, log, deletion_limit, RuleQueries(opened.database), logs)
     finally:
-        opened.link.close()
-        if opened.redis:
-            opened.redis.close()
+        opened.close()

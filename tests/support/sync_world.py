@@ -11,7 +11,7 @@ import redis
 import sqlalchemy as sa
 
 from job.steps.context import RunContext
-from job.steps.initialise import Opened, Urls, initialise
+from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.progress import Silent
 from job.steps.safety import DeletionLimit
 from job.steps.sync.sync import synchronise
@@ -199,7 +199,7 @@ class SyncWorld:
             }
         )
 
-    def open(self, policy: SessionPolicy, clock: RunClock) -> Opened:
+    def open(self, policy: SessionPolicy, clock: RunClock) -> RunStores:
         return initialise(policy.spec, self.urls, clock, self.log)
 
     def run(
@@ -224,8 +224,7 @@ class SyncWorld:
                 )
             )
         finally:
-            opened.link.close()
-            opened.redis.close()
+            opened.close()
         return tally
 
 

@@ -1,7 +1,7 @@
-"""A worker that helps: it deletes expired sessions in the parts that the leader offers, and reports nothing.
+"""A worker that is not the leader: it claims ranges of the table, deletes what has expired there, and reports nothing.
 
-Whatever happens to it, the run goes on without it. So it never fails a run: its exit code is 0, or 1 where another
-attempt may help, and never the one that tells of a bad configuration, which ends a Job at once.
+Whatever happens to it, the run continues without it. So it never fails a run: its exit code is 0, or 1 where another
+attempt may help, and never 2, which tells of a bad configuration and ends a Job at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from job.logs.logs import SessionLog, safe_traceback
 from job.steps.context import RunContext
-from job.steps.initialise import Opened, Urls, initialise
+from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.progress import Silent
 from job.steps.safety import DeletionLimit
-from job.workers.part import work_on
-from job.workers.plan import POLL_SECONDS, fingerprint, why_alone
+from job.workers.claimed_range import delete_claimed_range
+from job.workers.parallelism import POLL_SECONDS, fingerprint, why_not_parallel
 from policy.manifest import SessionPolicy
 from policy.presets import resolve_table
 from stores.model.errors import ConfigurationError, StopRequestedError
@@ -29,19 +29,19 @@ from stores.sql.shared_work import ClaimLostError, LeaderGoneError, Posting, Run
 from stores.waiting.clock import RunClock
 
 # What a leader may need to be scheduled and started, on a node that has to pull the image, or again after it died.
-_PATIENCE_SECONDS = 120.0
+_LEADER_PATIENCE_SECONDS = 120.0
 
-_NO_WORK = "there is nothing to share, or nothing left"
+_NO_WORK = "there is nothing to do, or nothing left"
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
-    """One worker that helps.
+class Worker:
+    """One worker that is not the leader.
 
     Attributes:
         policy: what it obeys.
         urls: where the stores are.
-        run_id: of the run that it helps.
+        run_id: of the run that it takes part in.
         clock: deadline and stop requests.
         log: structured log.
         dry_run: as asked for on the command line.
@@ -57,81 +57,79 @@ class Follower:
     audit: SessionLog | None = None
 
     def execute(self, environment: Mapping[str, str]) -> int:
-        """Helps until there is nothing to do any more. Returns the exit code of the process; raises nothing."""
-        reason = why_alone(self.policy.spec, environment, dry_run=self.dry_run)
+        """Works until there is nothing to do any more. Returns the exit code of the process; raises nothing."""
+        reason = why_not_parallel(self.policy.spec, environment, dry_run=self.dry_run)
         try:
-            because = reason or self._help()
+            because = reason or self._take_part()
         except StopRequestedError as stop:
             because = stop.reason
         except Exception as error:
             failure = as_run_error(error)
-            told = {"reason": failure.reason, "message": str(failure), "trace": safe_traceback(error)}
-            self.log.error("worker failed", **told)
+            failed = {"reason": failure.reason, "message": str(failure), "trace": safe_traceback(error)}
+            self.log.error("worker failed", **failed)
             # The leader finds the same, and reports it.
             return 0 if isinstance(failure, ConfigurationError) else 1
         self.log.info("worker finished", because=because)
         return 0
 
-    def _help(self) -> str:
-        """Helps. Returns why it has ended."""
+    def _take_part(self) -> str:
+        """Returns why there is nothing more to do."""
         while True:
             ending, posting = self._await_posting()
             if posting is None:
                 return ending
             with suppress(LeaderGoneError):  # it may come back, or a new attempt may begin
-                return self._help_with(posting)
+                return self._work_for(posting)
 
     def _await_posting(self) -> tuple[str, Posting | None]:
-        """What the leader has posted, as soon as it has; or why there is nothing to wait for."""
+        """Waits until the leader offers ranges to claim; without any, returns why there is nothing to wait for."""
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
         wanted = resolve_table(spec.stores.database) if spec.stores.database else None
         assert wanted is not None
-        link = RunConnection(create_engine(url), spec.retries.database, self.clock, self.log)
+        connection = RunConnection(create_engine(url), spec.retries.database, self.clock, self.log)
         try:
-            if link.dialect.presence("") is None or not WorkTable.exists(link):
-                return "the leader works alone: there is no table session_work", None
-            lock = link.dialect.lock(url.database, wanted.schema, wanted.name)
-            table = WorkTable(link, self.run_id, lock, "", leads=False)
+            if connection.dialect.presence("") is None or not WorkTable.exists(connection):
+                return "parallelism is disabled: the table session_work is missing", None
+            lock = connection.dialect.lock(url.database, wanted.schema, wanted.name)
+            table = WorkTable(connection, self.run_id, lock, "", leads=False)
             led_at = self.clock.elapsed_seconds
             while True:
-                sight = table.look()
-                if sight.state is RunState.CLOSED:
+                run = table.look()
+                if run.state is RunState.CLOSED:
                     return _NO_WORK, None
-                if sight.is_led:
+                if run.is_led:
                     led_at = self.clock.elapsed_seconds
-                    if sight.posting:
-                        return "", sight.posting
-                elif self.clock.elapsed_seconds > led_at + _PATIENCE_SECONDS:
+                    if run.posting:
+                        return "", run.posting
+                elif self.clock.elapsed_seconds > led_at + _LEADER_PATIENCE_SECONDS:
                     return "there is no leader", None
                 self.clock.wait(POLL_SECONDS)
         finally:
-            link.close()
+            connection.close()
 
-    def _help_with(self, posting: Posting) -> str:
-        """Works on parts until there are none. Returns why it has ended."""
-        opened = initialise(
+    def _work_for(self, posting: Posting) -> str:
+        """Claims ranges until there are none. Returns why there is nothing more to do."""
+        stores = initialise(
             self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=posting.moment
         )
         try:
-            if fingerprint(self.policy.spec, opened.settings) != posting.fingerprint:
-                return "the stored settings are no longer those that the leader goes by"
-            return self._work(opened, posting)
+            if fingerprint(self.policy.spec, stores.settings) != posting.fingerprint:
+                return "the stored settings have changed since the leader read them"
+            return self._work(stores, posting)
         finally:
-            opened.link.close()
-            if opened.redis:
-                opened.redis.close()
+            stores.close()
 
-    def _work(self, opened: Opened, posting: Posting) -> str:
+    def _work(self, stores: RunStores, posting: Posting) -> str:
         name = uuid4().hex
-        presence = opened.link.dialect.presence(name)
+        presence = stores.connection.dialect.presence(name)
         assert presence is not None
-        opened.link.lock(presence)
-        table = WorkTable(opened.link, self.run_id, opened.lock, name, leads=False)
+        stores.connection.lock(presence)
+        table = WorkTable(stores.connection, self.run_id, stores.lock, name, leads=False)
         context = RunContext(
             policy=self.policy,
             dry_run=False,
-            sessions=opened.database,
-            redis=opened.redis,
+            sessions=stores.database,
+            redis=stores.redis,
             clock=self.clock,
             tally=Tally(),
             progress=Silent(),
@@ -144,13 +142,13 @@ class Follower:
             claim = table.claim(posting)
             if claim:
                 try:
-                    work_on(context, table, opened.records, claim)
+                    delete_claimed_range(context, table, stores.records, claim)
                 except ClaimLostError:
-                    self.log.warning("claim lost", part=claim.number, because="somebody else has taken it over")
+                    self.log.warning("claim lost", part=claim.number, because="another worker has taken it over")
                 continue
-            sight = table.look()
-            if sight.state is RunState.CLOSED:
+            run = table.look()
+            if run.state is RunState.CLOSED:
                 return _NO_WORK
-            if not sight.is_led or sight.posting != posting:
+            if not run.is_led or run.posting != posting:
                 raise LeaderGoneError
             self.clock.wait(POLL_SECONDS)

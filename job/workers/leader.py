@@ -1,4 +1,4 @@
-"""The leader of several workers: it alone holds the lock, judges, runs the other steps and reports."""
+"""The leader of several workers: it alone holds the lock, runs the other steps and reports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.initialise import Opened
-from job.workers.part import work_on
-from job.workers.plan import PARTS_PER_WORKER, POLL_SECONDS, fingerprint, why_alone
+from job.steps.initialise import RunStores
+from job.workers.claimed_range import delete_claimed_range
+from job.workers.parallelism import POLL_SECONDS, RANGES_PER_WORKER, fingerprint, why_not_parallel
 from policy.spec import SessionPolicySpec
 from stores.model.errors import LockLostError, RunError, StopRequestedError
 from stores.model.sessions import Cause
@@ -23,45 +23,47 @@ from stores.sql.store import SessionDatabase
 
 
 class Leader:
-    """Shares the deletion of expired sessions with the workers that help.
+    """Shares the deletion of expired sessions with the other workers.
 
     Args:
-        table: where the parts are; it has been announced there that the run begins.
-        opened: the stores of the run.
+        table: where ranges of the session table are claimed; it has been announced there that the run begins.
+        stores: of the run.
         records: what is written with each batch.
         spec: what the run obeys.
         log: of the run.
     """
 
-    def __init__(self, table: WorkTable, opened: Opened, records: Records, spec: SessionPolicySpec, log: Any) -> None:
+    def __init__(
+        self, table: WorkTable, stores: RunStores, records: Records, spec: SessionPolicySpec, log: Any
+    ) -> None:
         self._table = table
-        self._database: SessionDatabase = opened.database
-        self._link = opened.link
+        self._database: SessionDatabase = stores.database
+        self._connection = stores.connection
         self._records = records
-        self._posting = Posting(opened.moment, fingerprint(spec, opened.settings))
+        self._posting = Posting(stores.moment, fingerprint(spec, stores.settings))
         self._workers = spec.job.parallelism
         self._log = log
         self._closed = False
 
     def delete_expired(self, context: RunContext, found: int) -> int:
-        """As :func:`job.steps.expired.delete_expired`, together with those who help.
+        """As :func:`job.steps.expired.delete_expired`, together with the other workers.
 
         The counts are those of all workers, and exact: they were committed with the deletions.
         """
-        stretches = self._database.stretches(self._workers * PARTS_PER_WORKER)
-        if found <= self._database.batch_size or len(stretches) == 1:
-            self.dismiss()
-            context.log.info("parallelism disabled", because="there is too little to share")
+        key_ranges = self._database.stretches(self._workers * RANGES_PER_WORKER)
+        if found <= self._database.batch_size or len(key_ranges) == 1:
+            self.dismiss_workers()
+            context.log.info("parallelism disabled", because="too few sessions have expired")
             return delete_expired(context, found)
-        self._table.post(self._posting, stretches)
+        self._table.post(self._posting, key_ranges)
         choice = self._database.strategy()
         context.log.info("strategy chosen", chosen=choice.strategy.value, because=choice.because, **choice.figures())
-        context.log.info("parallelism enabled", parts=len(stretches), workers=self._workers)
+        context.log.info("parallelism enabled", parts=len(key_ranges), workers=self._workers)
         context.progress.start("Expired sessions", found)
         try:
             self._work(context)
         except StopRequestedError:
-            self._link.conclude()  # what is left is short, and must be done
+            self._connection.conclude()  # what is left is short, and must be done
             _add(context, self._close(), found)
             raise
         except ClaimLostError as error:
@@ -85,14 +87,14 @@ class Leader:
         )
         return totals.kept
 
-    def dismiss(self) -> None:
-        """Lets those who help go, if there is nothing (more) to do for them; never raises."""
+    def dismiss_workers(self) -> None:
+        """Tells the other workers that there is nothing (more) to do; never raises."""
         if self._closed:
             return
         try:
             self._close()
         except (RunError, sa.exc.SQLAlchemyError) as error:
-            # They go by themselves once the lock is free.
+            # They end by themselves once the lock is free.
             self._log.warning("workers not notified", error=type(error).__name__)
 
     def _work(self, context: RunContext) -> None:
@@ -100,7 +102,7 @@ class Leader:
             context.clock.checkpoint()
             claim = self._table.claim(self._posting) or self._table.take_over()
             if claim:
-                work_on(context, self._table, self._records, claim)
+                delete_claimed_range(context, self._table, self._records, claim)
             elif self._table.is_done():
                 return
             else:
@@ -112,23 +114,23 @@ class Leader:
         return totals
 
 
-def prepare_to_lead(
-    opened: Opened, spec: SessionPolicySpec, run_id: str, environment: Mapping[str, str], log: Any, *, dry_run: bool
+def prepare_leader(
+    stores: RunStores, spec: SessionPolicySpec, run_id: str, environment: Mapping[str, str], log: Any, *, dry_run: bool
 ) -> Leader | None:
-    """The leader of a run that may be shared, announced to those who help; None for one that works alone."""
-    reason = why_alone(spec, environment, dry_run=dry_run)
-    if reason is None and opened.link.dialect.presence("") is None:
-        reason = "only PostgreSQL, MySQL and MariaDB can be shared"
-    table = WorkTable(opened.link, run_id, opened.lock, uuid4().hex, leads=True)
+    """The leader of a run that other workers may share, announced to them; None for a run of one worker."""
+    reason = why_not_parallel(spec, environment, dry_run=dry_run)
+    if reason is None and stores.connection.dialect.presence("") is None:
+        reason = "only PostgreSQL, MySQL and MariaDB support several workers"
+    table = WorkTable(stores.connection, run_id, stores.lock, uuid4().hex, leads=True)
     try:
-        if reason is None and not WorkTable.exists(opened.link):
-            reason = "there is no table session_work: run `session-policy init`"
+        if reason is None and not WorkTable.exists(stores.connection):
+            reason = "the table session_work is missing: run `session-policy init`"
         if reason is None:
             table.announce()
     except sa.exc.DBAPIError as error:
         reason = f"the table session_work cannot be used: {translate(error)}"
     if reason is None:
-        return Leader(table, opened, opened.records, spec, log)
+        return Leader(table, stores, stores.records, spec, log)
     if spec.job.parallelism > 1:
         log.info("parallelism disabled", because=reason)
     return None
