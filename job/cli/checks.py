@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from job.alerts.channels import Channels, problem_of
 from job.logs.identity import Identities
-from job.revocation.stores import open_stores, patient_for_people
+from job.revocation.open_stores import open_stores, with_short_retries
 from job.steps import settings_verification
 from job.steps.context import RunContext
 from job.steps.initialise import RunStores
@@ -46,7 +46,7 @@ def examine_policy(
         environment: holds alert URLs, the hash key and the log directory, as in a Pod.
         log: for retries.
     """
-    policy = patient_for_people(policy)
+    policy = with_short_retries(policy)
     found = [
         *_of_database(policy, database_url, log),
         *_of_redis(policy, redis_url, log),
@@ -168,9 +168,9 @@ def _of_both(policy: SessionPolicy, database_url: str | None, redis_url: str | N
     """What only shows with all stores open: clocks, rules that cannot be judged, stored settings."""
     try:
         with open_stores(policy, database_url, redis_url, log, exclusive=False) as place:
-            if place.opened:
-                yield from _of_rules(policy, place.opened)
-                yield from _of_settings(policy, place.opened, place.clock, log)
+            if place.run_stores:
+                yield from _of_rules(policy, place.run_stores)
+                yield from _of_settings(policy, place.run_stores, place.clock, log)
     except RunError as error:
         yield _error("stores", error)
 

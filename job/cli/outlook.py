@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from job.revocation.stores import OpenStores
+from job.revocation.open_stores import OpenStores
 from job.steps import abnormal, duplicates
 from job.steps.context import RunContext
 from job.steps.expired import expired_batches
