@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from job.steps.context import RunContext
+from job.steps.sync.safeguards import check_share, is_young
 from job.steps.sync.second_look import SecondLook
-from job.steps.sync.sync_doubts import check_share, is_young
 from policy.spec import OnMissingRedisSession
 from stores.model.sessions import Cause, Session
 from stores.redis.store import RedisStore
@@ -37,8 +37,8 @@ class MissingKeys:
             settle=self._delete if self._deletes else self._count,
         )
 
-    def look(self, ids: Sequence[Any], gone: Collection[str]) -> None:
-        """Looks at live rows, some of which have no key."""
+    def check(self, ids: Sequence[Any], gone: Collection[str]) -> None:
+        """Checks live rows, some of which have no key."""
         self._seen += len(ids)
         if not gone:
             return
@@ -49,8 +49,8 @@ class MissingKeys:
             if not is_young(now, grace, *times):
                 self._held.hold([session], ripe=not self._deletes and any(times))
 
-    def settle(self) -> None:
-        """Does what is to be done with those that are missing still.
+    def finish(self) -> None:
+        """Counts, or deletes, the rows whose keys are still missing.
 
         Raises:
             SafetyLimitError: more would go than the policy allows.
@@ -64,7 +64,7 @@ class MissingKeys:
                 missing,
                 self._seen,
                 "live rows in the database have no session key in Redis",
-                "Redis looks empty, or is the wrong one",
+                "Check that the policy points at the right Redis, and that it has not lost its keys",
             )
 
     def _still_missing(self, sessions: Sequence[Session]) -> list[Session]:

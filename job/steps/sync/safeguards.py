@@ -1,4 +1,4 @@
-"""When the synchronisation does not believe what it sees."""
+"""What keeps the synchronisation from deleting sessions that only look wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from job.steps.context import RunContext
 from job.steps.safety import exceeds_share
 from stores.model.errors import SafetyLimitError
 
-# A time further ahead than any mistake in a zone is not a time: it must not protect a session for years.
+# A time further ahead than any mistake in a zone is no time: it must not protect a session for years.
 _FAR_FUTURE = timedelta(days=1)
 
 
@@ -19,19 +19,26 @@ def is_young(now: datetime, grace_seconds: int, *moments: datetime | None) -> bo
 
 
 def check_share(context: RunContext, found: int, total: int, what: str, remedy: str) -> None:
-    """Asks the policy whether so many may go.
+    """Refuses to delete more than ``safety.maxDeletePercent``; a dry run logs that a run would.
+
+    Args:
+        context: the run.
+        found: how many would be deleted.
+        total: of how many.
+        what: what is wrong with them, for people; after the numbers.
+        remedy: what to check.
 
     Raises:
-        SafetyLimitError: they may not.
+        SafetyLimitError: there are more.
     """
     safety = context.spec.safety
     if not exceeds_share(found, total, safety):
         return
-    numbers = f"{found} of {total} {what}, over safety.maxDeletePercent ({safety.max_delete_percent} %)"
+    exceeded = f"{found} of {total} {what}, more than safety.maxDeletePercent ({safety.max_delete_percent} %)"
     if context.dry_run:
         # A dry run goes on: it is there to show what a run would meet.
-        context.log.warning("safety limit exceeded", found=found, of=total, because=f"{numbers}: a run would stop here")
+        context.log.warning("safety limit exceeded", found=found, of=total, because=f"{exceeded}; a run would refuse")
         return
     raise SafetyLimitError(
-        f"{numbers}: {remedy} None of them was deleted. If this is right, raise safety.maxDeletePercent for one run"
+        f"refused: {exceeded}; none of them was deleted. {remedy}; if so, raise the limit for one run"
     )

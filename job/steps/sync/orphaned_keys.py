@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from job.steps.context import RunContext
+from job.steps.sync.missing_ttls import add_ttls
+from job.steps.sync.safeguards import check_share, is_young
 from job.steps.sync.second_look import SecondLook
-from job.steps.sync.sync_doubts import check_share, is_young
-from job.steps.sync.ttls import add_ttls
 from stores.model.sessions import Cause, Session
 from stores.redis.key_marks import KeyMarks
 from stores.redis.key_sums import KeySums
@@ -16,8 +16,8 @@ from stores.redis.store import RedisStore
 from stores.waiting.background import ahead
 
 
-def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> KeyMarks:
-    """Session keys without a row go; keys without a TTL get one. All keys are counted anew, without what is no session.
+def delete_orphaned_keys(context: RunContext, redis: RedisStore, sums: KeySums) -> KeyMarks:
+    """Deletes session keys without a row, and adds missing TTLs. Counts all session keys anew.
 
     A key that SCAN shows on two pages is counted twice as seen, which makes the orphans' share look a little smaller
     than it is; a TTL is added, a key deleted, and (while it is held) an orphan counted, only once.
@@ -28,7 +28,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> Key
         sums: which keys may differ from the live rows: only for them the database is asked.
 
     Returns:
-        The ids of those that went, as index entries spell them: they may be in the indexes of others than their users.
+        The ids of those that were deleted, as index entries have them: they may be in the indexes of other users.
     """
     grace = context.spec.sync.grace_seconds
     tally = context.tally.redis
@@ -42,7 +42,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> Key
             orphans,
             seen,
             "session keys in Redis have no row in the database",
-            "is this the right database, and does it hold all sessions?",
+            "Check that the policy points at the right database, and that it holds all sessions",
         )
 
     def settle(ids: Sequence[str]) -> None:
