@@ -22,7 +22,7 @@ from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.measurements import Measurements, measure, measure_redis, previous_runs
 from job.steps.overview import Overview, count_sessions
-from job.steps.progress import Progress, Silent
+from job.steps.progress import NoProgress, Progress
 from job.steps.safety import DeletionLimit
 from job.steps.settings_verification import settings_problems, verify_settings
 from job.steps.statistics import count_after_deletions, report_active, save_run_statistics
@@ -71,7 +71,7 @@ class Run:
     clock: RunClock
     log: Any
     dry_run: bool = False
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress = field(default_factory=NoProgress)
     tally: Tally = field(default_factory=Tally)
     audit: SessionLog | None = None
     trace: Trace = field(default_factory=Untraced)

@@ -16,7 +16,7 @@ from job.revocation.open_stores import open_stores, with_short_retries
 from job.steps import settings_verification
 from job.steps.context import RunContext
 from job.steps.initialise import RunStores
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
 from policy.presets import resolve_table
@@ -191,7 +191,7 @@ def _of_rules(policy: SessionPolicy, opened: RunStores) -> Iterator[Finding]:
 
 
 def _of_settings(policy: SessionPolicy, opened: RunStores, clock: RunClock, log: Any) -> Iterator[Finding]:
-    context = RunContext(policy, True, opened.database, opened.redis, clock, Tally(), Silent(), log)
+    context = RunContext(policy, True, opened.database, opened.redis, clock, Tally(), NoProgress(), log)
     for finding in settings_verification.verify_settings(context, RuleQueries(opened.database), opened.settings):
         severity = Severity.INFO if finding.in_policy else Severity.WARNING
         yield Finding(severity, finding.field.removeprefix("spec."), finding.message, finding.remedy)

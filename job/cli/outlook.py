@@ -13,7 +13,7 @@ from job.steps.context import RunContext
 from job.steps.expired import expired_batches
 from job.steps.initialise import RunStores
 from job.steps.overview import count_sessions
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from job.steps.safety import share_exceeded
 from job.steps.sync.sync import synchronise
 from policy.rules import RuleAction
@@ -86,7 +86,7 @@ def look_ahead(place: OpenStores, opened: RunStores, log: Any) -> Outlook:
         redis=opened.redis,
         clock=place.clock,
         tally=Tally(),
-        progress=Silent(),
+        progress=NoProgress(),
         log=log,
     )
     queries = RuleQueries(opened.database)

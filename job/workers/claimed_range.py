@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from stores.model.errors import RunError, StopRequestedError
 from stores.model.tally import Tally
 from stores.sql.shared_work import Claim, ClaimLostError, Records, WorkTable
@@ -24,7 +24,7 @@ def delete_claimed_range(context: RunContext, table: WorkTable, records: Records
         LeaderGoneError: nothing may be deleted any more.
     """
     tally = Tally()
-    own = dataclasses.replace(context, tally=tally, progress=Silent(), log=context.log.bind(part=claim.number))
+    own = dataclasses.replace(context, tally=tally, progress=NoProgress(), log=context.log.bind(part=claim.number))
     records.part = table.count(claim, tally)
     try:
         kept = delete_expired(own, 0, [claim.stretch])

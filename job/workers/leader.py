@@ -18,7 +18,8 @@ from policy.spec import SessionPolicySpec
 from stores.model.errors import LockLostError, RunError, StopRequestedError
 from stores.model.sessions import Cause
 from stores.sql.connection.connect import translate
-from stores.sql.shared_work import ClaimLostError, Posting, Records, Totals, WorkTable
+from stores.sql.connection.run_connection import RunConnection
+from stores.sql.shared_work import ClaimLostError, RunParameters, WorkTable, WorkTotals
 from stores.sql.store import SessionDatabase
 
 
@@ -28,19 +29,16 @@ class Leader:
     Args:
         table: where ranges of the session table are claimed; it has been announced there that the run begins.
         stores: of the run.
-        records: what is written with each batch.
         spec: what the run obeys.
         log: of the run.
     """
 
-    def __init__(
-        self, table: WorkTable, stores: RunStores, records: Records, spec: SessionPolicySpec, log: Any
-    ) -> None:
+    def __init__(self, table: WorkTable, stores: RunStores, spec: SessionPolicySpec, log: Any) -> None:
         self._table = table
         self._database: SessionDatabase = stores.database
         self._connection = stores.connection
-        self._records = records
-        self._posting = Posting(stores.moment, fingerprint(spec, stores.settings))
+        self._records = stores.records
+        self._parameters = RunParameters(stores.moment, fingerprint(spec, stores.settings))
         self._workers = spec.job.parallelism
         self._log = log
         self._closed = False
@@ -55,7 +53,7 @@ class Leader:
             self.dismiss_workers()
             context.log.info("parallelism disabled", because="too few sessions have expired")
             return delete_expired(context, found)
-        self._table.post(self._posting, key_ranges)
+        self._table.offer(self._parameters, key_ranges)
         choice = self._database.strategy()
         context.log.info("strategy chosen", chosen=choice.strategy.value, because=choice.because, **choice.figures())
         context.log.info("parallelism enabled", parts=len(key_ranges), workers=self._workers)
@@ -100,7 +98,7 @@ class Leader:
     def _work(self, context: RunContext) -> None:
         while True:
             context.clock.checkpoint()
-            claim = self._table.claim(self._posting) or self._table.take_over()
+            claim = self._table.claim(self._parameters) or self._table.take_over()
             if claim:
                 delete_claimed_range(context, self._table, self._records, claim)
             elif self._table.is_done():
@@ -108,7 +106,7 @@ class Leader:
             else:
                 context.clock.wait(POLL_SECONDS)
 
-    def _close(self) -> Totals:
+    def _close(self) -> WorkTotals:
         totals = self._table.close()
         self._closed = True
         return totals
@@ -118,25 +116,29 @@ def prepare_leader(
     stores: RunStores, spec: SessionPolicySpec, run_id: str, environment: Mapping[str, str], log: Any, *, dry_run: bool
 ) -> Leader | None:
     """The leader of a run that other workers may share, announced to them; None for a run of one worker."""
-    reason = why_not_parallel(spec, environment, dry_run=dry_run)
-    if reason is None and stores.connection.dialect.presence("") is None:
-        reason = "only PostgreSQL, MySQL and MariaDB support several workers"
     table = WorkTable(stores.connection, run_id, stores.lock, uuid4().hex, leads=True)
-    try:
-        if reason is None and not WorkTable.exists(stores.connection):
-            reason = "the table session_work is missing: run `session-policy init`"
-        if reason is None:
-            table.announce()
-    except sa.exc.DBAPIError as error:
-        reason = f"the table session_work cannot be used: {translate(error)}"
+    reason = why_not_parallel(spec, environment, dry_run=dry_run) or _announce(stores.connection, table)
     if reason is None:
-        return Leader(table, stores, stores.records, spec, log)
+        return Leader(table, stores, spec, log)
     if spec.job.parallelism > 1:
         log.info("parallelism disabled", because=reason)
     return None
 
 
-def _add(context: RunContext, totals: Totals, found: int) -> None:
+def _announce(connection: RunConnection, table: WorkTable) -> str | None:
+    """Announces the run to the other workers. Returns why that cannot be done; None where it was."""
+    if connection.dialect.presence("") is None:
+        return "only PostgreSQL, MySQL and MariaDB support several workers"
+    try:
+        if not WorkTable.exists(connection):
+            return "the table session_work is missing: run `session-policy init`"
+        table.announce()
+    except sa.exc.DBAPIError as error:
+        return f"the table session_work cannot be used: {translate(error)}"
+    return None
+
+
+def _add(context: RunContext, totals: WorkTotals, found: int) -> None:
     """Puts what all workers did into the run's tally."""
     tally = context.tally
     tally.expired = max(0, found - totals.kept)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from job.logs.logs import SessionLog, safe_traceback
 from job.steps.context import RunContext
 from job.steps.initialise import RunStores, Urls, initialise
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from job.steps.safety import DeletionLimit
 from job.workers.claimed_range import delete_claimed_range
 from job.workers.parallelism import POLL_SECONDS, fingerprint, why_not_parallel
@@ -25,7 +25,7 @@ from stores.model.errors import ConfigurationError, StopRequestedError
 from stores.model.tally import Tally
 from stores.sql.connection.connect import as_run_error, create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.shared_work import ClaimLostError, LeaderGoneError, Posting, RunState, WorkTable
+from stores.sql.shared_work import ClaimLostError, LeaderGoneError, RunParameters, RunState, WorkTable
 from stores.waiting.clock import RunClock
 
 # What a leader may need to be scheduled and started, on a node that has to pull the image, or again after it died.
@@ -75,13 +75,13 @@ class Worker:
     def _take_part(self) -> str:
         """Returns why there is nothing more to do."""
         while True:
-            ending, posting = self._await_posting()
-            if posting is None:
+            ending, parameters = self._await_parameters()
+            if parameters is None:
                 return ending
             with suppress(LeaderGoneError):  # it may come back, or a new attempt may begin
-                return self._work_for(posting)
+                return self._work_for(parameters)
 
-    def _await_posting(self) -> tuple[str, Posting | None]:
+    def _await_parameters(self) -> tuple[str, RunParameters | None]:
         """Waits until the leader offers ranges to claim; without any, returns why there is nothing to wait for."""
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
         wanted = resolve_table(spec.stores.database) if spec.stores.database else None
@@ -99,27 +99,27 @@ class Worker:
                     return _NO_WORK, None
                 if run.is_led:
                     led_at = self.clock.elapsed_seconds
-                    if run.posting:
-                        return "", run.posting
+                    if run.parameters:
+                        return "", run.parameters
                 elif self.clock.elapsed_seconds > led_at + _LEADER_PATIENCE_SECONDS:
                     return "there is no leader", None
                 self.clock.wait(POLL_SECONDS)
         finally:
             connection.close()
 
-    def _work_for(self, posting: Posting) -> str:
+    def _work_for(self, parameters: RunParameters) -> str:
         """Claims ranges until there are none. Returns why there is nothing more to do."""
         stores = initialise(
-            self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=posting.moment
+            self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=parameters.moment
         )
         try:
-            if fingerprint(self.policy.spec, stores.settings) != posting.fingerprint:
+            if fingerprint(self.policy.spec, stores.settings) != parameters.fingerprint:
                 return "the stored settings have changed since the leader read them"
-            return self._work(stores, posting)
+            return self._work(stores, parameters)
         finally:
             stores.close()
 
-    def _work(self, stores: RunStores, posting: Posting) -> str:
+    def _work(self, stores: RunStores, parameters: RunParameters) -> str:
         name = uuid4().hex
         presence = stores.connection.dialect.presence(name)
         assert presence is not None
@@ -132,14 +132,14 @@ class Worker:
             redis=stores.redis,
             clock=self.clock,
             tally=Tally(),
-            progress=Silent(),
+            progress=NoProgress(),
             log=self.log,
             deletion_limit=DeletionLimit(),
             audit=self.audit,
         )
         while True:
             self.clock.checkpoint()
-            claim = table.claim(posting)
+            claim = table.claim(parameters)
             if claim:
                 try:
                     delete_claimed_range(context, table, stores.records, claim)
@@ -149,6 +149,6 @@ class Worker:
             run = table.look()
             if run.state is RunState.CLOSED:
                 return _NO_WORK
-            if not run.is_led or run.posting != posting:
+            if not run.is_led or run.parameters != parameters:
                 raise LeaderGoneError
             self.clock.wait(POLL_SECONDS)

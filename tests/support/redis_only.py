@@ -13,7 +13,7 @@ from job.steps.assess import check_deletion_share, forecast_by_store
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from job.steps.safety import DeletionLimit
 from job.steps.statistics import report_active
 from job.steps.sync.sync import tidy
@@ -127,7 +127,7 @@ class RedisOnly:
             redis=None,
             clock=clock,
             tally=tally,
-            progress=Silent(),
+            progress=NoProgress(),
             log=self.log,
             deletion_limit=DeletionLimit(policy.spec.safety.max_deletions),
         )

@@ -15,7 +15,7 @@ from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.overview import Overview, count_sessions
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from stores.model.tally import Tally
@@ -75,7 +75,15 @@ def steps(obeyed: SessionPolicy, stores: SessionStores, *, dry_run: bool = False
         logs = AccessLogs(opened.redis.server, opened.redis.names) if opened.redis else None
         deletion_limit = DeletionLimit(obeyed.spec.safety.max_deletions)
         context = RunContext(
-            obeyed, dry_run, opened.database, opened.redis, clock, Tally(), Silent(), log, deletion_limit=deletion_limit
+            obeyed,
+            dry_run,
+            opened.database,
+            opened.redis,
+            clock,
+            Tally(),
+            NoProgress(),
+            log,
+            deletion_limit=deletion_limit,
         )
         yield Steps(context, opened, log, deletion_limit, RuleQueries(opened.database), logs)
     finally:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from job.steps.context import RunContext
 from job.steps.initialise import RunStores, Urls, initialise
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from job.steps.safety import DeletionLimit
 from job.steps.sync.sync import synchronise
 from policy.manifest import SessionPolicy, parse_policy
@@ -218,7 +218,7 @@ class SyncWorld:
                     redis=opened.redis,
                     clock=clock,
                     tally=tally,
-                    progress=Silent(),
+                    progress=NoProgress(),
                     log=self.log,
                     deletion_limit=_deletion_limit(policy.spec.safety.max_deletions, tally),
                 )

@@ -19,7 +19,7 @@ from job.logs.logs import LogSink, SessionLog
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise
-from job.steps.progress import Silent
+from job.steps.progress import NoProgress
 from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from stores.model.sessions import Session
@@ -45,7 +45,7 @@ def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> It
     clock, log = RunClock(_HOURS_SECONDS), Log()
     stores = initialise(by.spec, urls, clock, log, audit=audit)
     try:
-        context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, audit=audit)
+        context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), NoProgress(), log, audit=audit)
         yield replace(context, deletion_limit=DeletionLimit(by.spec.safety.max_deletions)), stores
     finally:
         stores.close()
