@@ -16,82 +16,81 @@ from stores.redis.store import RedisStore
 from stores.waiting.background import ahead
 
 
-def delete_orphaned_keys(context: RunContext, redis: RedisStore, sums: KeySums) -> KeyMarks:
-    """Deletes session keys without a row, and adds missing TTLs. Counts all session keys anew.
+class OrphanedKeys:
+    """Deletes session keys without a row.
 
-    A key that SCAN shows on two pages is counted twice as seen, which makes the orphans' share look a little smaller
-    than it is; a TTL is added, a key deleted, and (while it is held) an orphan counted, only once.
+    ``safety.maxDeletions`` is not asked: it limits how many *sessions* are deleted, and a key without its row is none.
 
     Args:
         context: of the run.
         redis: where the keys are.
-        sums: which keys may differ from the live rows: only for them the database is asked.
-
-    Returns:
-        The ids of those that were deleted, as index entries have them: they may be in the indexes of other users.
     """
-    grace = context.spec.sync.grace_seconds
-    tally = context.tally.redis
-    seen = 0
-    gone = KeyMarks()
 
-    def judge(orphans: int) -> None:
-        # safety.maxDeletions is not asked: it limits how many *sessions* go, and without its row an orphan is none.
+    def __init__(self, context: RunContext, redis: RedisStore) -> None:
+        self._context = context
+        self._redis = redis
+        self._grace = context.spec.sync.grace_seconds
+        self._seen = 0
+        self._held = SecondLook[str](
+            context.clock, self._grace, judge=self._judge, confirm=self._still_orphaned, settle=self._delete
+        )
+        self.deleted = KeyMarks()
+        """The ids of what was deleted, as index entries have them: they may be in the indexes of other users."""
+
+    def delete(self, sums: KeySums) -> None:
+        """Deletes session keys without a row, and adds missing TTLs. Counts all session keys anew.
+
+        A key that SCAN shows on two pages is counted twice as seen, which makes the orphans' share look a little
+        smaller than it is; a TTL is added, a key deleted, and (while it is held) an orphan counted, only once.
+
+        Args:
+            sums: which keys may differ from the live rows: only for them the database is asked.
+        """
+        sessions = self._context.sessions
+        for besides, states in ahead(self._redis.doubtful_pages(sums)):
+            self._seen += besides + len(states.sessions)
+            with_row = sessions.existing(states.sessions) if states.sessions else set()
+            add_ttls(self._context, self._redis, sorted(states.without_ttl & with_row))
+            if suspects := states.sessions - with_row:
+                ripe = self._redis.idle_at_least(suspects, self._grace)
+                self._held.hold(ripe, ripe=True)
+                self._held.hold(suspects - ripe)
+            self._context.clock.checkpoint()
+        self._context.tally.redis.sessions = self._seen
+        self._held.flush()
+
+    def _judge(self, orphans: int) -> None:
         check_share(
-            context,
+            self._context,
             orphans,
-            seen,
+            self._seen,
             "session keys in Redis have no row in the database",
             "Check that the policy points at the right database, and that it holds all sessions",
         )
 
-    def settle(ids: Sequence[str]) -> None:
+    def _still_orphaned(self, ids: Sequence[str]) -> list[str]:
+        there = self._redis.inspect(ids).sessions
+        contents = self._redis.contents(there)
+        now = self._redis.server_time()
+        old = [
+            i
+            for i in ids
+            if i in there
+            and not (i in contents and is_young(now, self._grace, contents[i].created_at, contents[i].last_accessed_at))
+        ]
+        # The database is asked last, so that the least time passes between its answer and the deletion.
+        with_row = self._context.sessions.existing(old) if old else set()
+        return [i for i in old if i not in with_row]
+
+    def _delete(self, ids: Sequence[str]) -> None:
+        tally = self._context.tally.redis
         tally.orphaned += len(ids)
-        if not context.dry_run:
-            _remove_orphans(context, redis, ids)
-            gone.note(map(encoded, ids))
-
-    orphans = SecondLook[str](
-        context.clock,
-        grace,
-        judge=judge,
-        confirm=lambda ids: _still_orphaned(context, redis, ids),
-        settle=settle,
-    )
-    for besides, states in ahead(redis.doubtful_pages(sums)):
-        seen += besides + len(states.sessions)
-        with_row = context.sessions.existing(states.sessions) if states.sessions else set()
-        add_ttls(context, redis, sorted(states.without_ttl & with_row))
-        if suspects := states.sessions - with_row:
-            ripe = redis.idle_at_least(suspects, grace)
-            orphans.hold(ripe, ripe=True)
-            orphans.hold(suspects - ripe)
-        context.clock.checkpoint()
-    tally.sessions = seen
-    orphans.flush()
-    return gone
-
-
-def _still_orphaned(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> list[str]:
-    there = redis.inspect(ids).sessions
-    contents = redis.contents(there)
-    now = redis.server_time()
-    grace = context.spec.sync.grace_seconds
-    old = [
-        i
-        for i in ids
-        if i in there
-        and not (i in contents and is_young(now, grace, contents[i].created_at, contents[i].last_accessed_at))
-    ]
-    # The database is asked last, so that the least time passes between its word and the deed.
-    with_row = context.sessions.existing(old) if old else set()
-    return [i for i in old if i not in with_row]
-
-
-def _remove_orphans(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> None:
-    orphans = [Session(id=i) for i in ids]
-    removed = redis.remove(orphans)
-    if context.audit:
-        context.audit.deleted(orphans, Cause.DESYNCED.value)
-    context.tally.redis.deleted += removed.session_keys
-    context.tally.redis.index_entries_removed += removed.index_entries
+        if self._context.dry_run:
+            return
+        orphans = [Session(id=i) for i in ids]
+        removed = self._redis.remove(orphans)
+        if self._context.audit:
+            self._context.audit.deleted(orphans, Cause.DESYNCED.value)
+        tally.deleted += removed.session_keys
+        tally.index_entries_removed += removed.index_entries
+        self.deleted.note(map(encoded, ids))

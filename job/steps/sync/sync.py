@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from job.steps.context import RunContext
 from job.steps.sync.missing_keys import MissingKeys
 from job.steps.sync.missing_ttls import add_ttls
-from job.steps.sync.orphaned_keys import delete_orphaned_keys
+from job.steps.sync.orphaned_keys import OrphanedKeys
 from job.steps.sync.stale_entries import StaleEntries
 from stores.redis.key_sums import KeySums
 from stores.redis.store import KeyPage, RedisStore
@@ -36,10 +36,12 @@ def synchronise(context: RunContext) -> None:
         return
     context.progress.start("Redis sync")
     sums = KeySums(context.tally.active)
-    missing, stale = MissingKeys(context, redis), StaleEntries(context, redis)
+    missing, orphaned, stale = MissingKeys(context, redis), OrphanedKeys(context, redis), StaleEntries(context, redis)
     _compare(context, redis, sums, missing, stale)
-    if sums.differ and (gone := delete_orphaned_keys(context, redis, sums)):
-        stale.check_entries_of(gone)
+    if sums.differ:
+        orphaned.delete(sums)
+        if orphaned.deleted:
+            stale.check_entries_of(orphaned.deleted)
     stale.finish()
     missing.finish()
     counts = context.tally.redis
