@@ -47,7 +47,7 @@ def verify_settings(context: RunContext, queries: RuleQueries, settings: Sequenc
     findings = find_risky_settings(context.spec, settings, queries.scopes, nobody)
     for finding in findings:
         context.log.warning(
-            "setting finding", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
+            "risky setting", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
         )
     return findings
 
@@ -104,24 +104,24 @@ def _of_setting(setting: Setting, lifetime: Lifetime, spec: SessionPolicySpec) -
             yield finding(
                 column,
                 "it is zero or negative, and has no effect",
-                "give a number above zero, or NULL for the policy's",
+                "set a number above zero, or NULL to use the policy's",
             )
         elif value >= LARGEST:
-            yield finding(column, "it is too large to bound anything", "lower it, or set it NULL")
+            yield finding(column, "it is too large to have an effect", "lower it, or set it NULL")
         elif policy is not None and value > policy:
             yield finding(
                 column,
-                f"it is weaker than the policy's {policy}, and has no effect: a setting can only narrow the policy",
+                f"it is higher than the policy's {policy} and has no effect: settings can only make a policy stricter",
                 "lower it, or set it NULL; to allow more, change the policy",
             )
     if setting.idle and setting.absolute and 0 < setting.absolute < setting.idle:
         yield finding(
             "idle_timeout_seconds",
-            "it is longer than the absolute timeout beside it, and can never be reached",
+            "it is longer than absolute_timeout_seconds in the same row, and never reached",
             "make it shorter than absolute_timeout_seconds",
         )
     if setting.idle is setting.absolute is setting.limit is None:
-        yield finding("*", "it sets nothing", "delete it, or give it a timeout or a limit")
+        yield finding("*", "it sets nothing", "delete it, or set a timeout or a limit")
 
 
 def _of_scopes(
@@ -175,7 +175,7 @@ def _of_policy(spec: SessionPolicySpec, lifetime: Lifetime, settings: Sequence[S
         if value is not None and usual is not None and value > usual:
             yield SettingsFinding(
                 field,
-                f"it is weaker than {usual}, which is customary for profile {spec.profile}",
+                f"it is higher than {usual}, the value of profile {spec.profile}",
                 "lower it, or choose the profile that fits the application",
                 in_policy=True,
             )

@@ -228,7 +228,7 @@ def test_r2_9_settings_are_verified_and_nobody_is_named(database: SessionStores)
         ("User.subject", 2),
         ("Role.subject", 1),
     }
-    logged: list[dict[str, Any]] = opened.log.named("setting finding")
+    logged: list[dict[str, Any]] = opened.log.named("risky setting")
     assert len(logged) == len(findings)
     assert all(event["field"] and event["remedy"] for event in logged)
     assert "canary" not in repr(opened.log.events) + repr(findings) + repr(verification.settings_problems(findings))
