@@ -59,7 +59,7 @@ class Run:
         dry_run: change nothing, whatever the policy says.
         progress: for people at a terminal.
         audit: the logs of single sessions; None for none.
-        trace: is told of each step.
+        trace: records each step.
         environment: of the process; says whether other workers take part.
         findings: problems that the steps have found.
         problems: all that is worth an alert, once the run has ended.

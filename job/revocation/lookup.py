@@ -120,7 +120,7 @@ class SessionLookup:
 
     @property
     def knows_users(self) -> bool:
-        """Whether sessions can be told by their users."""
+        """Whether the sessions of a user can be found."""
         return self._has_users if self._database else True
 
     @property
@@ -165,7 +165,7 @@ class SessionLookup:
                     continue
 
     def _all_ids(self) -> Iterator[str]:
-        """The ids of all sessions of all stores, a page at a time; those in both are told twice."""
+        """The ids of all sessions of all stores, a page at a time; those in both are there twice."""
         if self._database:
             for page in self._database.read(sa.select(*self._database.table.session_columns), self._database.table.id):
                 self._clock.checkpoint()

@@ -52,7 +52,7 @@ def report_usage(
         context: the run.
         queries: of the session table.
         connection: where the usage is kept; None to keep none. A dry run keeps none either.
-        overview: what was counted before anything was deleted. Only live sessions are told of, and those were not.
+        overview: what was counted before anything was deleted; the live sessions in it have not been touched since.
 
     Raises:
         DatabaseUnavailableError: the database cannot be reached.

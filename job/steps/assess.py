@@ -72,7 +72,7 @@ def check_deletion_share(context: RunContext, forecast: Forecast) -> bool:
         tally.due.expect(Cause.EVICTED, evicting)
         tally.due.expect(Cause.ABNORMAL, forecast.abnormal)
         tally.due.expect(Cause.DUPLICATE, forecast.duplicates)
-    # What a rule applies to may be due to the limit or as a duplicate as well, and yet goes only once.
+    # A session that a rule applies to may also be over the limit, or a duplicate, and is deleted only once.
     exceeded = share_exceeded(min(tally.expired + live, total), total, safety)
     if exceeded is None:
         return False

@@ -13,7 +13,7 @@ STOPPED_MESSAGES = {
     "DeadlineReached": "the time limit was reached; the next run continues",
     "Interrupted": "the run was interrupted; the next run continues",
 }
-"""What people are told of a run that had to stop, by its reason."""
+"""Messages of runs that had to stop, by reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def delete_expired(context: RunContext, found: int, key_ranges: Sequence[KeyRang
 
 def _settled_batches(context: RunContext, key_ranges: Sequence[KeyRange] | None) -> Iterator[_Settled]:
     """The expired sessions, deleted from the database a batch at a time; only looked at in a dry run."""
-    # Where nobody else is to be asked, finding and deleting may be one statement.
+    # Where neither Redis nor a limit has a say, finding and deleting may be one statement.
     if context.dry_run or context.redis is not None or context.deletion_limit.is_set:
         for batch in expired_batches(context, key_ranges):
             yield _delete(context, batch)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told by the steps how far they are."""
+    """Takes from the steps how far they are."""
 
     def start(self, step: str, total: int | None = None) -> None:
         """A step begins; total is how many sessions it will look at, where that is known."""

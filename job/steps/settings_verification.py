@@ -43,8 +43,8 @@ def verify_settings(context: RunContext, queries: RuleQueries, settings: Sequenc
         queries: of the session table.
         settings: all that are stored.
     """
-    nobody = queries.settings_of_nobody() if any(s.scope is not Scope.GLOBAL for s in settings) else {}
-    findings = find_risky_settings(context.spec, settings, queries.scopes, nobody)
+    unmatched = queries.settings_of_nobody() if any(s.scope is not Scope.GLOBAL for s in settings) else {}
+    findings = find_risky_settings(context.spec, settings, queries.scopes, unmatched)
     for finding in findings:
         context.log.warning(
             "risky setting", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
@@ -63,7 +63,7 @@ def settings_problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
 
 
 def find_risky_settings(
-    spec: SessionPolicySpec, settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
+    spec: SessionPolicySpec, settings: Sequence[Setting], scopes: Collection[Scope], unmatched: Mapping[Scope, int]
 ) -> list[SettingsFinding]:
     """What is wrong with the settings, and with what they make of the policy.
 
@@ -71,12 +71,12 @@ def find_risky_settings(
         spec: the policy.
         settings: all that are stored.
         scopes: the scopes that can apply to the table's sessions.
-        nobody: how many settings of each scope are for somebody whom no session belongs to.
+        unmatched: how many settings of each scope name a tenant, role or user without a session.
     """
     lifetime = resolve_lifetime(spec)
     found = [
         *(f for setting in settings for f in _of_setting(setting, lifetime, spec)),
-        *_of_scopes(settings, scopes, nobody),
+        *_of_scopes(settings, scopes, unmatched),
         *_of_policy(spec, lifetime, settings),
     ]
     # Rows that are wrong in the same way are one finding.
@@ -125,7 +125,7 @@ def _of_setting(setting: Setting, lifetime: Lifetime, spec: SessionPolicySpec) -
 
 
 def _of_scopes(
-    settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
+    settings: Sequence[Setting], scopes: Collection[Scope], unmatched: Mapping[Scope, int]
 ) -> Iterator[SettingsFinding]:
     for scope in Scope:
         rows = sum(setting.rows for setting in settings if setting.scope is scope)
@@ -139,12 +139,12 @@ def _of_scopes(
                 f"map stores.database.table.columns.{column}",
                 rows,
             )
-        elif nobody.get(scope):
+        elif unmatched.get(scope):
             yield SettingsFinding(
                 f"{scope}.subject",
                 f"no session belongs to the {scope.value.lower()} that it names",
                 "correct the name, or delete the setting if there is no such one any more",
-                nobody[scope],
+                unmatched[scope],
             )
 
 

@@ -1,7 +1,7 @@
 """A worker that is not the leader: it claims ranges of the table, deletes what has expired there, and reports nothing.
 
 Whatever happens to it, the run continues without it. So it never fails a run: its exit code is 0, or 1 where another
-attempt may help, and never 2, which tells of a bad configuration and ends a Job at once.
+attempt may help, and never 2, which means a bad configuration and ends a Job at once.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def check_share(context: RunContext, found: int, total: int, what: str, remedy: 
         return
     exceeded = f"{found} of {total} {what}, more than safety.maxDeletePercent ({safety.max_delete_percent} %)"
     if context.dry_run:
-        # A dry run goes on: it is there to show what a run would meet.
+        # A dry run continues: it is there to show what a run would find.
         context.log.warning("safety limit exceeded", found=found, of=total, because=f"{exceeded}; a run would refuse")
         return
     raise SafetyLimitError(
