@@ -178,7 +178,8 @@ class Revocation:
 def _require_users(stores: OpenStores) -> None:
     if not stores.lookup.knows_users:
         raise ConfigurationError(
-            "no column is mapped to userId, so the sessions of a user cannot be found: map stores.database.table.columns.userId"
+            "no column is mapped to userId, so the sessions of a user cannot be found: "
+            "map stores.database.table.columns.userId"
         )
 
 
