@@ -110,7 +110,7 @@ def initialise(
         ConfigurationError: a URL, the table or a column is not what the policy says.
         DatabaseUnavailableError, RedisUnavailableError: a store cannot be reached.
         ClockSkewError: clocks differ too much.
-        LockHeldError: another run is at work on this table.
+        LockHeldError: another run holds the lock.
     """
     connections = _connect(spec, urls, clock, log)
     try:

@@ -51,14 +51,14 @@ class Overview:
         return _hours(self.at)
 
     def begun_by_hour(self) -> dict[int, int] | None:
-        """How many live sessions began in each hour (UTC, 0 to 23) of the last day; None where that is not known."""
+        """How many live sessions began in each hour (UTC, 0 to 23) of the last day; None if not known."""
         begun = self.counts.beginnings
         if begun is None:
             return None
         return {hour.hour: begun.live_before(hour + _HOUR) - begun.live_before(hour) for hour in self.hours}
 
     def live_by_age(self) -> dict[int, int] | None:
-        """How many live sessions have gone on for at least so many seconds, but less than the next key; None likewise.
+        """How many live sessions are at least so many seconds old, but younger than the next key; None if not known.
 
         A session that began a moment ago, or by its own clock in a moment, is at least as old as the first range.
         """

@@ -5,7 +5,7 @@ transaction and only while the claim stands: so the counts are exactly what was 
 and a worker that was given up for dead deletes nothing more.
 
 Whether a worker is still there is told by the lock that its connection holds. The leader's is the exclusive lock of
-the run: a helper deletes nothing once that is gone.
+the run: the other workers delete nothing once that is gone.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class WorkTable:
     def announce(self) -> None:
         """The run begins: whatever an earlier attempt at it left is forgotten, and what others left long ago.
 
-        A helper that still works on one of those parts cannot commit any more.
+        A worker that still works on one of those parts cannot commit any more.
         """
 
         def write(connection: sa.Connection) -> None:
