@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from job.alerts.channels import Channels, problem_of
 from job.logs.identity import Identities
-from job.revocation.stores import open_stores, patient_for_people
+from job.revocation.open_stores import open_stores, with_short_retries
 from job.steps import settings_verification
 from job.steps.context import RunContext
-from job.steps.initialise import Opened
-from job.steps.progress import Silent
+from job.steps.initialise import RunStores
+from job.steps.progress import NoProgress
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
 from policy.presets import resolve_table
@@ -46,7 +46,7 @@ def examine_policy(
         environment: holds alert URLs, the hash key and the log directory, as in a Pod.
         log: for retries.
     """
-    policy = patient_for_people(policy)
+    policy = with_short_retries(policy)
     found = [
         *_of_database(policy, database_url, log),
         *_of_redis(policy, redis_url, log),
@@ -168,14 +168,14 @@ def _of_both(policy: SessionPolicy, database_url: str | None, redis_url: str | N
     """What only shows with all stores open: clocks, rules that cannot be judged, stored settings."""
     try:
         with open_stores(policy, database_url, redis_url, log, exclusive=False) as place:
-            if place.opened:
-                yield from _of_rules(policy, place.opened)
-                yield from _of_settings(policy, place.opened, place.clock, log)
+            if place.run_stores:
+                yield from _of_rules(policy, place.run_stores)
+                yield from _of_settings(policy, place.run_stores, place.clock, log)
     except RunError as error:
         yield _error("stores", error)
 
 
-def _of_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
+def _of_rules(policy: SessionPolicy, opened: RunStores) -> Iterator[Finding]:
     met = RuleQueries(opened.database).met
     has_logs = opened.redis is not None and opened.redis.names.access_log is not None
     explicit = policy.spec.rules_ is not None
@@ -190,8 +190,8 @@ def _of_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
             )
 
 
-def _of_settings(policy: SessionPolicy, opened: Opened, clock: RunClock, log: Any) -> Iterator[Finding]:
-    context = RunContext(policy, True, opened.database, opened.redis, clock, Tally(), Silent(), log)
-    for finding in settings_verification.step(context, RuleQueries(opened.database), opened.settings):
-        severity = Severity.INFO if finding.field.startswith("spec.") else Severity.WARNING
+def _of_settings(policy: SessionPolicy, opened: RunStores, clock: RunClock, log: Any) -> Iterator[Finding]:
+    context = RunContext(policy, True, opened.database, opened.redis, clock, Tally(), NoProgress(), log)
+    for finding in settings_verification.verify_settings(context, RuleQueries(opened.database), opened.settings):
+        severity = Severity.INFO if finding.in_policy else Severity.WARNING
         yield Finding(severity, finding.field.removeprefix("spec."), finding.message, finding.remedy)

@@ -22,7 +22,7 @@ from job.imports import lasting, without
 from job.logs.identity import Identities
 from job.logs.logs import RunLogs, SessionLog, open_logs
 from job.telemetry.trace import Trace, Untraced
-from job.workers.plan import worker_index
+from job.workers.parallelism import worker_index
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV
 from policy.opentelemetry_env import TelemetrySettings
@@ -147,12 +147,12 @@ def _help(
     """Helps another process of this run, and returns the exit code. There is one report, and it is not ours."""
     with without("opentelemetry"):
         from job.steps.initialise import Urls
-        from job.workers.follow import Follower
+        from job.workers.worker import Worker
 
     audit = _session_log(policy, logs)
     run_id, log = os.environ.get(JOB_UID_ENV, ""), logs.log.bind(worker=index)
-    follower = Follower(policy, Urls(database_url, redis_url), run_id, _clock(policy), log, dry_run, audit)
-    return follower.execute(os.environ)
+    worker = Worker(policy, Urls(database_url, redis_url), run_id, _clock(policy), log, dry_run, audit)
+    return worker.execute(os.environ)
 
 
 def _session_log(policy: SessionPolicy, logs: RunLogs) -> SessionLog:

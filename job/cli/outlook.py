@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from job.revocation.stores import OpenStores
+from job.revocation.open_stores import OpenStores
 from job.steps import abnormal, duplicates
 from job.steps.context import RunContext
 from job.steps.expired import expired_batches
-from job.steps.initialise import Opened
-from job.steps.overview import look
-from job.steps.progress import Silent
-from job.steps.safety import share_refusal
+from job.steps.initialise import RunStores
+from job.steps.overview import count_sessions
+from job.steps.progress import NoProgress
+from job.steps.safety import share_exceeded
 from job.steps.sync.sync import synchronise
 from policy.rules import RuleAction
 from policy.spec import DuplicateAction
@@ -67,7 +67,7 @@ class Outlook:
     choice: Choice
 
 
-def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
+def look_ahead(place: OpenStores, opened: RunStores, log: Any) -> Outlook:
     """What a run of the policy would do now.
 
     Args:
@@ -82,17 +82,17 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
     context = RunContext(
         policy=place.policy,
         dry_run=True,
-        database=opened.database,
+        sessions=opened.database,
         redis=opened.redis,
         clock=place.clock,
         tally=Tally(),
-        progress=Silent(),
+        progress=NoProgress(),
         log=log,
     )
     queries = RuleQueries(opened.database)
     logs = AccessLogs(opened.redis.server, opened.redis.names) if opened.redis else None
-    overview = look(context, queries, opened.max_sessions)
-    census = overview.census
+    overview = count_sessions(context, queries, opened.max_sessions)
+    census = overview.totals
     expired = _expired(context, census)
     over_limit = _over_limit(context, opened, overview.owners)
     alike = _duplicates(context, queries, overview.owners)
@@ -107,7 +107,7 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
         sessions=census.total,
         deleting=deleting,
         lines=[expired, alike, over_limit, *rules, *_sync(context)],
-        refusal=share_refusal(deleting, census.total, context.spec.safety),
+        refusal=share_exceeded(deleting, census.total, context.spec.safety),
         choice=opened.database.strategy(),
     )
 
@@ -119,7 +119,7 @@ def _expired(context: RunContext, census: Census) -> Line:
     return Line("Expired", "Delete", found, examples, note)
 
 
-def _over_limit(context: RunContext, opened: Opened, owners: Owners) -> Line:
+def _over_limit(context: RunContext, opened: RunStores, owners: Owners) -> Line:
     policy, limit = context.spec.concurrency, opened.max_sessions
     if not limit or opened.database.table.user_id is None:
         note = "there is no limit" if not limit else "not mapped: columns.userId"

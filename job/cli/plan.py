@@ -28,16 +28,16 @@ def plan(path: str | None, database_url: str | None, redis_url: str | None, full
     """Shows what a run would do now, by rule. Takes no lock and changes nothing."""
     from job.cli.outlook import look_ahead
     from job.logs.logs import configure
-    from job.revocation.stores import open_stores
+    from job.revocation.open_stores import open_stores
 
     policy = read_policy(path)
     log = configure(sys.stderr, logging.ERROR, for_people=True)
     with open_stores(policy, database_url, redis_url, log, exclusive=False) as place:
-        if place.opened is None:
+        if place.run_stores is None:
             raise ConfigurationError(
                 "plan needs stores.database; a policy without one is best tried with run --dry-run"
             )
-        outlook = look_ahead(place, place.opened, log)
+        outlook = look_ahead(place, place.run_stores, log)
     if output == "json":
         click.echo(json.dumps(_document(outlook, full), ensure_ascii=False))
     else:

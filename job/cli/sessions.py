@@ -21,8 +21,9 @@ from job.cli.options import database_url, fails_plainly, log_directory, output, 
 from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from job.revocation.directory import Entry, Revoked
-    from job.revocation.stores import OpenStores
+    from job.revocation.lookup import FoundSession
+    from job.revocation.open_stores import OpenStores
+    from job.revocation.revoker import RevocationResult
     from policy.manifest import SessionPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,7 +63,7 @@ def list_sessions(
     """Lists the sessions of a user, or the first of all."""
     with _open(path, database_url, redis_url) as place:
         _require_users(place, user)
-        found = place.directory.all(limit + 1) if user is None else place.directory.of_user(user)
+        found = place.lookup.first(limit + 1) if user is None else place.lookup.of_user(user)
     shown = found[:limit]
     if output == "json":
         more = len(found) > limit
@@ -84,7 +85,7 @@ def show(
 ) -> None:
     """Shows one session, and its last accesses where there is an access log."""
     with _open(path, database_url, redis_url) as place:
-        entry = place.directory.one(session_id)
+        entry = place.lookup.by_id(session_id)
         accesses = _accesses(place, session_id) if entry else []
     if entry is None:
         click.echo("error: there is no session with this id in any store", err=True)
@@ -108,14 +109,14 @@ def count(path: str | None, database_url: str | None, redis_url: str | None, use
     with _open(path, database_url, redis_url) as place:
         _require_users(place, user)
         if user is None:
-            totals = place.directory.count()
+            totals = place.lookup.count_active()
             counts: dict[str, int | None] = {
                 "active": totals.active,
                 "expired": totals.expired,
                 "users": totals.users,
             }
         else:
-            found = place.directory.of_user(user)
+            found = place.lookup.of_user(user)
             live = sum(entry.live for entry in found)
             counts = {"active": live, "expired": len(found) - live}
     if output == "json":
@@ -160,9 +161,9 @@ def revoke(
     # The lock is not held while somebody thinks: runs would be skipped meanwhile. So they are looked up again.
     with _open(policy, database_url, redis_url, exclusive=True) as place:
         if user is not None:
-            result = place.directory.revoke_user(user)
+            result = place.revoker.revoke_user(user)
         else:
-            result = place.directory.revoke([entry.session for entry in _wanted(place, session_id, None)])
+            result = place.revoker.revoke([entry.session for entry in _wanted(place, session_id, None)])
     _record(policy, result, log_directory)
     _print_revoked([s.key for s in result.sessions], [s.key for s in result.left], full, output)
     if result.left:
@@ -174,7 +175,7 @@ def _open(
     policy: SessionPolicy | str | None, database_url: str | None, redis_url: str | None, *, exclusive: bool = False
 ) -> Any:
     from job.logs.logs import configure
-    from job.revocation.stores import open_stores
+    from job.revocation.open_stores import open_stores
 
     read = read_policy(policy) if policy is None or isinstance(policy, str) else policy
     log = configure(sys.stderr, logging.ERROR, for_people=True)
@@ -182,19 +183,19 @@ def _open(
 
 
 def _require_users(place: OpenStores, user: str | None) -> None:
-    if user is not None and not place.directory.knows_users:
+    if user is not None and not place.lookup.knows_users:
         raise ConfigurationError("--user needs stores.database.table.columns.userId: no column is mapped to it")
 
 
-def _wanted(place: OpenStores, session_id: str | None, user: str | None) -> list[Entry]:
+def _wanted(place: OpenStores, session_id: str | None, user: str | None) -> list[FoundSession]:
     if user is not None:
-        return place.directory.of_user(user)
+        return place.lookup.of_user(user)
     assert session_id is not None
-    entry = place.directory.one(session_id)
+    entry = place.lookup.by_id(session_id)
     return [entry] if entry else []
 
 
-def _confirm(found: Sequence[Entry], full: bool, output: str) -> None:
+def _confirm(found: Sequence[FoundSession], full: bool, output: str) -> None:
     if not sys.stdin.isatty():
         raise ConfigurationError("nobody is there to confirm: give --yes")
     if output == "table":
@@ -204,7 +205,7 @@ def _confirm(found: Sequence[Entry], full: bool, output: str) -> None:
         sys.exit(1)
 
 
-def _record(policy: SessionPolicy, result: Revoked, log_directory: str | None) -> None:
+def _record(policy: SessionPolicy, result: RevocationResult, log_directory: str | None) -> None:
     """R2: accesses are recorded. By hashes, like every deletion."""
     if not log_directory or not result.sessions:
         return
@@ -252,7 +253,7 @@ def shortened(session_id: str, full: bool) -> str:
     return session_id[:shown] + "…"
 
 
-def _document(entry: Entry, full: bool) -> dict[str, Any]:
+def _document(entry: FoundSession, full: bool) -> dict[str, Any]:
     session = entry.session
     stores = [name for name, there in (("database", entry.in_database), ("redis", entry.in_redis)) if there]
     return {
@@ -265,7 +266,7 @@ def _document(entry: Entry, full: bool) -> dict[str, Any]:
     }
 
 
-def _print_entries(entries: Sequence[Entry], full: bool) -> None:
+def _print_entries(entries: Sequence[FoundSession], full: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

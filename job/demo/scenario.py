@@ -34,7 +34,7 @@ from job.demo.stories import Storyteller
 from job.logs.logs import configure
 from job.reports.terminal import Terminal, print_report
 from job.run import Run
-from job.steps.progress import Progress, Silent
+from job.steps.progress import NoProgress, Progress
 from policy.lifetime import resolve_lifetime
 from policy.manifest import SessionPolicy
 from policy.report import RunReport
@@ -153,7 +153,7 @@ class _Stage:
     @contextmanager
     def _progress(self, quiet: bool) -> Iterator[Progress]:
         if quiet:
-            yield Silent()
+            yield NoProgress()
         elif self.console.is_terminal:
             with Terminal(self.console) as terminal:
                 yield terminal

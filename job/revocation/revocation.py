@@ -13,8 +13,9 @@ from typing import Any
 
 from job.logs.identity import Identities
 from job.logs.logs import SessionLog, safe_traceback
-from job.revocation.directory import Entry, Gone, Revoked
-from job.revocation.stores import OpenStores, open_place
+from job.revocation.lookup import FoundSession
+from job.revocation.open_stores import OpenStores, open_for_job
+from job.revocation.revoker import RevocationResult, RevokedBatch
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy
 from policy.names import LOG_HASH_KEY_ENV
@@ -31,12 +32,12 @@ _FAILED = 1
 
 
 class SessionsInUseError(Exception):
-    """An application holds on to some of the rows."""
+    """An application has locked some of the rows."""
 
 
 @dataclass(slots=True)
 class Revocation:
-    """An attempt and its counts.
+    """One attempt to revoke the sessions of a SessionRevocation, and its counts.
 
     Attributes:
         policy: where the sessions are, and whether this is a dry run.
@@ -60,7 +61,7 @@ class Revocation:
     _counts: RevocationCounts = field(default_factory=RevocationCounts)
 
     def execute(self) -> tuple[RevocationReport, int]:
-        """Does it. Returns the report and the exit code of the process; raises nothing."""
+        """Revokes the sessions. Returns the report and the exit code of the process; raises nothing."""
         dry_run = self.policy.spec.dry_run
         metadata = self.policy.metadata
         self.log.info(
@@ -81,12 +82,16 @@ class Revocation:
                 return (*self._look(), 0)
             return (*self._revoke(), 0)
         except LockHeldError:
-            return "LockHeld", "a run is at work on these sessions and did not end in time; nothing was done", _FAILED
+            return (
+                "LockHeld",
+                "a run holds the lock on these sessions and did not end in time; nothing was done",
+                _FAILED,
+            )
         except SessionsInUseError:
-            held = f"an application holds on to the rows of {_sessions(self._counts.left)}"
+            held = f"an application has locked the rows of {_sessions(self._counts.left)}"
             return "SessionsInUse", f"{held}; {_sessions(self._counts.revoked)} revoked", _FAILED
         except StopRequestedError as stop:
-            return stop.reason, f"the attempt was stopped; {_sessions(self._counts.revoked)} revoked", _FAILED
+            return stop.reason, f"the attempt was interrupted; {_sessions(self._counts.revoked)} revoked", _FAILED
         except Exception as error:
             failure = as_run_error(error)
             self.log.error(
@@ -96,20 +101,20 @@ class Revocation:
 
     def _look(self) -> tuple[str, str]:
         """Needs no lock: it changes nothing."""
-        with self._open(exclusive=False) as place:
-            self._count(found=len(self._find(place)))
+        with self._open(exclusive=False) as stores:
+            self._count(found=len(self._find(stores)))
         return "DryRun", f"dry run: {_sessions(self._counts.found)} would be revoked; nothing was changed"
 
     def _revoke(self) -> tuple[str, str]:
-        wanted: list[Entry] = []
+        wanted: list[FoundSession] = []
         if self.target.session_hash is not None:
             # Looking through ten million sessions must not keep runs from the lock.
-            with self._open(exclusive=False) as place:
-                wanted = self._find(place)
+            with self._open(exclusive=False) as stores:
+                wanted = self._find(stores)
             if not wanted:
                 return "NoSessions", "no session has this hash: it has ended, or its hash was made with another key"
-        with self._locked() as place:
-            result = self._revoke_in(place, wanted)
+        with self._locked() as stores:
+            result = self._revoke_in(stores, wanted)
         if result.left:
             self._count(found=len(result.left), left=len(result.left))
             raise SessionsInUseError
@@ -117,62 +122,65 @@ class Revocation:
             return "NoSessions", "there was no session to revoke"
         return "Revoked", f"{_sessions(self._counts.revoked)} revoked"
 
-    def _revoke_in(self, place: OpenStores, wanted: Sequence[Entry]) -> Revoked:
+    def _revoke_in(self, stores: OpenStores, wanted: Sequence[FoundSession]) -> RevocationResult:
         if self.target.user is not None:
-            _require_users(place)
-            return place.directory.revoke_user(self.target.user, self._gone)
-        still_there = [place.directory.one(entry.session.key) for entry in wanted]
-        return place.directory.revoke([entry.session for entry in still_there if entry], self._gone)
+            _require_users(stores)
+            return stores.revoker.revoke_user(self.target.user, self._record)
+        still_there = [stores.lookup.by_id(found.session.key) for found in wanted]
+        return stores.revoker.revoke([found.session for found in still_there if found], self._record)
 
-    def _find(self, place: OpenStores) -> list[Entry]:
+    def _find(self, stores: OpenStores) -> list[FoundSession]:
         if self.target.user is not None:
-            _require_users(place)
-            return place.directory.of_user(self.target.user)
+            _require_users(stores)
+            return stores.lookup.of_user(self.target.user)
         if self.identities is None:
             raise ConfigurationError(
                 f"the session is named by its hash, but {LOG_HASH_KEY_ENV} is not set: name the key that the hash was "
                 "made with in spec.logs.hashKeyFrom of the policy"
             )
         hashed, wanted = self.identities.session, self.target.session_hash
-        found = place.directory.first(lambda key: hashed(key) == wanted)
+        found = stores.lookup.search(lambda key: hashed(key) == wanted)
         return [found] if found else []
 
     def _open(self, *, exclusive: bool) -> AbstractContextManager[OpenStores]:
-        return open_place(self.policy, self.urls, self.clock, self.log, exclusive=exclusive)
+        return open_for_job(self.policy, self.urls, self.clock, self.log, exclusive=exclusive)
 
     @contextmanager
     def _locked(self) -> Iterator[OpenStores]:
         """The stores, with the lock that runs take; waits for a run that has it."""
         patience = self.policy.spec.job.timeout_seconds * _WAITING_SHARE
         with ExitStack() as stack:
-            told = False
+            logged = False
             while True:
                 try:
-                    place = stack.enter_context(self._open(exclusive=True))
+                    stores = stack.enter_context(self._open(exclusive=True))
                     break
                 except LockHeldError:
                     if self.clock.elapsed_seconds + self.poll_seconds > patience:
                         raise
-                if not told:
-                    self.log.info("waiting for the lock", because="a run is at work on these sessions")
-                    told = True
+                if not logged:
+                    self.log.info("waiting for the lock", because="a run holds it")
+                    logged = True
                 self.clock.wait(self.poll_seconds)
-            yield place
+            yield stores
 
-    def _gone(self, gone: Gone) -> None:
-        """Noted at once: an attempt that is killed a moment later has logged what it did."""
-        self.audit.deleted(gone.sessions, Cause.REVOKED.value)
-        number = len(gone.sessions)
-        self._count(found=number, revoked=number, database_rows=gone.rows, redis_keys=gone.keys)
+    def _record(self, batch: RevokedBatch) -> None:
+        """Logs and counts a batch at once: an attempt that is killed a moment later has logged what it did."""
+        self.audit.deleted(batch.sessions, Cause.REVOKED.value)
+        number = len(batch.sessions)
+        self._count(found=number, revoked=number, database_rows=batch.rows, redis_keys=batch.keys)
 
     def _count(self, **more: int) -> None:
         counts = self._counts
         self._counts = counts.model_copy(update={name: getattr(counts, name) + n for name, n in more.items()})
 
 
-def _require_users(place: OpenStores) -> None:
-    if not place.directory.knows_users:
-        raise ConfigurationError("no column is mapped to userId: sessions cannot be told by their users")
+def _require_users(stores: OpenStores) -> None:
+    if not stores.lookup.knows_users:
+        raise ConfigurationError(
+            "no column is mapped to userId, so the sessions of a user cannot be found: "
+            "map stores.database.table.columns.userId"
+        )
 
 
 def _sessions(number: int) -> str:

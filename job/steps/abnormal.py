@@ -10,11 +10,11 @@ from typing import Any
 
 from job.alerts.problems import Audience, Problem
 from job.steps.context import RunContext
-from job.steps.removal import Removal
+from job.steps.deletion import LiveSessionDeletion
 from job.steps.suspects import Search, Suspect
 from policy.rules import RuleAction, RuleType, SessionRule
 from stores.model.batches import batches
-from stores.model.sessions import Session
+from stores.model.sessions import Cause, Session
 from stores.redis.content.access_log import AccessLogs
 from stores.rules.defaults import count, min_bits
 from stores.rules.facts import Bursts, Survey
@@ -134,16 +134,16 @@ def step(context: RunContext, queries: RuleQueries, logs: AccessLogs | None, abn
         context: the run.
         queries: of the session table.
         logs: the access logs; None without Redis.
-        abnormal: what :func:`assess` has found; its ``due`` is part of ``tally.remaining``.
+        abnormal: what :func:`assess` has found; its ``due`` is part of ``tally.due``.
 
     Raises:
-        StopRequestedError: the run has to stop; what was not reached stays in ``tally.remaining``.
+        StopRequestedError: the run has to stop; what was not reached remains in ``tally.due``.
     """
     deleting = tuple(rule for rule in abnormal.rules if rule.action is not RuleAction.REPORT)
     if context.dry_run or not abnormal.due or not deleting:
         return 0
     context.progress.start("Abnormal sessions", abnormal.due)
-    removal = _Removal(context, queries, abnormal)
+    removal = _RuleDeletion(context, queries, abnormal)
     search = _search(context, queries, logs, abnormal, deleting)
     known = abnormal.suspected
     for suspects in search.everywhere() if known is None else search.among(known):
@@ -208,11 +208,11 @@ def _judgeable(context: RunContext, queries: RuleQueries, logs: AccessLogs | Non
     judgeable: list[SessionRule] = []
     for rule in context.spec.session_rules:
         if missing := missing_needs(rule, met):
-            context.log.info("rule off", rule=rule.type.value, because=f"not mapped: {', '.join(missing)}")
+            context.log.info("rule skipped", rule=rule.type.value, because=f"not mapped: {', '.join(missing)}")
             continue
         if rule.type is RuleType.REQUEST_BURST and count(rule) >= MOST_ENTRIES:
             context.log.warning(
-                "rule off",
+                "rule skipped",
                 rule=rule.type.value,
                 because=f"rules.count is {count(rule)}; only the newest {MOST_ENTRIES} accesses of a session are read",
             )
@@ -244,24 +244,24 @@ def _survey(
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
-class _Removal(Removal):
+class _RuleDeletion(LiveSessionDeletion):
     """Deletes what rules apply to."""
 
     def __init__(self, context: RunContext, queries: RuleQueries, abnormal: Abnormal) -> None:
-        super().__init__(context, abnormal.due)
+        super().__init__(context, Cause.ABNORMAL)
         self._queries = queries
         self._abnormal = abnormal
 
     def of_sessions(self, rule: SessionRule, sessions: Sequence[Session]) -> None:
         """Deletes sessions that a rule applies to."""
-        reached = self.reached(sessions)
+        allowed = self.allowed(sessions)
         now = self._abnormal.now()
-        self.count(sessions, reached, self._queries.delete_matching(reached, rule, self._abnormal.survey, now))
+        self.count(sessions, allowed, self._queries.delete_matching(allowed, rule, self._abnormal.survey, now))
 
     def of_users(self, users: Sequence[Any]) -> None:
         """Deletes all sessions of users. One that a user begins from now on is a new login, and stays."""
         now = self._abnormal.now()
         for page in self._queries.pages_of_users(users, now):
             self._context.clock.checkpoint()
-            reached = self.reached(page)
-            self.count(page, reached, self._queries.delete_of_users(reached, users, now))
+            allowed = self.allowed(page)
+            self.count(page, allowed, self._queries.delete_of_users(allowed, users, now))

@@ -1,6 +1,6 @@
-"""R2.3: the active sessions: how many users have how many, how long they go on, when and by what they are used.
+"""R2.3: how active sessions are used: how many each user has, how old they are, when and by which clients.
 
-Only sums leave the database, and never more of them than there are buckets.
+The database returns sums only, no more of them than there are ranges.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from stores.sql.schema.tables import usage
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """How sessions are used; what is None is not known of this table.
+class SessionUsage:
+    """How active sessions are used; None is what this table does not tell.
 
     Attributes:
         at: when, by the database's clock.
         users: users with a live session.
         most: the most live sessions that one of them has.
         by_sessions: how many users have so many live sessions; the key is the fewest of its range.
-        ages: how many live sessions have gone on for at least so many seconds, but less than the next key.
+        ages: how many live sessions are at least so many seconds old, but younger than the next key.
         begun_by_hour: how many of the live sessions began in each hour of the last day, by hour (UTC, 0 to 23).
         clients: live sessions by kind of client.
     """
@@ -43,14 +43,16 @@ class Active:
     clients: list[ClientUsage]
 
 
-def step(context: RunContext, queries: RuleQueries, link: RunConnection | None, overview: Overview) -> Active:
-    """Tells the log how sessions are used; with the hour's usage kept in the statistics.
+def report_usage(
+    context: RunContext, queries: RuleQueries, connection: RunConnection | None, overview: Overview
+) -> SessionUsage:
+    """Logs how active sessions are used, and keeps the usage of this hour in the statistics.
 
     Args:
         context: the run.
         queries: of the session table.
-        link: where the usage is kept; None to keep none. A dry run keeps none either.
-        overview: what was counted before anything was deleted. Only live sessions are told of, and those were not.
+        connection: where the usage is kept; None to keep none. A dry run keeps none either.
+        overview: what was counted before anything was deleted; the live sessions in it have not been touched since.
 
     Raises:
         DatabaseUnavailableError: the database cannot be reached.
@@ -58,7 +60,7 @@ def step(context: RunContext, queries: RuleQueries, link: RunConnection | None, 
     context.clock.checkpoint()
     context.progress.start("Active sessions")
     owners = overview.owners
-    active = Active(
+    found = SessionUsage(
         at=overview.at,
         users=owners.owners,
         most=owners.most,
@@ -67,47 +69,47 @@ def step(context: RunContext, queries: RuleQueries, link: RunConnection | None, 
         begun_by_hour=overview.begun_by_hour(),
         clients=queries.usage_by_client(overview.hours[0]),
     )
-    _tell(context, active)
-    if link is not None and not context.dry_run:
-        _keep(context, link, active)
-    context.progress.finish(f"{sum(c.active for c in active.clients):,} active")
-    return active
+    _log(context, found)
+    if connection is not None and not context.dry_run:
+        _save(context, connection, found)
+    context.progress.finish(f"{sum(c.active for c in found.clients):,} active")
+    return found
 
 
-def _tell(context: RunContext, active: Active) -> None:
-    fields: dict[str, Any] = {"clients": {c.client: c.active for c in active.clients}}
-    if active.by_sessions is not None:
+def _log(context: RunContext, found: SessionUsage) -> None:
+    fields: dict[str, Any] = {"clients": {c.client: c.active for c in found.clients}}
+    if found.by_sessions is not None:
         fields |= {
-            "users": active.users,
-            "mostPerUser": active.most,
-            "usersBySessions": _filled(active.by_sessions),
+            "users": found.users,
+            "mostPerUser": found.most,
+            "usersBySessions": _non_zero(found.by_sessions),
         }
-    if active.ages is not None:
-        fields["sessionsByAgeSeconds"] = _filled(active.ages)
-    if active.begun_by_hour is not None:
-        fields["begunByHour"] = _filled(active.begun_by_hour)
-    context.log.info("usage", **fields)
+    if found.ages is not None:
+        fields["sessionsByAgeSeconds"] = _non_zero(found.ages)
+    if found.begun_by_hour is not None:
+        fields["begunByHour"] = _non_zero(found.begun_by_hour)
+    context.log.info("session usage", **fields)
 
 
-def _filled(counts: Mapping[int, int]) -> dict[str, int]:
+def _non_zero(counts: Mapping[int, int]) -> dict[str, int]:
     return {str(key): count for key, count in counts.items() if count}
 
 
-def _keep(context: RunContext, link: RunConnection, active: Active) -> None:
-    """Writes the hour's rows; a later run within the hour replaces them. What is older than the policy keeps goes."""
+def _save(context: RunContext, connection: RunConnection, found: SessionUsage) -> None:
+    """Writes the rows of this hour, in place of an earlier run's; deletes what is older than the policy keeps."""
     metadata = context.policy.metadata
     hour = {
         "policy": f"{metadata.namespace}/{metadata.name}",
-        "day": active.at.astimezone(UTC).date(),
-        "hour": active.at.astimezone(UTC).hour,
+        "day": found.at.astimezone(UTC).date(),
+        "hour": found.at.astimezone(UTC).hour,
     }
-    rows = [{**hour, "client": c.client, "active": c.active, "begun": c.begun, "used": c.used} for c in active.clients]
-    oldest = (active.at - timedelta(days=context.spec.statistics.retention_days)).astimezone(UTC).date()
+    rows = [{**hour, "client": c.client, "active": c.active, "begun": c.begun, "used": c.used} for c in found.clients]
+    oldest = (found.at - timedelta(days=context.spec.statistics.retention_days)).astimezone(UTC).date()
 
-    def work(connection: sa.Connection) -> None:
-        connection.execute(sa.delete(usage).where(*(usage.c[name] == value for name, value in hour.items())))
-        connection.execute(sa.delete(usage).where(usage.c.policy == hour["policy"], usage.c.day < oldest))
+    def write(transaction: sa.Connection) -> None:
+        transaction.execute(sa.delete(usage).where(*(usage.c[name] == value for name, value in hour.items())))
+        transaction.execute(sa.delete(usage).where(usage.c.policy == hour["policy"], usage.c.day < oldest))
         if rows:
-            connection.execute(sa.insert(usage), rows)
+            transaction.execute(sa.insert(usage), rows)
 
-    link.transaction(work)
+    connection.transaction(write)

@@ -1,4 +1,4 @@
-"""Before anything is deleted: count what would go, and refuse if it is more than the policy allows."""
+"""Before anything is deleted: adds up what would go, and refuses if it is more than the policy allows."""
 
 from __future__ import annotations
 
@@ -6,84 +6,80 @@ from dataclasses import dataclass
 
 from job.steps.context import RunContext
 from job.steps.expired import expired_batches
-from job.steps.safety import exceeds_share, share_refusal
+from job.steps.safety import exceeds_share, share_exceeded
 from policy.spec import OnExceed
 from stores.model.errors import SafetyLimitError
-from stores.model.sessions import Census
+from stores.model.sessions import Cause, Census
 
 
 @dataclass(frozen=True, slots=True)
-class Assessment:
-    """What a run is going to do.
+class Forecast:
+    """How many sessions there are, and how many each step is going to delete; counted before anything is deleted.
 
     Attributes:
-        census: how many sessions there are.
-        over_limit: live sessions over their user's limit.
-        evicting: how many of them are to go by the limit, and by nothing before.
-        would_refuse: in a dry run, whether a real run would refuse to delete so many.
-    """
-
-    census: Census
-    over_limit: int
-    evicting: int
-    would_refuse: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What there is, counted before anything is deleted.
-
-    Attributes:
-        census: how many sessions.
+        totals: how many sessions there are.
         over_limit: live sessions over their user's limit.
         evicting: how many of them the limit is to cost their users, after what other steps delete.
-        also_due: live sessions that these other steps are going to delete.
+        abnormal: live sessions that rules are going to delete.
+        duplicates: live sessions that are going to be deleted as duplicates.
     """
 
-    census: Census
+    totals: Census
     over_limit: int = 0
     evicting: int = 0
-    also_due: int = 0
+    abnormal: int = 0
+    duplicates: int = 0
 
 
-def count(context: RunContext, limit: int) -> Counted:
+def forecast_by_store(context: RunContext, limit: int) -> Forecast:
     """Asks the store; for a Redis without a database, where nothing but the timeouts and the limit deletes.
 
     Args:
         context: the run.
         limit: sessions a user may have; 0 for any number.
     """
-    census = context.database.census()
-    over = context.database.count_over_limit(limit, context.spec.concurrency.exempt_users) if limit else 0
-    return Counted(census, over, over)
+    totals = context.sessions.census()
+    over = context.sessions.count_over_limit(limit, context.spec.concurrency.exempt_users) if limit else 0
+    return Forecast(totals, over, over)
 
 
-def assess(context: RunContext, counted: Counted) -> Assessment:
+def check_deletion_share(context: RunContext, forecast: Forecast) -> bool:
     """Puts the counts into the tally, and refuses what is too much.
+
+    Returns whether a real run would refuse to delete so many. Only a dry run returns it: it is there to show what a run
+    would meet.
 
     Args:
         context: the run.
-        counted: what there is.
+        forecast: what there is.
 
     Raises:
         SafetyLimitError: more would go than the policy allows.
     """
     tally, policy, safety = context.tally, context.spec.concurrency, context.spec.safety
-    census, also_due = counted.census, counted.also_due
-    tally.active, tally.expired, tally.over_limit = census.active, census.expired, counted.over_limit
-    evicting = 0 if policy.on_exceed is OnExceed.REPORT else counted.evicting
-    if context.redis and exceeds_share(tally.expired + evicting + also_due, census.total, safety):
+    total = forecast.totals.total
+    tally.active, tally.expired = forecast.totals.active, forecast.totals.expired
+    tally.over_limit = forecast.over_limit
+    evicting = 0 if policy.on_exceed is OnExceed.REPORT else forecast.evicting
+    live = evicting + forecast.abnormal + forecast.duplicates
+    if context.redis and exceeds_share(tally.expired + live, total, safety):
         # An application may note accesses in Redis only; then the database alone would call everybody idle.
         kept = sum(batch.found - len(batch.due) for batch in expired_batches(context))
         tally.expired -= kept
         tally.active += kept
-    tally.remaining = 0 if context.dry_run else tally.expired + evicting + also_due
-    # What a rule applies to may be due to the limit or as a duplicate as well, and yet goes only once.
-    going = min(tally.expired + evicting + also_due, census.total)
-    refusal = share_refusal(going, census.total, safety)
-    if refusal and not context.dry_run:
-        raise SafetyLimitError(refusal)
-    if refusal:
-        # A dry run goes on: it is there to show what a run would meet.
-        context.log.warning("safety limit", because=f"{refusal}: a run would stop here")
-    return Assessment(census, counted.over_limit, evicting, would_refuse=refusal is not None)
+    if not context.dry_run:
+        tally.due.expect(Cause.EXPIRED, tally.expired)
+        tally.due.expect(Cause.EVICTED, evicting)
+        tally.due.expect(Cause.ABNORMAL, forecast.abnormal)
+        tally.due.expect(Cause.DUPLICATE, forecast.duplicates)
+    # A session that a rule applies to may also be over the limit, or a duplicate, and is deleted only once.
+    exceeded = share_exceeded(min(tally.expired + live, total), total, safety)
+    if exceeded is None:
+        return False
+    if context.dry_run:
+        context.log.warning("safety limit exceeded", because=f"{exceeded}; a run would refuse to delete them")
+        return True
+    raise SafetyLimitError(
+        f"refused: {exceeded}; nothing was deleted. Check that the policy points at the right store. "
+        "If a dry run shows that they should go, raise the limit for one run"
+    )

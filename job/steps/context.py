@@ -1,4 +1,4 @@
-"""What every step of a run is given."""
+"""What every step of a run works with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.logs.logs import SessionLog
 from job.steps.progress import Progress
-from job.steps.safety import Budget
+from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from policy.spec import SessionPolicySpec
 from stores.model.sessions import Sessions
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """One run: what it obeys, what it works on, and what it counts.
+    """One run: its policy, its stores, and what it counts.
 
     Attributes:
         policy: the policy as it was when the run began.
-        dry_run: look, but change nothing (the policy's, or asked for on the command line).
-        database: the store whose word decides, the database or, without one, Redis; holds the exclusive lock.
-        redis: the Redis that follows the database; None where there is only one of them.
+        dry_run: change nothing, because the policy or the command line says so.
+        sessions: the session store: the database or, without one, Redis. It holds the exclusive lock.
+        redis: the Redis that is made to agree with the database; None where the policy has only one of them.
         clock: deadline and stop requests.
-        tally: the run's counts, the only thing here that changes.
+        tally: the run's counts.
         progress: for people at a terminal.
         log: structured log of the run.
-        budget: how many sessions the run may still delete.
+        deletion_limit: how many sessions the run may still delete.
         audit: the logs of single sessions; None for none.
     """
 
     policy: SessionPolicy
     dry_run: bool
-    database: Sessions
+    sessions: Sessions
     redis: RedisStore | None
     clock: RunClock
     tally: Tally
     progress: Progress
     log: Any
-    budget: Budget = field(default_factory=Budget)
+    deletion_limit: DeletionLimit = field(default_factory=DeletionLimit)
     audit: SessionLog | None = None
 
     @property

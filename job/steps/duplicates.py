@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from job.steps.context import RunContext
-from job.steps.removal import Removal
+from job.steps.deletion import LiveSessionDeletion
 from policy.spec import DuplicateAction
+from stores.model.sessions import Cause
 from stores.sql.queries import RuleQueries
 
 
@@ -17,7 +18,7 @@ def assess(context: RunContext, queries: RuleQueries, found: int) -> int:
         found: how many there are.
     """
     if not queries.knows_duplicates:
-        context.log.info("duplicates off", because="columns.userId and columns.client are not both mapped")
+        context.log.info("duplicates skipped", because="columns.userId and columns.client are not both mapped")
         return 0
     context.tally.duplicate = found
     if context.spec.duplicates.action is DuplicateAction.REPORT:
@@ -37,22 +38,22 @@ def step(context: RunContext, queries: RuleQueries, due: int) -> None:
     Args:
         context: the run.
         queries: of the session table.
-        due: what :func:`assess` has returned, and is part of ``tally.remaining``.
+        due: what :func:`assess` has returned, and is part of ``tally.due``.
 
     Raises:
-        StopRequestedError: the run has to stop; what was not reached stays in ``tally.remaining``.
+        StopRequestedError: the run has to stop; what was not reached remains in ``tally.due``.
     """
     context.progress.start("Duplicates", context.tally.duplicate)
-    deleted = _delete(context, queries, due) if due and not context.dry_run else 0
+    deleted = _delete(context, queries) if due and not context.dry_run else 0
     context.progress.finish(f"{context.tally.duplicate} found, {deleted} deleted")
     context.log.info("duplicates", found=context.tally.duplicate, deleted=deleted)
 
 
-def _delete(context: RunContext, queries: RuleQueries, due: int) -> int:
-    removal = Removal(context, due)
+def _delete(context: RunContext, queries: RuleQueries) -> int:
+    deletion = LiveSessionDeletion(context, Cause.DUPLICATE)
     for page in queries.duplicate_pages():
         context.clock.checkpoint()
-        reached = removal.reached(page)
-        removal.count(page, reached, queries.delete_duplicates(reached))
-    removal.finish()
-    return removal.deleted
+        allowed = deletion.allowed(page)
+        deletion.count(page, allowed, queries.delete_duplicates(allowed))
+    deletion.finish()
+    return deletion.deleted

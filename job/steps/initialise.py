@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import sqlalchemy as sa
+
 from job.logs.logs import SessionLog
 from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
@@ -38,7 +40,7 @@ _LARGEST_BATCH = {"sqlite": 30_000}
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """Where the stores are. These hold passwords: they never go into a log, a report or a message."""
+    """URLs of the stores. They hold passwords: they never go into a log, a report or a message."""
 
     database: str | None
     redis: str | None = None
@@ -48,23 +50,23 @@ class Urls:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """The stores of a run, checked and locked.
+class RunStores:
+    """The stores of a run, checked and, where it was asked for, locked.
 
     Attributes:
-        link: the database connection; closing it releases the lock.
+        connection: to the database; closing it releases the lock.
         database: the session table.
         redis: Redis, where the policy has one.
         cutoffs: before when a session has expired: the policy's timeouts, narrowed by the stored settings.
-        max_sessions: likewise; 0 for any number.
+        max_sessions: sessions a user may have, narrowed likewise; 0 for any number.
         settings: the stored settings, for their verification.
         keeps_statistics: whether the statistics tables are there and wanted.
-        moment: the run's present, by the database's clock.
+        moment: the time that the run judges by, by the database's clock.
         lock: the exclusive lock of the session table, held or not.
         records: what is written in each transaction that deletes sessions.
     """
 
-    link: RunConnection
+    connection: RunConnection
     database: SessionDatabase
     redis: RedisStore | None
     cutoffs: Cutoffs
@@ -74,6 +76,12 @@ class Opened:
     moment: datetime
     lock: Lock
     records: Records
+
+    def close(self) -> None:
+        """Closes the connections, which releases the lock."""
+        self.connection.close()
+        if self.redis:
+            self.redis.close()
 
 
 def initialise(
@@ -85,96 +93,162 @@ def initialise(
     exclusive: bool = True,
     audit: SessionLog | None = None,
     at: datetime | None = None,
-) -> Opened:
-    """Opens the stores of a run or, without the exclusive lock, to look only, or to help.
+) -> RunStores:
+    """Opens the stores of a run: connects, checks them, takes the lock, puts together what the steps work on.
 
     Args:
         spec: what the run obeys.
         urls: where the stores are.
         clock: of the run.
         log: of the run.
-        exclusive: whether to take the lock.
+        exclusive: whether to take the lock; without it, sessions may only be looked at, or deleted for the leader that
+            has it.
         audit: the log of single deleted sessions; None for none.
-        at: the present of the run that is helped, by the database's clock.
+        at: the time that the leader's run judges by, by the database's clock; None for now.
 
     Raises:
         ConfigurationError: a URL, the table or a column is not what the policy says.
         DatabaseUnavailableError, RedisUnavailableError: a store cannot be reached.
         ClockSkewError: clocks differ too much.
-        LockHeldError: another run is at work on this table.
+        LockHeldError: another run holds the lock.
     """
+    connections = _connect(spec, urls, clock, log)
+    try:
+        checked = _check(spec, connections)
+        lock = _lock(connections, checked.table, exclusive=exclusive)
+        stores = _assemble(connections, checked, lock, audit, at)
+        if spec.cleanup.strategy is not CleanupStrategy.AUTO:
+            stores.database.strategy()  # refused before anything is done
+    except BaseException:
+        connections.close()
+        raise
+    _log_findings(spec, checked, log)
+    return stores
+
+
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    """To the stores of a policy. Nothing has been sent yet.
+
+    Attributes:
+        spec: the policy's.
+        clock: of the run.
+        log: of the run.
+        url: of the database.
+        database: the connection to it.
+        redis: where the policy has one.
+    """
+
+    spec: SessionPolicySpec
+    clock: RunClock
+    log: Any
+    url: sa.URL
+    database: RunConnection
+    redis: RedisStore | None
+
+    def close(self) -> None:
+        self.database.close()
+        if self.redis:
+            self.redis.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What was found right about the stores.
+
+    Attributes:
+        preflight: what is worth saying about the session table.
+        table: the session table.
+        offset: how far the database's clock is ahead of this process's.
+        keeps_statistics: whether the statistics tables are there and wanted.
+        settings: the stored settings.
+    """
+
+    preflight: Preflight
+    table: MappedTable
+    offset: timedelta
+    keeps_statistics: bool
+    settings: Sequence[Setting]
+
+
+def _connect(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -> _Connections:
     if spec.stores.redis and not urls.redis:
         raise ConfigurationError(f"the policy has stores.redis, but {REDIS_URL_ENV} is not set")
-    store = spec.stores.database
-    if store is None or not urls.database:
+    if spec.stores.database is None or not urls.database:
         raise ConfigurationError(f"the policy has stores.database, but {DATABASE_URL_ENV} is not set")
     url = parse_url(urls.database)
-    engine = create_engine(url)
-    link = RunConnection(engine, spec.retries.database, clock, log)
+    database = RunConnection(create_engine(url), spec.retries.database, clock, log)
     redis = None
-    try:
-        wanted = resolve_table(store)
-        preflight = link.inspect(lambda inspector: examine(inspector, wanted))
-        table = preflight.require()
-        _check_limit(spec, table)
-        redis = (
-            RedisStore(
-                connect_redis(urls.redis, spec.stores.redis),
-                spec.stores.redis,
-                spec.retries.redis,
-                clock,
-                log,
-            )
-            if spec.stores.redis and urls.redis
-            else None
-        )
-        offset = link.transaction(clock_offset)
-        _check_clocks(offset, redis, spec.safety.clock_skew_seconds)
-        keeps_statistics = spec.statistics.enabled and _has_tables(link, log)
-        stored = _load_settings(link)
-        narrowing = narrow(resolve_lifetime(spec), spec.max_concurrent_sessions, stored)
-        lock = link.dialect.lock(url.database, table.table.schema, table.table.name)
-        if exclusive:
-            link.lock(lock)
-        now = datetime.now(UTC) + offset
-        now = min(at, now) if at else now
-        limits = cutoffs(now, narrowing.lifetime, spec.safety.clock_skew_seconds)
-        records = Records(HistoryTable(now) if keeps_statistics else None)
-        database = SessionDatabase(
-            link=link,
+    if spec.stores.redis and urls.redis:
+        try:
+            link = connect_redis(urls.redis, spec.stores.redis)
+        except BaseException:
+            database.close()
+            raise
+        redis = RedisStore(link, spec.stores.redis, spec.retries.redis, clock, log)
+    return _Connections(spec, clock, log, url, database, redis)
+
+
+def _check(spec: SessionPolicySpec, connections: _Connections) -> _Checked:
+    assert spec.stores.database is not None  # else there is no connection
+    database, wanted = connections.database, resolve_table(spec.stores.database)
+    preflight = database.inspect(lambda inspector: examine(inspector, wanted))
+    table = preflight.require()
+    _check_limit(spec, table)
+    offset = database.transaction(clock_offset)
+    _check_clocks(offset, connections.redis, spec.safety.clock_skew_seconds)
+    keeps_statistics = spec.statistics.enabled and _has_tables(database, connections.log)
+    return _Checked(preflight, table, offset, keeps_statistics, _load_settings(database))
+
+
+def _lock(connections: _Connections, table: MappedTable, *, exclusive: bool) -> Lock:
+    """The exclusive lock of the session table, taken or only named."""
+    database = connections.database
+    lock = database.dialect.lock(connections.url.database, table.table.schema, table.table.name)
+    if exclusive:
+        database.lock(lock)
+    return lock
+
+
+def _assemble(
+    connections: _Connections, checked: _Checked, lock: Lock, audit: SessionLog | None, at: datetime | None
+) -> RunStores:
+    spec, clock, log = connections.spec, connections.clock, connections.log
+    database, table = connections.database, checked.table
+    narrowing = narrow(resolve_lifetime(spec), spec.max_concurrent_sessions, checked.settings)
+    now = datetime.now(UTC) + checked.offset
+    moment = min(at, now) if at else now
+    limits = cutoffs(moment, narrowing.lifetime, spec.safety.clock_skew_seconds)
+    records = Records(HistoryTable(moment) if checked.keeps_statistics else None)
+    return RunStores(
+        connection=database,
+        database=SessionDatabase(
+            link=database,
             table=table,
             cutoffs=limits,
-            layout=link.transaction(lambda connection: layout_of(connection, table)),
+            layout=database.transaction(lambda connection: layout_of(connection, table)),
             cleanup=spec.cleanup,
-            batch_size=min(spec.cleanup_batch_size, _LARGEST_BATCH.get(engine.dialect.name, spec.cleanup_batch_size)),
+            batch_size=_batch_size(spec, connections.url),
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
             history=records,
             narrowing=narrowing,
             audit=audit,
             alone=spec.job.parallelism == 1,
-        )
-        if spec.cleanup.strategy is not CleanupStrategy.AUTO:
-            database.strategy()  # refused before anything is done
-    except BaseException:
-        link.close()
-        if redis:
-            redis.close()
-        raise
-    _warn(spec, table, log)
-    _tell(preflight, log)
-    return Opened(
-        link=link,
-        database=database,
-        redis=redis,
+        ),
+        redis=connections.redis,
         cutoffs=limits,
         max_sessions=narrowing.effective_limit,
-        settings=stored,
-        keeps_statistics=keeps_statistics,
-        moment=now,
+        settings=checked.settings,
+        keeps_statistics=checked.keeps_statistics,
+        moment=moment,
         lock=lock,
         records=records,
     )
+
+
+def _batch_size(spec: SessionPolicySpec, url: sa.URL) -> int:
+    return min(spec.cleanup_batch_size, _LARGEST_BATCH.get(url.get_backend_name(), spec.cleanup_batch_size))
 
 
 def _check_limit(spec: SessionPolicySpec, table: MappedTable) -> None:
@@ -204,30 +278,28 @@ def _check_clocks(database_offset: timedelta, redis: RedisStore | None, limit_se
         )
 
 
-def _has_tables(link: RunConnection, log: Any) -> bool:
-    missing = link.inspect(lambda i: [t.name for t in (statistics, history, usage) if not i.has_table(t.name)])
+def _has_tables(connection: RunConnection, log: Any) -> bool:
+    wanted = (statistics, history, usage)
+    missing = connection.inspect(lambda inspector: [t.name for t in wanted if not inspector.has_table(t.name)])
     if missing:
         log.warning(
-            "statistics off",
+            "statistics disabled",
             missingTables=missing,
             remedy="run `session-policy init`, or set statistics.enabled false",
         )
     return not missing
 
 
-def _load_settings(link: RunConnection) -> list[Setting]:
+def _load_settings(connection: RunConnection) -> list[Setting]:
     """The settings that narrow the policy (TBL-068); none where there is no such table."""
-    if not link.inspect(lambda inspector: inspector.has_table(settings.name)):
+    if not connection.inspect(lambda inspector: inspector.has_table(settings.name)):
         return []
-    return link.transaction(load_settings)
+    return connection.transaction(load_settings)
 
 
-def _warn(spec: SessionPolicySpec, table: MappedTable, log: Any) -> None:
-    if table.user_id is None and spec.max_concurrent_sessions:
-        log.info("limit per user off", because="no column is mapped to userId")
-
-
-def _tell(preflight: Preflight, log: Any) -> None:
-    for finding in preflight.findings:
-        tell = log.warning if finding.severity is Severity.WARNING else log.info
-        tell("preflight", field=finding.field, found=finding.message, remedy=finding.remedy)
+def _log_findings(spec: SessionPolicySpec, checked: _Checked, log: Any) -> None:
+    if checked.table.user_id is None and spec.max_concurrent_sessions:
+        log.info("concurrency limit skipped", because="no column is mapped to userId")
+    for finding in checked.preflight.findings:
+        write = log.warning if finding.severity is Severity.WARNING else log.info
+        write("preflight finding", field=finding.field, found=finding.message, remedy=finding.remedy)

@@ -1,6 +1,6 @@
 """What is counted before anything is deleted, in two passes over the table: of all sessions, and by user.
 
-Several steps tell from it what they would otherwise have to read the whole table for.
+Without it, several steps would each have to read the whole table.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from stores.sql.queries import RuleQueries
 
 _HOUR = timedelta(hours=1)
 _DAY_HOURS = 24
-# The least of each range: sessions of one user, and ages in seconds.
+# The lower bound of each range: sessions of one user, and ages in seconds.
 SESSIONS = (1, 2, 4, 6, 11, 51)
 AGES = (0, 300, 1800, 3600, 4 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What was counted.
+    """How many sessions and users there are, counted before anything is deleted.
 
     Attributes:
         at: when, by the database's clock.
@@ -41,24 +41,24 @@ class Overview:
     owners: Owners
 
     @property
-    def census(self) -> Census:
+    def totals(self) -> Census:
         """How many sessions and users there are."""
         return Census(self.counts.total, self.counts.expired, self.owners.users)
 
     @property
     def hours(self) -> list[datetime]:
-        """The hours of the last day, each by its beginning; the one that has begun comes first."""
+        """The hours of the last day, each by its beginning; the current one comes first."""
         return _hours(self.at)
 
     def begun_by_hour(self) -> dict[int, int] | None:
-        """How many live sessions began in each hour (UTC, 0 to 23) of the last day; None where that is not known."""
+        """How many live sessions began in each hour (UTC, 0 to 23) of the last day; None if not known."""
         begun = self.counts.beginnings
         if begun is None:
             return None
         return {hour.hour: begun.live_before(hour + _HOUR) - begun.live_before(hour) for hour in self.hours}
 
     def live_by_age(self) -> dict[int, int] | None:
-        """How many live sessions have gone on for at least so many seconds, but less than the next key; None likewise.
+        """How many live sessions are at least so many seconds old, but younger than the next key; None if not known.
 
         A session that began a moment ago, or by its own clock in a moment, is at least as old as the first range.
         """
@@ -73,8 +73,8 @@ class Overview:
         return None if begun is None else begun.all_since(moment + self.offset)
 
 
-def look(context: RunContext, queries: RuleQueries, limit: int, since: Sequence[datetime] = ()) -> Overview:
-    """Counts the sessions.
+def count_sessions(context: RunContext, queries: RuleQueries, limit: int, since: Sequence[datetime] = ()) -> Overview:
+    """Counts sessions and users, in two passes over the table.
 
     Args:
         context: the run.

@@ -1,4 +1,4 @@
-"""Progress of a run, as someone watching a terminal sees it."""
+"""Progress of a run, for somebody at a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What steps tell of their progress."""
+    """Takes from the steps how far they are."""
 
     def start(self, step: str, total: int | None = None) -> None:
         """A step begins; total is how many sessions it will look at, where that is known."""
@@ -18,14 +18,14 @@ class Progress(Protocol):
         """The step is done; result is one short phrase with its counts."""
 
 
-class Silent:
-    """No terminal, no progress."""
+class NoProgress:
+    """Shows no progress."""
 
     def start(self, step: str, total: int | None = None) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def advance(self, count: int) -> None:
-        """Says nothing."""
+        """Does nothing."""
 
     def finish(self, result: str) -> None:
-        """Says nothing."""
+        """Does nothing."""

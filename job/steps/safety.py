@@ -10,8 +10,8 @@ def exceeds_share(deleting: int, total: int, safety: Safety) -> bool:
     return deleting > safety.always_allowed_deletions and deleting * 100 > total * safety.max_delete_percent
 
 
-def share_refusal(deleting: int, total: int, safety: Safety) -> str | None:
-    """Why a run must not begin, or None where the share is not too large.
+def share_exceeded(deleting: int, total: int, safety: Safety) -> str | None:
+    """Which limit a run would exceed, for people; None where the share is not too large.
 
     Args:
         deleting: how many sessions would be deleted.
@@ -20,15 +20,11 @@ def share_refusal(deleting: int, total: int, safety: Safety) -> str | None:
     """
     if not exceeds_share(deleting, total, safety):
         return None
-    return (
-        f"{deleting} of {total} sessions would be deleted, more than safety.maxDeletePercent "
-        f"({safety.max_delete_percent}) allows; none was. Is it the right store? If a dry run shows that they "
-        "should go, raise the limit for one run"
-    )
+    return f"{deleting} of {total} sessions exceed safety.maxDeletePercent ({safety.max_delete_percent} %)"
 
 
-class Budget:
-    """How many sessions a run may still delete.
+class DeletionLimit:
+    """``safety.maxDeletions``: how many sessions a run may still delete.
 
     Args:
         limit: at most so many; 0 for any number.
@@ -36,22 +32,22 @@ class Budget:
 
     def __init__(self, limit: int = 0) -> None:
         self._left = limit or None
-        self.exhausted = False
-        """Whether something was left because the limit was reached."""
+        self.reached = False
+        """Whether something was left because of the limit."""
 
     @property
-    def limited(self) -> bool:
+    def is_set(self) -> bool:
         """Whether there is a limit at all."""
         return self._left is not None
 
-    def take(self, wanted: int) -> int:
+    def allowed(self, wanted: int) -> int:
         """How many of the wanted may be deleted."""
         if self._left is None or wanted <= self._left:
             return wanted
-        self.exhausted = True
+        self.reached = True
         return self._left
 
-    def spend(self, deleted: int) -> None:
+    def count(self, deleted: int) -> None:
         """So many were deleted."""
         if self._left is not None:
             self._left = max(0, self._left - deleted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from job.alerts.problems import Audience, Problem
 from job.steps.context import RunContext
@@ -21,37 +21,39 @@ class SettingsFinding:
     """Something wrong with stored settings. It names no tenant, role or user: those may be personal.
 
     Attributes:
-        field: the column, after the scope.
+        field: scope and column of a stored setting, or the field of the policy's spec.
         message: what is wrong.
         remedy: what to do about it.
         rows: how many settings it is about.
+        in_policy: whether the policy itself is to be changed, and not stored settings.
     """
 
     field: str
     message: str
     remedy: str
     rows: int = 1
+    in_policy: bool = False
 
 
-def step(context: RunContext, queries: RuleQueries, settings: Sequence[Setting]) -> list[SettingsFinding]:
-    """Verifies the stored settings, and the policy's own, and tells the log what is wrong.
+def verify_settings(context: RunContext, queries: RuleQueries, settings: Sequence[Setting]) -> list[SettingsFinding]:
+    """Verifies the stored settings, and the policy's own, and logs what is wrong with them.
 
     Args:
         context: the run.
         queries: of the session table.
         settings: all that are stored.
     """
-    nobody = queries.settings_of_nobody() if any(s.scope is not Scope.GLOBAL for s in settings) else {}
-    findings = verify(context.spec, settings, queries.scopes, nobody)
+    unmatched = queries.settings_of_nobody() if any(s.scope is not Scope.GLOBAL for s in settings) else {}
+    findings = find_risky_settings(context.spec, settings, queries.scopes, unmatched)
     for finding in findings:
         context.log.warning(
-            "setting", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
+            "risky setting", field=finding.field, rows=finding.rows, because=finding.message, remedy=finding.remedy
         )
     return findings
 
 
-def problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
-    """What operations are told of the findings: one problem."""
+def settings_problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
+    """The findings as one problem, for the alerts of operations; none without findings."""
     rows = sum(finding.rows for finding in findings)
     if not rows:
         return []
@@ -60,8 +62,8 @@ def problems(findings: Sequence[SettingsFinding]) -> list[Problem]:
     return [Problem(REASON, Audience.OPERATIONS, message, rows)]
 
 
-def verify(
-    spec: SessionPolicySpec, settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
+def find_risky_settings(
+    spec: SessionPolicySpec, settings: Sequence[Setting], scopes: Collection[Scope], unmatched: Mapping[Scope, int]
 ) -> list[SettingsFinding]:
     """What is wrong with the settings, and with what they make of the policy.
 
@@ -69,20 +71,20 @@ def verify(
         spec: the policy.
         settings: all that are stored.
         scopes: the scopes that can apply to the table's sessions.
-        nobody: how many settings of each scope are for somebody whom no session belongs to.
+        unmatched: how many settings of each scope name a tenant, role or user without a session.
     """
     lifetime = resolve_lifetime(spec)
     found = [
         *(f for setting in settings for f in _of_setting(setting, lifetime, spec)),
-        *_of_scopes(settings, scopes, nobody),
+        *_of_scopes(settings, scopes, unmatched),
         *_of_policy(spec, lifetime, settings),
     ]
     # Rows that are wrong in the same way are one finding.
     rows: dict[SettingsFinding, int] = {}
     for finding in found:
-        key = SettingsFinding(finding.field, finding.message, finding.remedy, rows=0)
-        rows[key] = rows.get(key, 0) + finding.rows
-    return [SettingsFinding(f.field, f.message, f.remedy, count) for f, count in rows.items()]
+        same = replace(finding, rows=0)
+        rows[same] = rows.get(same, 0) + finding.rows
+    return [replace(finding, rows=count) for finding, count in rows.items()]
 
 
 def _of_setting(setting: Setting, lifetime: Lifetime, spec: SessionPolicySpec) -> Iterator[SettingsFinding]:
@@ -102,28 +104,28 @@ def _of_setting(setting: Setting, lifetime: Lifetime, spec: SessionPolicySpec) -
             yield finding(
                 column,
                 "it is zero or negative, and has no effect",
-                "give a number above zero, or NULL for the policy's",
+                "set a number above zero, or NULL to use the policy's",
             )
         elif value >= LARGEST:
-            yield finding(column, "it is too large to bound anything", "lower it, or set it NULL")
+            yield finding(column, "it is too large to have an effect", "lower it, or set it NULL")
         elif policy is not None and value > policy:
             yield finding(
                 column,
-                f"it is weaker than the policy's {policy}, and has no effect: a setting can only narrow the policy",
+                f"it is higher than the policy's {policy} and has no effect: settings can only make a policy stricter",
                 "lower it, or set it NULL; to allow more, change the policy",
             )
     if setting.idle and setting.absolute and 0 < setting.absolute < setting.idle:
         yield finding(
             "idle_timeout_seconds",
-            "it is longer than the absolute timeout beside it, and can never be reached",
+            "it is longer than absolute_timeout_seconds in the same row, and never reached",
             "make it shorter than absolute_timeout_seconds",
         )
     if setting.idle is setting.absolute is setting.limit is None:
-        yield finding("*", "it sets nothing", "delete it, or give it a timeout or a limit")
+        yield finding("*", "it sets nothing", "delete it, or set a timeout or a limit")
 
 
 def _of_scopes(
-    settings: Sequence[Setting], scopes: Collection[Scope], nobody: Mapping[Scope, int]
+    settings: Sequence[Setting], scopes: Collection[Scope], unmatched: Mapping[Scope, int]
 ) -> Iterator[SettingsFinding]:
     for scope in Scope:
         rows = sum(setting.rows for setting in settings if setting.scope is scope)
@@ -137,12 +139,12 @@ def _of_scopes(
                 f"map stores.database.table.columns.{column}",
                 rows,
             )
-        elif nobody.get(scope):
+        elif unmatched.get(scope):
             yield SettingsFinding(
                 f"{scope}.subject",
                 f"no session belongs to the {scope.value.lower()} that it names",
                 "correct the name, or delete the setting if there is no such one any more",
-                nobody[scope],
+                unmatched[scope],
             )
 
 
@@ -151,12 +153,16 @@ def _of_policy(spec: SessionPolicySpec, lifetime: Lifetime, settings: Sequence[S
     if lifetime.absolute is None and not any(usable(s.absolute) for s in for_everybody):
         yield SettingsFinding(
             "spec.absoluteTimeoutSeconds",
-            "a session that is used again and again never ends",
+            "a session in use never expires",
             "set absoluteTimeoutSeconds, or choose a profile",
+            in_policy=True,
         )
     if spec.max_concurrent_sessions == 0 and not any(usable(s.limit) for s in for_everybody):
         yield SettingsFinding(
-            "spec.maxConcurrentSessions", "a user may have any number of sessions", "set a limit per user"
+            "spec.maxConcurrentSessions",
+            "a user may have any number of sessions",
+            "set a limit per user",
+            in_policy=True,
         )
     if spec.profile is None:
         return
@@ -169,6 +175,7 @@ def _of_policy(spec: SessionPolicySpec, lifetime: Lifetime, settings: Sequence[S
         if value is not None and usual is not None and value > usual:
             yield SettingsFinding(
                 field,
-                f"it is weaker than {usual}, which is customary for profile {spec.profile}",
+                f"it is higher than {usual}, the value of profile {spec.profile}",
                 "lower it, or choose the profile that fits the application",
+                in_policy=True,
             )

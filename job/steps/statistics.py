@@ -14,8 +14,8 @@ from stores.sql.queries import RuleQueries
 from stores.sql.removal.history import forget_before, save_statistics
 
 
-def count_again(context: RunContext, queries: RuleQueries, before: Census, users_gone: bool) -> Census:
-    """Counts what there is after the deletions, as far as that can have changed.
+def count_after_deletions(context: RunContext, queries: RuleQueries, before: Census, users_gone: bool) -> Census:
+    """Counts sessions and users after the deletions, as far as they can have changed.
 
     Args:
         context: the run.
@@ -29,8 +29,8 @@ def count_again(context: RunContext, queries: RuleQueries, before: Census, users
     return Census(counts.total, counts.expired, queries.count_users() if users_gone else before.users)
 
 
-def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
-    """Says how many sessions are live after the deletions. Returns how many users they belong to.
+def report_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
+    """Puts the live sessions after the deletions into tally and log. Returns how many users they belong to.
 
     Args:
         context: the run.
@@ -38,22 +38,22 @@ def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
         kept_by_redis: sessions the database calls idle, but Redis saw in use.
     """
     context.tally.active = census.active + kept_by_redis
-    context.log.info("active", sessions=context.tally.active, users=census.users)
+    context.log.info("active sessions", sessions=context.tally.active, users=census.users)
     return census.users
 
 
-def keep_statistics(
+def save_run_statistics(
     context: RunContext,
-    link: RunConnection,
+    connection: RunConnection,
     run_id: str,
     active_users: int,
     created: int | None,
     report: RunReport,
     now: datetime,
 ) -> None:
-    """Writes the run's row of statistics and forgets what is older than the policy keeps.
+    """Writes the run's row of statistics, and deletes rows that are older than the policy keeps.
 
-    Writing it twice for one run replaces the row.
+    Written again for the same run, the row is replaced.
     """
     metadata = context.policy.metadata
     policy = f"{metadata.namespace}/{metadata.name}"
@@ -69,8 +69,8 @@ def keep_statistics(
     }
     oldest = now - timedelta(days=context.spec.statistics.retention_days)
 
-    def work(connection: sa.Connection) -> None:
-        save_statistics(connection, row)
-        forget_before(connection, policy, oldest)
+    def write(transaction: sa.Connection) -> None:
+        save_statistics(transaction, row)
+        forget_before(transaction, policy, oldest)
 
-    link.transaction(work)
+    connection.transaction(write)

@@ -1,1 +1,1 @@
-"""Several processes that share the deletion of expired sessions: one leads and reports, the others help."""
+"""Several processes that share the deletion of expired sessions: the leader runs everything else and reports."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from policy.report import RedisCounts, SessionCounts
+from stores.model.due import Due
 from stores.model.sessions import DeletionTotals, Session, durations
 
 
@@ -50,7 +51,13 @@ class Durations:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts in the database; the fields are those of :class:`policy.report.SessionCounts`."""
+    """What a run has counted; the names are those of :class:`policy.report.SessionCounts`.
+
+    Attributes:
+        due: the sessions that the run is to delete, from which follows how many remain.
+        redis: counts in Redis.
+        durations: how long the deleted sessions were in use.
+    """
 
     active: int = 0
     expired: int = 0
@@ -60,10 +67,15 @@ class Tally:
     abnormal: int = 0
     deleted: int = 0
     failed: int = 0
-    remaining: int = 0
+    due: Due = field(default_factory=Due)
     redis: RedisTally = field(default_factory=RedisTally)
     durations: Durations = field(default_factory=Durations)
 
+    @property
+    def remaining(self) -> int:
+        """Sessions that are due and still there."""
+        return self.due.remaining
+
     def counts(self) -> SessionCounts:
         """As the report has it."""
-        return SessionCounts(**{k: v for k, v in asdict(self).items() if k not in ("redis", "durations")})
+        return SessionCounts(**{name: getattr(self, name) for name in SessionCounts.model_fields})

@@ -5,7 +5,7 @@ transaction and only while the claim stands: so the counts are exactly what was 
 and a worker that was given up for dead deletes nothing more.
 
 Whether a worker is still there is told by the lock that its connection holds. The leader's is the exclusive lock of
-the run: a helper deletes nothing once that is gone.
+the run: the other workers delete nothing once that is gone.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class LeaderGoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Posting:
-    """What all parts of a run have in common.
+class RunParameters:
+    """What all workers of a run go by.
 
     Attributes:
-        moment: the run's present, by the database's clock: whoever decides by it decides alike.
-        fingerprint: of what the leader obeys.
+        moment: the time that the run judges by, by the database's clock.
+        fingerprint: a hash of policy and stored settings.
     """
 
     moment: datetime
@@ -94,16 +94,16 @@ class Sight:
     Attributes:
         state: how far it is; None if the run is not known (yet).
         is_led: whether its leader is there.
-        posting: once there are parts.
+        parameters: once there are parts.
     """
 
     state: RunState | None = None
     is_led: bool = False
-    posting: Posting | None = None
+    parameters: RunParameters | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class WorkTotals:
     """What all workers did together.
 
     Attributes:
@@ -200,7 +200,7 @@ class WorkTable:
     def announce(self) -> None:
         """The run begins: whatever an earlier attempt at it left is forgotten, and what others left long ago.
 
-        A helper that still works on one of those parts cannot commit any more.
+        A worker that still works on one of those parts cannot commit any more.
         """
 
         def write(connection: sa.Connection) -> None:
@@ -211,9 +211,9 @@ class WorkTable:
 
         self._link.transaction(write)
 
-    def post(self, posting: Posting, stretches: Sequence[KeyRange]) -> None:
+    def offer(self, parameters: RunParameters, stretches: Sequence[KeyRange]) -> None:
         """Offers the parts."""
-        said = posting.to_text()
+        said = parameters.to_text()
         parts = [
             {"run_id": self._run_id, "number": number, "state": _PartState.WAITING.value, "content": _to_text(stretch)}
             for number, stretch in enumerate(stretches, start=_RUN + 1)
@@ -252,10 +252,10 @@ class WorkTable:
         query = sa.select(sa.func.count()).where(self._is_part, work.c.state != _PartState.DONE.value)
         return self._link.transaction(lambda connection: connection.scalar(query)) == 0
 
-    def close(self) -> Totals:
+    def close(self) -> WorkTotals:
         """Ends the run: what is not committed now will not be. Returns what was."""
 
-        def write(connection: sa.Connection) -> Totals:
+        def write(connection: sa.Connection) -> WorkTotals:
             closed = {"state": RunState.CLOSED.value, "touched_at": _NOW}
             connection.execute(sa.update(work).where(self._row(_RUN)).values(**closed))
             under_way = (_PartState.WAITING.value, _PartState.CLAIMED.value)
@@ -278,16 +278,16 @@ class WorkTable:
             if row is None:
                 return Sight()
             is_led = row.leader is not None and row.leader == self._lock.held_by(connection)
-            posting = Posting.from_text(row.content) if row.content else None
-            return Sight(RunState(row.state), is_led, posting)
+            parameters = RunParameters.from_text(row.content) if row.content else None
+            return Sight(RunState(row.state), is_led, parameters)
 
         return self._link.transaction(read)
 
-    def claim(self, posting: Posting) -> Claim | None:
+    def claim(self, parameters: RunParameters) -> Claim | None:
         """Claims a part that nobody works on; None if there is none.
 
         Args:
-            posting: what the worker goes by. The parts of another attempt at the run are not for it.
+            parameters: what the worker goes by. The parts of another attempt at the run are not for it.
         """
         mine = sa.and_(work.c.state == _PartState.CLAIMED.value, work.c.claimed_by == self._worker)
         # A part that is ours already: we did not hear that our last claim was committed.
@@ -297,7 +297,7 @@ class WorkTable:
             self._check_leader(connection)
             # Locked, so that no other attempt begins just now.
             header = sa.select(work.c.content).where(self._row(_RUN), work.c.state == RunState.OPEN.value)
-            if connection.scalar(header.with_for_update(read=True)) != posting.to_text():
+            if connection.scalar(header.with_for_update(read=True)) != parameters.to_text():
                 return None
             row = connection.execute(self._parts(free).limit(1).with_for_update(skip_locked=True)).first()
             return self._claim(connection, row, free) if row else None
@@ -381,9 +381,9 @@ class WorkTable:
             raise LeaderGoneError
         self._checked_at = time.monotonic()
 
-    def _totals(self, connection: sa.Connection) -> Totals:
+    def _totals(self, connection: sa.Connection) -> WorkTotals:
         rows = connection.execute(self._parts(sa.true())).all()
-        return Totals(
+        return WorkTotals(
             parts=len(rows),
             unfinished=sum(row.state != _PartState.DONE.value for row in rows),
             workers=len({row.claimed_by for row in rows} - {None}),

@@ -437,7 +437,7 @@ def test_r2_6_a_rule_without_its_data_finds_nothing_and_says_so_once(database: S
     obeyed = policy(table=table, rules=[rule(kind) for kind in kinds])
     with steps(obeyed, database) as run:
         assert (run.clean().abnormal, len(database.ids())) == (0, 7)
-        assert [event["rule"] for event in run.log.named("rule off")] == kinds
+        assert [event["rule"] for event in run.log.named("rule skipped")] == kinds
 
 
 def test_r6_abnormal_sessions_count_in_the_share(database: SessionStores) -> None:
@@ -466,5 +466,5 @@ def test_r6_what_is_over_the_limit_of_deletions_remains(database: SessionStores)
     obeyed = policy(rules=[rule("Revoked")], cleanupBatchSize=2, safety={"maxDeletePercent": 100, "maxDeletions": 3})
     with steps(obeyed, database) as run:
         tally = run.clean()
-        assert run.budget.exhausted
+        assert run.deletion_limit.reached
     assert (tally.abnormal, tally.deleted, tally.remaining, len(database.ids())) == (7, 3, 4, 4)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.steps import active, vitals
+from job.steps import active, measurements
 from stores.sql.queries import ClientUsage
 from stores.sql.schema.tables import statistics, usage
 from tests.support.runs import policy
@@ -44,7 +44,7 @@ def fill(stores: SessionStores) -> None:
 def test_r2_3_usage_by_client_user_and_hour(database: SessionStores) -> None:
     fill(database)
     with steps(policy(), database) as run:
-        found = active.step(run.context, run.queries, run.opened.link, run.overview)
+        found = active.report_usage(run.context, run.queries, run.opened.connection, run.overview)
     assert found.clients == [
         ClientUsage("Chrome", 3, 3, 3),
         ClientUsage("Program", 1, 0, 1),
@@ -65,7 +65,7 @@ def test_r2_3_ages_of_sessions(database: SessionStores) -> None:
     for n, began in enumerate([0, 10, 200, 400, 2000, 4000, 90_000, 90_000, 10**7]):
         database.add(f"s{n}", began=began)
     with steps(policy(), database) as run:
-        ages = active.step(run.context, run.queries, None, run.overview).ages
+        ages = active.report_usage(run.context, run.queries, None, run.overview).ages
     assert ages == {0: 3, 300: 1, 1800: 1, 3600: 1, 4 * 3600: 0, 86_400: 2, 7 * 86_400: 0, 30 * 86_400: 1}
 
 
@@ -84,7 +84,7 @@ def test_r2_3_the_hours_usage_is_kept_once_and_for_as_long_as_the_policy_says(da
     obeyed = policy(statistics={"retentionDays": 30})
     for _ in range(2):
         with steps(obeyed, database) as run:
-            active.step(run.context, run.queries, run.opened.link, run.overview)
+            active.report_usage(run.context, run.queries, run.opened.connection, run.overview)
     rows = kept(database)
     today = [row for row in rows if row[0] == "web/shop" and row[1] == this_hour().date()]
     assert [row[3:] for row in today] == [("Chrome", 3, 3, 3), ("Program", 1, 0, 1), ("Unknown", 1, 0, 1)]
@@ -96,15 +96,15 @@ def test_r2_3_a_dry_run_keeps_nothing(database: SessionStores) -> None:
     fill(database)
     before = database.dump()
     with steps(policy(), database, dry_run=True) as run:
-        active.step(run.context, run.queries, run.opened.link, run.overview)
+        active.report_usage(run.context, run.queries, run.opened.connection, run.overview)
     assert database.dump() == before
 
 
 def test_r2_3_the_log_holds_sums_and_nothing_personal(database: SessionStores) -> None:
     database.rows([{"session_id": "canary-session", "user_id": "canary-user", "client": "canary-client/1"}])
     with steps(policy(), database) as run:
-        active.step(run.context, run.queries, run.opened.link, run.overview)
-    (event,) = run.log.named("usage")
+        active.report_usage(run.context, run.queries, run.opened.connection, run.overview)
+    (event,) = run.log.named("session usage")
     assert event["clients"] == {"Other": 1}
     assert "canary" not in repr(run.log.events)
     assert "canary" not in repr(kept(database))
@@ -114,17 +114,17 @@ def test_r2_3_what_is_not_mapped_is_not_known(database: SessionStores) -> None:
     fill(database)
     table = {"name": "sessions", "columns": {"id": {"name": "session_id"}, "expiresAt": {"name": "expires_at"}}}
     with steps(policy(table=table), database) as run:
-        found = active.step(run.context, run.queries, run.opened.link, run.overview)
+        found = active.report_usage(run.context, run.queries, run.opened.connection, run.overview)
     assert (found.by_sessions, found.ages, found.begun_by_hour) == (None, None, None)
     assert found.clients == [ClientUsage("Unknown", 6, 0, 0)]
 
 
-# --- vitals ---
+# --- measurements ---
 
 
-def measured_by(run: Steps, *, with_statistics: bool = True) -> vitals.Vitals:
-    earlier = vitals.earlier_runs(run.context, run.opened.link if with_statistics else None, "this")
-    return vitals.step(run.context, earlier, run.look(*(each.started for each in earlier[:1])))
+def measured_by(run: Steps, *, with_statistics: bool = True) -> measurements.Measurements:
+    previous = measurements.previous_runs(run.context, run.opened.connection if with_statistics else None, "this")
+    return measurements.measure(run.context, previous, run.look(*(each.started for each in previous[:1])))
 
 
 def ran(stores: SessionStores, run_id: str, seconds_ago: float, created: int | None) -> None:

@@ -169,8 +169,8 @@ def test_r2_2_sessions_and_when_they_began(opened: Steps) -> None:
     def before(moment: datetime) -> int:
         return count(database.live, created.before(moment))
 
-    assert (overview.census.total, overview.census.active) == (400, count(database.live))
-    assert 0 < overview.census.expired < 400
+    assert (overview.totals.total, overview.totals.active) == (400, count(database.live))
+    assert 0 < overview.totals.expired < 400
     assert overview.begun_since(last) == count(sa.not_(created.before(last + overview.offset)))
     hour = timedelta(hours=1)
     by_hour = {h.hour: before(h + hour) - before(h) for h in overview.hours}

@@ -30,7 +30,7 @@ def test_the_documented_grants_suffice_for_a_run_and_open_no_other_table(own_pos
     assert (cleaned.exit_code, cleaned.deleted) == (0, 1), cleaned
     assert stores.ids() == {"live"}
     assert len(stores.statistics()) == 1
-    assert not cleaned.log.named("statistics off")
+    assert not cleaned.log.named("statistics disabled")
 
     columns = {"id": {"name": "session_id"}, "lastAccessedAt": {"name": "last_accessed_at"}}
     other = run(policy(table={"name": "orders", "columns": columns}), url)

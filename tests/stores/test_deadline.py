@@ -133,7 +133,7 @@ def test_r2_a_store_that_falls_silent_does_not_cost_the_report(
     assert committed in ((6, 9) if server == "redis" else (3,))
     assert (report.sessions.deleted, report.sessions.remaining) == (committed, 10 - committed)
     assert "a store did not answer" in report.message
-    assert result.log.named("run left behind")
+    assert result.log.named("run abandoned")
 
     monkeypatch.undo()
     after = run(policy(redis=True), url, redis_url)
@@ -158,7 +158,7 @@ def test_r2_7_a_run_that_has_done_its_work_says_so_though_its_statistics_hang(
         through = url.set(port=network.port).render_as_string(hide_password=False)
         result = InThread(policy(), through, clock=clock).result()
     assert (result.report.outcome, result.report.reason, result.deleted) == (Outcome.SUCCEEDED, "Completed", 4)
-    assert result.log.named("statistics not kept")
+    assert result.log.named("statistics not saved")
     assert postgres.statistics() == []
 
 

@@ -195,7 +195,7 @@ def test_r6_a_plan_is_asked_for_once_for_each_index(postgres: SessionStores, mon
     result = run(policy(cleanup={}), postgres.database_url)
     assert result.deleted == 1
     assert len(asked) == len(set(asked)) == 2  # by the last use, and by the application's own expiry
-    assert result.log.named("strategy")[0]["expired"] == 1
+    assert result.log.named("strategy chosen")[0]["expired"] == 1
 
 
 @pytest.mark.parametrize("logged", [True, False], ids=["logged", "unlogged"])

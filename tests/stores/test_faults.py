@@ -304,7 +304,7 @@ def test_the_deadline_cancels_a_statement_that_hangs(postgres: SessionStores) ->
     # Left alone, the statement would end well a minute later.
     result = run(policy(cleanupBatchSize=2), postgres.database_url, clock=UntilItHangs(postgres.engine))
     report = result.report
-    assert result.log.named("run left behind") == []
+    assert result.log.named("run abandoned") == []
     assert (report.outcome, report.reason, result.exit_code) == (Outcome.DEGRADED, "DeadlineReached", 0)
     assert postgres.ids() == {"s4", "s5"}
     assert (report.sessions.deleted, report.sessions.remaining) == (4, 2)

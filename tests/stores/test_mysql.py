@@ -198,7 +198,7 @@ def test_a_statement_that_hangs_is_cancelled_when_time_is_up(maria: SessionStore
     maria.sql("CREATE TRIGGER slow BEFORE DELETE ON sessions FOR EACH ROW DO SLEEP(60)")
     result = run(policy(), maria.database_url, clock=UntilItHangs(maria.engine))
     assert (result.report.outcome, result.report.reason) == (Outcome.DEGRADED, "DeadlineReached"), result.report
-    assert result.log.named("run left behind") == []
+    assert result.log.named("run abandoned") == []
     assert maria.ids() == {"s"}
 
 

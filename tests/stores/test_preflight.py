@@ -88,7 +88,7 @@ def test_a_missing_expiry_index_is_reported_with_ddl_that_helps(unindexed: str) 
 def test_a_run_tells_what_was_found_and_goes_on(unindexed: str) -> None:
     result = run(policy(table=UNINDEXED), unindexed)
     assert result.report.outcome is Outcome.SUCCEEDED
-    told = [e for e in result.log.named("preflight") if e["level"] == "warning"]
+    told = [e for e in result.log.named("preflight finding") if e["level"] == "warning"]
     assert [e["field"] for e in told] == ["columns.expiresAt", "columns.lastAccessedAt"]
     assert all("CREATE INDEX" in e["remedy"] for e in told)
 

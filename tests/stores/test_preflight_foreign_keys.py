@@ -39,7 +39,7 @@ def test_rows_that_cannot_be_without_a_session_go_with_it(two: SessionStores) ->
     result = run(policy(), two.database_url)
     assert (result.report.outcome, result.deleted, two.ids()) == (Outcome.SUCCEEDED, 1, {"live"}), result.report
     assert rows(two, "SELECT id, sid FROM devices") == [(3, "live"), (4, "live")]
-    told = [e["found"] for e in result.log.named("preflight")]
+    told = [e["found"] for e in result.log.named("preflight finding")]
     assert any("'devices'" in found and "are deleted with it" in found for found in told)
 
 

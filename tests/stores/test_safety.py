@@ -93,7 +93,7 @@ def test_r6_a_dry_run_shows_what_the_share_would_refuse(database: SessionStores)
     )
     assert database.dump() == before
     assert (result.exit_code, result.report.reason, result.report.sessions.expired) == (0, "DryRun", 12)
-    assert [w for w in result.log.named("safety limit") if w["level"] == "warning"]
+    assert [w for w in result.log.named("safety limit exceeded") if w["level"] == "warning"]
     assert "maxDeletePercent" in result.report.message
 
 

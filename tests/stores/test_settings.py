@@ -221,25 +221,25 @@ def test_r2_9_settings_are_verified_and_nobody_is_named(database: SessionStores)
     )
     database.add("s", "canary-known")
     with steps(policy(), database) as opened:
-        findings = verification.step(opened.context, opened.queries, opened.opened.settings)
+        findings = verification.verify_settings(opened.context, opened.queries, opened.opened.settings)
     assert {(f.field, f.rows) for f in findings} == {
         ("Global.idle_timeout_seconds", 1),
         ("User.idle_timeout_seconds", 1),
         ("User.subject", 2),
         ("Role.subject", 1),
     }
-    logged: list[dict[str, Any]] = opened.log.named("setting")
+    logged: list[dict[str, Any]] = opened.log.named("risky setting")
     assert len(logged) == len(findings)
     assert all(event["field"] and event["remedy"] for event in logged)
-    assert "canary" not in repr(opened.log.events) + repr(findings) + repr(verification.problems(findings))
+    assert "canary" not in repr(opened.log.events) + repr(findings) + repr(verification.settings_problems(findings))
 
 
 def test_r2_9_without_settings_only_the_policy_is_judged(database: SessionStores) -> None:
     database.add("s")
     with steps(policy(absoluteTimeoutSeconds=7200), database) as opened:
-        assert verification.step(opened.context, opened.queries, opened.opened.settings) == []
+        assert verification.verify_settings(opened.context, opened.queries, opened.opened.settings) == []
     with steps(policy(), database) as opened:
-        (finding,) = verification.step(opened.context, opened.queries, opened.opened.settings)
+        (finding,) = verification.verify_settings(opened.context, opened.queries, opened.opened.settings)
     assert finding.field == "spec.absoluteTimeoutSeconds"
 
 

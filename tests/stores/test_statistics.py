@@ -92,6 +92,6 @@ def test_without_their_tables_or_switched_off_a_run_goes_on(database: SessionSto
         database.sql("DROP TABLE session_statistics", "DROP TABLE session_history", "DROP TABLE session_settings")
     result = run(policy(statistics={"enabled": enabled}), database.database_url)
     assert (result.exit_code, result.deleted) == (0, 1)
-    assert bool(result.log.named("statistics off")) is enabled
+    assert bool(result.log.named("statistics disabled")) is enabled
     if not enabled:
         assert (database.statistics(), database.history()) == ([], {})

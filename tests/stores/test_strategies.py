@@ -444,7 +444,7 @@ def test_ranges_of_blocks_need_a_plain_table(postgres: SessionStores, kind: str)
 
 def test_the_log_says_which_way_was_chosen_and_why(postgres: SessionStores) -> None:
     postgres.add("s", used=HOUR)
-    (event,) = run(policy(cleanup={}), postgres.database_url).log.named("strategy")
+    (event,) = run(policy(cleanup={}), postgres.database_url).log.named("strategy chosen")
     assert (event["chosen"], event["expired"]) == ("IdOrder", 1)
     assert "small" in event["because"]
 

@@ -456,7 +456,7 @@ def test_r6_a_dry_run_changes_nothing_and_counts_everything(world: SyncWorld) ->
     assert world.rows() == rows
     assert (tally.redis.sessions, tally.redis.orphaned, tally.redis.missing) == (7, 6, 1)
     assert changes(tally) == (0, 0, 0, 0)
-    assert world.log.events("warning").count("safety limit") == 1
+    assert world.log.events("warning").count("safety limit exceeded") == 1
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_r3_5_indexes_of_the_wrong_type_are_counted_once_though_looked_at_twice(
     world.key("orphan")
     world.client.set("user_sess:odd", "x")
     world.run()
-    assert [fields["keys"] for _, event, fields in world.log.lines if event == "sync skipped keys"] == [1]
+    assert [fields["keys"] for _, event, fields in world.log.lines if event == "keys skipped"] == [1]
 
 
 def _as_java_writes_it(text: str) -> bytes:

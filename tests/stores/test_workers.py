@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.workers import follow
-from job.workers.plan import fingerprint
+from job.workers import worker as worker_module
+from job.workers.parallelism import fingerprint
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from policy.report import Outcome
 from stores.model.errors import StopRequestedError
@@ -98,8 +98,8 @@ def helpers_first(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     def wait_for_it() -> None:
         assert event.wait(PATIENCE_SECONDS), "no helper has begun"
 
-    before_each_part(monkeypatch, "lead", wait_for_it)
-    before_each_part(monkeypatch, "follow", event.set)
+    before_each_part(monkeypatch, "leader", wait_for_it)
+    before_each_part(monkeypatch, "worker", event.set)
     return event
 
 
@@ -128,7 +128,7 @@ def check_three_workers(shared: SessionStores, cleanup: dict[str, Any]) -> None:
     obeyed = policy(**SHARED | {"cleanup": cleanup})
     helpers = [Helper(obeyed, shared, index) for index in (1, 2)]
     result = lead(obeyed, shared)
-    assert [helper.because() for helper in helpers] == [follow._NO_WORK] * 2
+    assert [helper.because() for helper in helpers] == [worker_module._NO_WORK] * 2
     assert [helper.exit_code for helper in helpers] == [0, 0]
     assert shared.ids() == set(live)
     counts = result.report.sessions
@@ -161,7 +161,7 @@ def test_r6_what_workers_delete_goes_from_redis_too_and_is_counted(with_redis: S
     obeyed = policy(**SHARED, redis=True)
     helper = Helper(obeyed, with_redis)
     result = lead(obeyed, with_redis)
-    assert helper.because() == follow._NO_WORK
+    assert helper.because() == worker_module._NO_WORK
     assert with_redis.ids() == set(live)
     assert lost(with_redis, live) == {}
     assert with_redis.redis_keys() == (
@@ -185,7 +185,7 @@ def test_r2_1_the_lock_keeps_other_runs_out_while_workers_share(
         if not others:
             others.append(run(policy(), shared.database_url, run_id="another"))
 
-    before_each_part(monkeypatch, "follow", try_another)
+    before_each_part(monkeypatch, "worker", try_another)
     obeyed = policy(**SHARED)
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared)
@@ -206,7 +206,7 @@ def test_r2_2_a_session_used_while_workers_share_stays(
             for session_id in touched:
                 shared.touch(session_id)
 
-    before_each_part(monkeypatch, "follow", touch)
+    before_each_part(monkeypatch, "worker", touch)
     obeyed = policy(**SHARED)
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared)
@@ -240,12 +240,12 @@ def test_what_is_not_shared_the_leader_does_alone_and_helpers_go_at_once(
     assert result.deleted == {"dryRun": 0, "safety": 5, "job": EXPIRED}[next(iter(spec))]
 
 
-def test_a_budget_of_deletions_is_kept_to_the_session(postgres: SessionStores) -> None:
+def test_a_deletion_limit_is_kept_exactly(postgres: SessionStores) -> None:
     fill(postgres)
     result = lead(policy(**SHARED, safety={"maxDeletions": 33, "maxDeletePercent": 100}), postgres)
     assert (result.deleted, ended(postgres)) == (33, 33)
-    assert [e["because"] for e in result.log.named("works alone")] == [
-        "safety.maxDeletions is kept to the session by one worker alone"
+    assert [e["because"] for e in result.log.named("parallelism disabled")] == [
+        "safety.maxDeletions is set, which only a single worker can keep exactly"
     ]
 
 
@@ -257,7 +257,7 @@ def test_without_the_table_the_leader_works_alone_and_says_so(shared: SessionSto
     assert "session_work" in helper.because()
     result = lead(obeyed, shared)
     assert result.deleted == EXPIRED
-    assert "session-policy init" in result.log.named("works alone")[0]["because"]
+    assert "session-policy init" in result.log.named("parallelism disabled")[0]["because"]
 
 
 def test_in_sqlite_the_leader_works_alone(sqlite_url: str) -> None:
@@ -275,8 +275,8 @@ def test_a_small_table_is_not_shared_and_helpers_are_let_go(shared: SessionStore
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared)
     assert result.deleted == 5
-    assert "little" in result.log.named("works alone")[0]["because"]
-    assert helper.because() == follow._NO_WORK
+    assert "too few" in result.log.named("parallelism disabled")[0]["because"]
+    assert helper.because() == worker_module._NO_WORK
 
 
 def test_helpers_are_let_go_when_the_leader_refuses(shared: SessionStores) -> None:
@@ -285,7 +285,7 @@ def test_helpers_are_let_go_when_the_leader_refuses(shared: SessionStores) -> No
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared)
     assert (result.report.outcome, result.report.reason) == (Outcome.FAILED, "SafetyLimitExceeded")
-    assert helper.because() == follow._NO_WORK
+    assert helper.because() == worker_module._NO_WORK
     assert ended(shared) == 0
 
 
@@ -294,7 +294,7 @@ def test_a_leader_without_helpers_does_everything(shared: SessionStores) -> None
     result = lead(policy(**SHARED), shared)
     assert (result.deleted, result.report.sessions.remaining) == (EXPIRED, 0)
     assert shared.ids() == set(live)
-    assert result.log.named("expired")[-1]["workers"] == 1
+    assert result.log.named("expired sessions")[-1]["workers"] == 1
 
 
 @contextmanager
@@ -305,8 +305,8 @@ def telling_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise Killed
 
     with monkeypatch.context() as dying:
-        dying.setattr("job.workers.lead.Leader.dismiss", lambda self: None)
-        dying.setattr("job.workers.lead.Leader._close", close)
+        dying.setattr("job.workers.leader.Leader.dismiss_workers", lambda self: None)
+        dying.setattr("job.workers.leader.Leader._close", close)
         yield
 
 
@@ -319,7 +319,7 @@ def test_r6_a_helper_that_dies_at_any_step_leaves_true_counts(
 ) -> None:
     """From its first claim on it dies before the n-th transaction or Redis command, for every n there is."""
     obeyed = policy(redis=redis, **SHARED | {"job": {"parallelism": 2}})
-    monkeypatch.setattr("job.workers.lead.PARTS_PER_WORKER", 2)
+    monkeypatch.setattr("job.workers.leader.RANGES_PER_WORKER", 2)
     doomed = Doomed(monkeypatch, with_redis, obeyed)
     expired = [(f"s{n:04d}", f"user{n % 3}") for n in range(40)]
     deaths = 0
@@ -354,7 +354,7 @@ class Doomed:
         self._stores, self._obeyed = stores, obeyed
         self._fatal, self._steps, self._claims = 0, 0, 0
         self._helpers: list[Helper] = []
-        before_each_part(monkeypatch, "lead", self._let_it_work)
+        before_each_part(monkeypatch, "leader", self._let_it_work)
         monkeypatch.setattr(RunConnection, "transaction", self._step(RunConnection.transaction))
         monkeypatch.setattr(RedisServer, "_attempt", self._step(RedisServer._attempt))
         monkeypatch.setattr(WorkTable, "claim", self._claim(WorkTable.claim))
@@ -447,13 +447,13 @@ def test_r6_helpers_delete_nothing_for_a_leader_that_has_died(
         started.set()
         assert dead.wait(PATIENCE_SECONDS)
 
-    before_each_part(monkeypatch, "lead", die)
-    before_each_part(monkeypatch, "follow", hold)
+    before_each_part(monkeypatch, "leader", die)
+    before_each_part(monkeypatch, "worker", hold)
     obeyed = policy(**SHARED)
     helper = Helper(obeyed, shared)
     with telling_nobody(monkeypatch), pytest.raises(Killed):
         lead(obeyed, shared)
-    monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(worker_module, "_LEADER_PATIENCE_SECONDS", 0.0)
     dead.set()
     assert helper.because() == "there is no leader"
     assert ended(shared) == 0
@@ -479,8 +479,8 @@ def test_r6_the_next_attempt_forgets_the_parts_of_the_first_and_counts_only_its_
             may_die.set()
         begun.set()
 
-    before_each_part(monkeypatch, "lead", lead_part)
-    before_each_part(monkeypatch, "follow", follow_part)
+    before_each_part(monkeypatch, "leader", lead_part)
+    before_each_part(monkeypatch, "worker", follow_part)
     obeyed = policy(**SHARED)
     helper = Helper(obeyed, shared)
     attempts[0] = 1
@@ -527,8 +527,8 @@ def test_a_run_that_has_to_stop_tells_what_all_workers_did_and_what_remains(
             helped.set()
             assert stopped.wait(PATIENCE_SECONDS)
 
-    before_each_part(monkeypatch, "lead", stop)
-    before_each_part(monkeypatch, "follow", help_on)
+    before_each_part(monkeypatch, "leader", stop)
+    before_each_part(monkeypatch, "worker", help_on)
     obeyed = policy(**SHARED)
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared, clock=clock)
@@ -551,7 +551,7 @@ def test_a_helper_obeys_only_what_the_leader_obeys(
         helpers_first.set()
         return original(*arguments) + "-"
 
-    monkeypatch.setattr(follow, "fingerprint", other)
+    monkeypatch.setattr(worker_module, "fingerprint", other)
     obeyed = policy(**SHARED)
     helper = Helper(obeyed, shared)
     result = lead(obeyed, shared)

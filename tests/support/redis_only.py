@@ -9,13 +9,13 @@ from typing import Any
 
 import redis
 
-from job.steps.assess import assess, count
+from job.steps.assess import check_deletion_share, forecast_by_store
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.progress import Silent
-from job.steps.safety import Budget
-from job.steps.statistics import tell_active
+from job.steps.progress import NoProgress
+from job.steps.safety import DeletionLimit
+from job.steps.statistics import report_active
 from job.steps.sync.sync import tidy
 from policy.manifest import SessionPolicy, parse_policy
 from stores.model.tally import Tally
@@ -123,18 +123,19 @@ class RedisOnly:
         context = RunContext(
             policy=policy,
             dry_run=dry_run,
-            database=opened.sessions,
+            sessions=opened.sessions,
             redis=None,
             clock=clock,
             tally=tally,
-            progress=Silent(),
+            progress=NoProgress(),
             log=self.log,
-            budget=Budget(policy.spec.safety.max_deletions),
+            deletion_limit=DeletionLimit(policy.spec.safety.max_deletions),
         )
-        found = assess(context, count(context, policy.spec.max_concurrent_sessions))
-        delete_expired(context, found.census.expired)
-        tally.active = found.census.active
-        enforce_limit(context, policy.spec.max_concurrent_sessions, found.evicting)
-        self.active_users = tell_active(context, opened.sessions.census(), 0)
+        forecast = forecast_by_store(context, policy.spec.max_concurrent_sessions)
+        check_deletion_share(context, forecast)
+        delete_expired(context, forecast.totals.expired)
+        tally.active = forecast.totals.active
+        enforce_limit(context, policy.spec.max_concurrent_sessions)
+        self.active_users = report_active(context, opened.sessions.census(), 0)
         tidy(context, opened.store)
         return tally

@@ -9,14 +9,14 @@ from datetime import datetime
 from functools import cached_property
 
 from job.steps import abnormal, duplicates
-from job.steps.assess import Counted, assess
+from job.steps.assess import Forecast, check_deletion_share
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.initialise import Opened, Urls, initialise
-from job.steps.overview import Overview, look
-from job.steps.progress import Silent
-from job.steps.safety import Budget
+from job.steps.initialise import RunStores, Urls, initialise
+from job.steps.overview import Overview, count_sessions
+from job.steps.progress import NoProgress
+from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
@@ -31,9 +31,9 @@ class Steps:
     """An opened run."""
 
     context: RunContext
-    opened: Opened
+    opened: RunStores
     log: Log
-    budget: Budget
+    deletion_limit: DeletionLimit
     queries: RuleQueries
     logs: AccessLogs | None
     found: abnormal.Abnormal = field(default_factory=abnormal.Abnormal)
@@ -44,7 +44,7 @@ class Steps:
         return self.look()
 
     def look(self, *since: datetime) -> Overview:
-        return look(self.context, self.queries, self.opened.max_sessions, since)
+        return count_sessions(self.context, self.queries, self.opened.max_sessions, since)
 
     @property
     def tally(self) -> Tally:
@@ -56,13 +56,13 @@ class Steps:
         self.found = abnormal.assess(self.context, self.queries, self.logs, owners.most)
         same = duplicates.assess(self.context, self.queries, owners.duplicates)
         evicting = owners.over_limit_apart if same else owners.over_limit
-        counted = Counted(self.overview.census, owners.over_limit, evicting, self.found.due + same)
-        found = assess(self.context, counted)
-        kept = delete_expired(self.context, found.census.expired)
-        self.tally.active = found.census.active + kept
+        forecast = Forecast(self.overview.totals, owners.over_limit, evicting, self.found.due, same)
+        check_deletion_share(self.context, forecast)
+        kept = delete_expired(self.context, forecast.totals.expired)
+        self.tally.active = forecast.totals.active + kept
         abnormal.step(self.context, self.queries, self.logs, self.found)
         duplicates.step(self.context, self.queries, same)
-        enforce_limit(self.context, self.opened.max_sessions, found.evicting)
+        enforce_limit(self.context, self.opened.max_sessions)
         return self.tally
 
 
@@ -73,12 +73,18 @@ def steps(obeyed: SessionPolicy, stores: SessionStores, *, dry_run: bool = False
     opened = initialise(obeyed.spec, Urls(stores.database_url, stores.redis_url), clock, log)
     try:
         logs = AccessLogs(opened.redis.server, opened.redis.names) if opened.redis else None
-        budget = Budget(obeyed.spec.safety.max_deletions)
+        deletion_limit = DeletionLimit(obeyed.spec.safety.max_deletions)
         context = RunContext(
-            obeyed, dry_run, opened.database, opened.redis, clock, Tally(), Silent(), log, budget=budget
+            obeyed,
+            dry_run,
+            opened.database,
+            opened.redis,
+            clock,
+            Tally(),
+            NoProgress(),
+            log,
+            deletion_limit=deletion_limit,
         )
-        yield Steps(context, opened, log, budget, RuleQueries(opened.database), logs)
+        yield Steps(context, opened, log, deletion_limit, RuleQueries(opened.database), logs)
     finally:
-        opened.link.close()
-        if opened.redis:
-            opened.redis.close()
+        opened.close()

@@ -11,9 +11,9 @@ import redis
 import sqlalchemy as sa
 
 from job.steps.context import RunContext
-from job.steps.initialise import Opened, Urls, initialise
-from job.steps.progress import Silent
-from job.steps.safety import Budget
+from job.steps.initialise import RunStores, Urls, initialise
+from job.steps.progress import NoProgress
+from job.steps.safety import DeletionLimit
 from job.steps.sync.sync import synchronise
 from policy.manifest import SessionPolicy, parse_policy
 from policy.presets import PRESETS
@@ -199,7 +199,7 @@ class SyncWorld:
             }
         )
 
-    def open(self, policy: SessionPolicy, clock: RunClock) -> Opened:
+    def open(self, policy: SessionPolicy, clock: RunClock) -> RunStores:
         return initialise(policy.spec, self.urls, clock, self.log)
 
     def run(
@@ -214,18 +214,17 @@ class SyncWorld:
                 RunContext(
                     policy=policy,
                     dry_run=dry_run,
-                    database=opened.database,
+                    sessions=opened.database,
                     redis=opened.redis,
                     clock=clock,
                     tally=tally,
-                    progress=Silent(),
+                    progress=NoProgress(),
                     log=self.log,
-                    budget=_budget(policy.spec.safety.max_deletions, tally),
+                    deletion_limit=_deletion_limit(policy.spec.safety.max_deletions, tally),
                 )
             )
         finally:
-            opened.link.close()
-            opened.redis.close()
+            opened.close()
         return tally
 
 
@@ -235,7 +234,7 @@ def changes(tally: Tally) -> tuple[int, int, int, int]:
     return tally.deleted, found.deleted, found.index_entries_removed, found.ttl_added
 
 
-def _budget(limit: int, spent: Tally) -> Budget:
-    budget = Budget(limit)
-    budget.spend(spent.deleted)
-    return budget
+def _deletion_limit(limit: int, spent: Tally) -> DeletionLimit:
+    deletion_limit = DeletionLimit(limit)
+    deletion_limit.count(spent.deleted)
+    return deletion_limit

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from job.steps.initialise import Urls
-from job.workers.follow import Follower
+from job.workers.worker import Worker
 from policy.manifest import SessionPolicy
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from stores.waiting.clock import RunClock
@@ -42,7 +42,7 @@ class Helper:
         self.exit_code: int | None = None
         self.killed = False
         urls = Urls(stores.database_url, stores.redis_url)
-        self._follower = Follower(obeyed, urls, run_id, self.clock, self.log)
+        self._worker = Worker(obeyed, urls, run_id, self.clock, self.log)
         self._environment = environment(index, run_id)
         self._ended = threading.Event()
         self.thread = threading.Thread(target=self._work, name=f"helper-{index}", daemon=True)
@@ -50,7 +50,7 @@ class Helper:
 
     def _work(self) -> None:
         try:
-            self.exit_code = self._follower.execute(self._environment)
+            self.exit_code = self._worker.execute(self._environment)
         except BaseException:
             self.killed = True
         finally:
@@ -71,15 +71,15 @@ class Helper:
 
 
 def before_each_part(monkeypatch: Any, module: str, act: Callable[[], None]) -> None:
-    """Has something done before the workers of this kind (lead or follow) begin a part."""
-    import job.workers.follow
-    import job.workers.lead
+    """Has something done before the workers of this kind (leader or worker) begin a part."""
+    import job.workers.leader
+    import job.workers.worker
 
-    where = {"lead": job.workers.lead, "follow": job.workers.follow}[module]
-    original = where.work_on
+    where = {"leader": job.workers.leader, "worker": job.workers.worker}[module]
+    original = where.delete_claimed_range
 
-    def work_on(*arguments: Any) -> None:
+    def delete_claimed_range(*arguments: Any) -> None:
         act()
         original(*arguments)
 
-    monkeypatch.setattr(where, "work_on", work_on)
+    monkeypatch.setattr(where, "delete_claimed_range", delete_claimed_range)

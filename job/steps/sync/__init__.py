@@ -1,1 +1,1 @@
-"""R2.8: making Redis and the database agree."""
+"""R2.8: makes Redis agree with the database."""

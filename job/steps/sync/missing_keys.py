@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from job.steps.context import RunContext
+from job.steps.sync.safeguards import check_share, is_young
 from job.steps.sync.second_look import SecondLook
-from job.steps.sync.sync_doubts import check_share, is_young
 from policy.spec import OnMissingRedisSession
-from stores.model.sessions import Session
+from stores.model.sessions import Cause, Session
 from stores.redis.store import RedisStore
 
 
@@ -37,20 +37,20 @@ class MissingKeys:
             settle=self._delete if self._deletes else self._count,
         )
 
-    def look(self, ids: Sequence[Any], gone: Collection[str]) -> None:
-        """Looks at live rows, some of which have no key."""
+    def check(self, ids: Sequence[Any], gone: Collection[str]) -> None:
+        """Checks live rows, some of which have no key."""
         self._seen += len(ids)
         if not gone:
             return
-        sessions = self._context.database.live_sessions([i for i in ids if str(i) in gone])
+        sessions = self._context.sessions.live_sessions([i for i in ids if str(i) in gone])
         now, grace = self._redis.server_time(), self._context.spec.sync.grace_seconds
         for session in sessions:
             times = (session.created_at, session.last_accessed_at)
             if not is_young(now, grace, *times):
                 self._held.hold([session], ripe=not self._deletes and any(times))
 
-    def settle(self) -> None:
-        """Does what is to be done with those that are missing still.
+    def finish(self) -> None:
+        """Counts, or deletes, the rows whose keys are still missing.
 
         Raises:
             SafetyLimitError: more would go than the policy allows.
@@ -64,12 +64,12 @@ class MissingKeys:
                 missing,
                 self._seen,
                 "live rows in the database have no session key in Redis",
-                "Redis looks empty, or is the wrong one",
+                "Check that the policy points at the right Redis, and that it has not lost its keys",
             )
 
     def _still_missing(self, sessions: Sequence[Session]) -> list[Session]:
         gone = self._redis.gone(session.key for session in sessions)
-        with_row = self._context.database.existing(gone) if gone else set()
+        with_row = self._context.sessions.existing(gone) if gone else set()
         return [session for session in sessions if session.key in with_row]
 
     def _count(self, sessions: Sequence[Session]) -> None:
@@ -79,16 +79,16 @@ class MissingKeys:
         self._count(sessions)
         if self._context.dry_run:
             return
-        tally, budget = self._context.tally, self._context.budget
-        due = sessions[: budget.take(len(sessions))]
-        tally.remaining += len(sessions) - len(due)
+        tally, limit = self._context.tally, self._context.deletion_limit
+        due = sessions[: limit.allowed(len(sessions))]
+        tally.due.settle(Cause.DESYNCED, len(sessions), kept_back=len(sessions) - len(due))
         if not due:
             return
-        result = self._context.database.delete_live(due)
+        result = self._context.sessions.delete_live(due)
         tally.deleted += len(result.deleted)
         tally.failed += result.failed
         tally.active -= len(result.deleted)
-        budget.spend(len(result.deleted))
+        limit.count(len(result.deleted))
         # Their keys are gone, but access logs and index entries may be left.
         removed = self._redis.remove(result.deleted)
         tally.redis.deleted += removed.session_keys

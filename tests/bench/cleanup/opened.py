@@ -18,9 +18,9 @@ from job.logs.identity import Identities
 from job.logs.logs import LogSink, SessionLog
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
-from job.steps.initialise import Opened, Urls, initialise
-from job.steps.progress import Silent
-from job.steps.safety import Budget
+from job.steps.initialise import RunStores, Urls, initialise
+from job.steps.progress import NoProgress
+from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from stores.model.sessions import Session
 from stores.model.tally import Tally
@@ -38,19 +38,17 @@ def obeyed(**spec: Any) -> SessionPolicy:
 
 
 @contextmanager
-def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> Iterator[tuple[RunContext, Opened]]:
+def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> Iterator[tuple[RunContext, RunStores]]:
     """Opens the stores, in a process that searches for garbage and switches threads as a run's own does."""
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
     clock, log = RunClock(_HOURS_SECONDS), Log()
     stores = initialise(by.spec, urls, clock, log, audit=audit)
     try:
-        context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, audit=audit)
-        yield replace(context, budget=Budget(by.spec.safety.max_deletions)), stores
+        context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), NoProgress(), log, audit=audit)
+        yield replace(context, deletion_limit=DeletionLimit(by.spec.safety.max_deletions)), stores
     finally:
-        stores.link.close()
-        if stores.redis:
-            stores.redis.close()
+        stores.close()
 
 
 class _Reading(SessionLog):

@@ -133,7 +133,7 @@ def _run(server: EmbeddedPostgres, workers: int, expired: int, directory: Path) 
 
 def _deleting(ended: Ended) -> float:
     # The one that leads also tells of each part of the table that it has worked through.
-    return sum(seconds for event, seconds in ended.steps if event in ("work shared", "expired"))
+    return sum(seconds for event, seconds in ended.steps if event in ("parallelism enabled", "expired sessions"))
 
 
 PART = Part("workers", (GOAL, DISK), _measure)

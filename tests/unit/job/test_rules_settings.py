@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.steps.settings_verification import SettingsFinding, problems, verify
+from job.steps.settings_verification import SettingsFinding, find_risky_settings, settings_problems
 from policy.profiles import Lifetime
 from stores.model.stored_settings import LARGEST, Level, Narrowing, Scope, Setting, effective, levels, narrow
 from tests.support.runs import policy
@@ -72,7 +72,7 @@ SANE = {"absoluteTimeoutSeconds": 7200, "sessionTimeoutSeconds": 1800, "maxConcu
 
 
 def findings(*settings: Setting, **spec: object) -> list[SettingsFinding]:
-    return verify(policy(**{**SANE, **spec}).spec, settings, EVERY, {})
+    return find_risky_settings(policy(**{**SANE, **spec}).spec, settings, EVERY, {})
 
 
 def fields(*settings: Setting, **spec: object) -> list[str]:
@@ -118,12 +118,12 @@ def test_r2_9_a_policy_weaker_than_its_profile_is_found() -> None:
 def test_r2_9_settings_alike_are_one_finding_that_counts_the_rows() -> None:
     (finding,) = findings(Setting(Scope.USER, idle=0, rows=3), Setting(Scope.USER, idle=-7, rows=4))
     assert finding.rows == 7
-    (problem,) = problems([finding])
+    (problem,) = settings_problems([finding])
     assert (problem.reason, problem.count) == ("RiskySettings", 7)
-    assert problems([]) == []
+    assert settings_problems([]) == []
 
 
 def test_r2_9_settings_for_nobody_and_of_scopes_that_are_not_mapped() -> None:
     settings = [Setting(Scope.ROLE, idle=60, rows=2), Setting(Scope.USER, idle=60, rows=5)]
-    found = verify(policy(**SANE).spec, settings, {Scope.GLOBAL, Scope.USER}, {Scope.USER: 3})
+    found = find_risky_settings(policy(**SANE).spec, settings, {Scope.GLOBAL, Scope.USER}, {Scope.USER: 3})
     assert {(f.field, f.rows) for f in found} == {("Role.subject", 2), ("User.subject", 3)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from job.workers.plan import fingerprint, why_alone, worker_index
+from job.workers.parallelism import fingerprint, why_not_parallel, worker_index
 from policy.manifest import InvalidPolicyError
 from policy.names import JOB_INDEX_ENV, JOB_UID_ENV
 from stores.model.stored_settings import Scope, Setting
@@ -24,7 +24,7 @@ def test_a_worker_s_index_is_what_kubernetes_says(text: str | None, index: int |
 
 
 def test_a_policy_with_several_workers_is_shared_in_an_indexed_job() -> None:
-    assert why_alone(policy(**SHARED).spec, IN_A_JOB, dry_run=False) is None
+    assert why_not_parallel(policy(**SHARED).spec, IN_A_JOB, dry_run=False) is None
 
 
 @pytest.mark.parametrize(
@@ -33,22 +33,22 @@ def test_a_policy_with_several_workers_is_shared_in_an_indexed_job() -> None:
         ({}, IN_A_JOB, "job.parallelism is 1"),
         (SHARED | {"dryRun": True}, IN_A_JOB, "dry run"),
         (SHARED | {"safety": {"maxDeletions": 10}}, IN_A_JOB, "safety.maxDeletions"),
-        (SHARED | {"stores": {"redis": {"urlFrom": SECRET}}}, IN_A_JOB, "without a database"),
+        (SHARED | {"stores": {"redis": {"urlFrom": SECRET}}}, IN_A_JOB, "no stores.database"),
         (SHARED, {JOB_UID_ENV: "uid"}, JOB_INDEX_ENV),
         (SHARED, {JOB_INDEX_ENV: "0"}, JOB_UID_ENV),
     ],
 )
 def test_what_cannot_be_shared_says_why(spec: dict[str, Any], environment: dict[str, str], word: str) -> None:
-    assert word in (why_alone(policy(**spec).spec, environment, dry_run=False) or "")
+    assert word in (why_not_parallel(policy(**spec).spec, environment, dry_run=False) or "")
 
 
 def test_a_dry_run_of_the_command_line_is_not_shared() -> None:
-    assert why_alone(policy(**SHARED).spec, IN_A_JOB, dry_run=True) is not None
+    assert why_not_parallel(policy(**SHARED).spec, IN_A_JOB, dry_run=True) is not None
 
 
 def test_leader_and_helpers_come_to_the_same_answer() -> None:
     for spec in (policy(**SHARED).spec, policy().spec):
-        answers = {why_alone(spec, IN_A_JOB | {JOB_INDEX_ENV: str(n)}, dry_run=False) for n in range(3)}
+        answers = {why_not_parallel(spec, IN_A_JOB | {JOB_INDEX_ENV: str(n)}, dry_run=False) for n in range(3)}
         assert len(answers) == 1
 
 

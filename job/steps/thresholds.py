@@ -1,4 +1,4 @@
-"""R5: what Redis and the statistics say about the health of the session stores."""
+"""R5: what was measured, against the policy's thresholds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policy.alerts import Thresholds
 from policy.report import MAX_COUNT, Vitals
 
 _MEGABYTE = 2**20
-# Of fewer look-ups, or fewer new sessions, a share or a rate is an accident.
+# A share of fewer look-ups, or a rate of fewer new sessions, says nothing.
 _ENOUGH_LOOKUPS = 1000
 _ENOUGH_CREATED = 20
 # As much as a report may say.
@@ -19,7 +19,7 @@ _MOST_CREATED = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class RedisVitals:
+class RedisStats:
     """What Redis says of itself, all of its nodes together.
 
     Attributes:
@@ -40,17 +40,17 @@ class RedisVitals:
 
     @property
     def has_enough_lookups(self) -> bool:
-        """Whether the share tells anything."""
+        """Whether there were enough look-ups for the share to say anything."""
         return self.hits + self.misses >= _ENOUGH_LOOKUPS
 
 
 @dataclass(frozen=True, slots=True)
-class Creation:
-    """How many sessions began in a stretch of time.
+class CreationRate:
+    """How many sessions were created within some time.
 
     Attributes:
         sessions: how many.
-        seconds: how long it was.
+        seconds: within how many seconds.
     """
 
     sessions: int
@@ -62,22 +62,24 @@ class Creation:
         return self.sessions / self.seconds if self.seconds > 0 else 0.0
 
 
-def read_info(infos: Sequence[Mapping[str, Any]]) -> RedisVitals:
-    """The vitals in what INFO has answered, one mapping for each node; what a server hides counts as 0."""
+def parse_info(infos: Sequence[Mapping[str, Any]]) -> RedisStats:
+    """Adds up what INFO has answered, one mapping for each node; a field that is missing counts as 0."""
 
     def total(field: str) -> int:
         values = (info.get(field, 0) for info in infos)
         return sum(int(value) for value in values if isinstance(value, int | float))
 
-    return RedisVitals(total("used_memory"), total("keyspace_hits"), total("keyspace_misses"))
+    return RedisStats(total("used_memory"), total("keyspace_hits"), total("keyspace_misses"))
 
 
-def reported(redis: RedisVitals | None, creation: Creation | None, average_seconds: int | None) -> Vitals | None:
-    """What the report says of the measurements; None if there is none.
+def vitals_of_report(
+    redis: RedisStats | None, creation: CreationRate | None, average_seconds: int | None
+) -> Vitals | None:
+    """The measurements as the report has them; None if there are none.
 
     Args:
-        redis: of Redis.
-        creation: sessions begun since the run before.
+        redis: what Redis says of itself.
+        creation: sessions created since the previous run.
         average_seconds: how long the deleted sessions were in use.
     """
     percent = redis.hit_percent if redis and redis.has_enough_lookups else None
@@ -90,36 +92,38 @@ def reported(redis: RedisVitals | None, creation: Creation | None, average_secon
     return None if vitals == Vitals() else vitals
 
 
-def redis_problems(vitals: RedisVitals, thresholds: Thresholds) -> Iterator[Problem]:
-    """Memory over and hit ratio under their thresholds."""
-    megabytes = vitals.memory_bytes // _MEGABYTE
-    if 0 < thresholds.redis_memory_megabytes * _MEGABYTE < vitals.memory_bytes:
+def redis_problems(redis: RedisStats, thresholds: Thresholds) -> Iterator[Problem]:
+    """Memory over, or hit ratio under, its threshold."""
+    megabytes = redis.memory_bytes // _MEGABYTE
+    if 0 < thresholds.redis_memory_megabytes * _MEGABYTE < redis.memory_bytes:
         yield Problem(
             "RedisMemoryHigh",
             Audience.OPERATIONS,
             f"Redis uses {megabytes} MiB, more than {thresholds.redis_memory_megabytes} MiB",
             megabytes,
         )
-    share = vitals.hit_percent
-    if share is not None and vitals.has_enough_lookups and share < thresholds.cache_hit_percent:
+    share = redis.hit_percent
+    if share is not None and redis.has_enough_lookups and share < thresholds.cache_hit_percent:
         yield Problem(
             "CacheHitRatioLow",
             Audience.OPERATIONS,
-            f"{share:.1f} % of the look-ups in Redis found something, less than {thresholds.cache_hit_percent} %",
+            f"{share:.1f} % of the look-ups in Redis found their key, less than {thresholds.cache_hit_percent} %",
             int(share),
             grows=False,
         )
 
 
-def creation_problems(now: Creation | None, before: Creation | None, thresholds: Thresholds) -> Iterator[Problem]:
-    """Sessions that are created so many times as fast as in the run before."""
+def creation_problems(
+    now: CreationRate | None, before: CreationRate | None, thresholds: Thresholds
+) -> Iterator[Problem]:
+    """Sessions created more times as fast as before than the threshold allows."""
     if now is None or before is None or not thresholds.creation_rate_factor or now.sessions < _ENOUGH_CREATED:
         return
     if before.sessions > 0 and now.per_second > before.per_second * thresholds.creation_rate_factor:
         yield Problem(
             "CreationRateHigh",
             Audience.OPERATIONS,
-            f"{now.per_second * 60:.1f} sessions begin in a minute, {before.per_second * 60:.1f} did before: "
-            f"more than {thresholds.creation_rate_factor} times as many",
+            f"{now.per_second * 60:.1f} sessions are created per minute, "
+            f"more than {thresholds.creation_rate_factor} times the {before.per_second * 60:.1f} before",
             now.sessions,
         )

@@ -1,4 +1,4 @@
-"""R3.5: no session key stays for ever."""
+"""R3.5: session keys without a TTL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _MIN_TTL_SECONDS = 60.0
 
 
 def add_ttls(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> None:
-    """Gives these sessions, whose keys would stay for ever, what is left of their lives; not in a dry run."""
+    """Adds a TTL to the keys of these sessions, which have none; not in a dry run.
+
+    It is what is left until the absolute timeout or, without one, ``sync.defaultTtlSeconds``.
+    """
     if not ids or context.dry_run:
         return
     absolute = resolve_lifetime(context.spec).absolute

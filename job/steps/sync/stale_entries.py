@@ -15,10 +15,10 @@ from stores.waiting.background import ahead
 _BATCH = 1000
 
 
-class Residue:
-    """What is left of sessions that are gone: their keys ended by their TTLs, or a run died half-way.
+class StaleEntries:
+    """Index entries and access logs of sessions that are gone, because their keys expired or a run died half-way.
 
-    None of it is a session, and nobody is logged out with it, so no safety limit asks how much there is.
+    None of it is a session, and nobody is logged out with it, so no safety limit applies.
 
     Args:
         context: of the run.
@@ -33,7 +33,7 @@ class Residue:
             context.clock,
             grace,
             judge=lambda _: None,
-            confirm=self._entries_of_nobody,
+            confirm=self._still_stale,
             settle=self._remove_entries,
         )
         self._logs = SecondLook[str](
@@ -46,16 +46,16 @@ class Residue:
         self._wrong_type = 0
         self._logs_removed = 0
 
-    def walk(self) -> None:
-        """Looks at everything there is."""
+    def check_all(self) -> None:
+        """Checks all indexes and access logs."""
         self._context.clock.checkpoint()
         for page in ahead(self._redis.residue_pages()):
-            self.look(page)
+            self.check(page)
             self._context.clock.checkpoint()
 
-    def look(self, page: KeyPage) -> None:
-        """Looks at the indexes and access logs of a page."""
-        reader, database = self._redis.residue, self._context.database
+    def check(self, page: KeyPage) -> None:
+        """Checks the indexes and access logs of a page."""
+        reader, database = self._redis.residue, self._context.sessions
         for entries in batches(reader.lone_entries(page.members), _BATCH):
             with_row = database.existing({entry.session_id for entry in entries})
             self._entries.hold(entry for entry in entries if entry.session_id not in with_row)
@@ -63,34 +63,34 @@ class Residue:
             self._logs.hold(set(ids) - database.existing(ids))
         self._wrong_type += reader.wrong_type(page.members)
 
-    def look_for(self, gone: KeyMarks) -> None:
-        """Looks at the index entries of sessions that went after their entries were looked at."""
+    def check_entries_of(self, gone: KeyMarks) -> None:
+        """Checks the index entries of sessions that were deleted after their entries had been checked."""
         self._context.clock.checkpoint()
         for page in ahead(self._redis.index_pages()):
-            self.look(KeyPage(members=self._redis.residue.of_sessions(page.members, gone)))
+            self.check(KeyPage(members=self._redis.residue.of_sessions(page.members, gone)))
             self._context.clock.checkpoint()
 
-    def settle(self) -> None:
-        """Removes what is of nobody still."""
+    def finish(self) -> None:
+        """Deletes what is still stale."""
         self._entries.flush()
         self._logs.flush()
         if self._wrong_type:
             self._context.log.warning(
-                "sync skipped keys",
+                "keys skipped",
                 keys=self._wrong_type,
-                because="they are named as stores.redis.keys.userIndex says, but are no sets",
+                because="their names match stores.redis.keys.userIndex, but they are no sets",
             )
         if self._logs_removed:
             self._context.log.info("access logs removed", logs=self._logs_removed)
 
-    def _entries_of_nobody(self, entries: Sequence[IndexEntry]) -> list[IndexEntry]:
+    def _still_stale(self, entries: Sequence[IndexEntry]) -> list[IndexEntry]:
         unknown = self._unknown({entry.session_id for entry in entries})
         return [entry for entry in entries if entry.session_id in unknown]
 
     def _unknown(self, ids: Collection[str]) -> set[str]:
         """Those of the sessions that have neither key nor row."""
         gone = self._redis.gone(ids)
-        return gone - self._context.database.existing(gone) if gone else gone
+        return gone - self._context.sessions.existing(gone) if gone else gone
 
     def _remove_entries(self, entries: Sequence[IndexEntry]) -> None:
         if not self._context.dry_run:
