@@ -12,10 +12,12 @@ from typing import Any
 
 from job.alerts.problems import Problem, problems, report_alerts, too_many_failed
 from job.logs.logs import SessionLog, safe_traceback
-from job.steps import abnormal, active, duplicates, settings_verification, vitals
+from job.steps import active, settings_verification, vitals
+from job.steps.abnormal import find_abnormal_sessions, handle_abnormal_sessions
 from job.steps.assess import Counted, assess, count
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
+from job.steps.duplicates import count_due_duplicates, delete_duplicates
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.overview import look
@@ -250,12 +252,12 @@ class Run:
         seen.created = measured.creation.sessions if measured.creation else None
         self.findings += measured.problems
         with self._step("assess abnormal"):
-            suspected = abnormal.assess(context, queries, logs, owners.most)
-        self.findings += suspected.problems()
+            abnormal = find_abnormal_sessions(context, queries, logs, owners.most)
+        self.findings += abnormal.problems()
         with self._step("assess"):
-            same = duplicates.assess(context, queries, owners.duplicates)
+            same = count_due_duplicates(context, queries, owners.duplicates)
             evicting = owners.over_limit_apart if same else owners.over_limit
-            found = assess(context, Counted(overview.census, owners.over_limit, evicting, suspected.due + same))
+            found = assess(context, Counted(overview.census, owners.over_limit, evicting, abnormal.due + same))
         seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
 
         with self._deleting.running(), self._step("expired"):
@@ -266,9 +268,9 @@ class Run:
             active.step(context, queries, statistics, overview)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
         with self._deleting.running(), self._step("abnormal"):
-            by_rules = abnormal.step(context, queries, logs, suspected)
+            by_rules = handle_abnormal_sessions(context, queries, logs, abnormal)
         with self._deleting.running(), self._step("duplicates"):
-            duplicates.step(context, queries, same)
+            delete_duplicates(context, queries, same)
         with self._deleting.running(), self._step("concurrency"):
             enforce_limit(context, opened.max_sessions, found.evicting)
         with self._step("count"):

@@ -14,6 +14,7 @@ from job.alerts.channels import Channels, problem_of
 from job.logs.identity import Identities
 from job.revocation.stores import open_stores, patient_for_people
 from job.steps import settings_verification
+from job.steps.abnormal import mapped_fields
 from job.steps.context import RunContext
 from job.steps.initialise import Opened
 from job.steps.progress import Silent
@@ -24,7 +25,7 @@ from stores.model.errors import RunError
 from stores.model.tally import Tally
 from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore
-from stores.rules.table import missing_needs
+from stores.rules.table import missing_fields
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.findings import Finding, Severity
@@ -176,12 +177,11 @@ def _of_both(policy: SessionPolicy, database_url: str | None, redis_url: str | N
 
 
 def _of_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
-    met = RuleQueries(opened.database).met
     has_logs = opened.redis is not None and opened.redis.names.access_log is not None
+    mapped = mapped_fields(RuleQueries(opened.database), has_access_logs=has_logs)
     explicit = policy.spec.rules_ is not None
     for rule in policy.spec.session_rules:
-        missing = [name for name in missing_needs(rule, met) if not (has_logs and name.endswith("accessLog"))]
-        if missing:
+        if missing := missing_fields(rule, mapped):
             yield Finding(
                 Severity.WARNING if explicit else Severity.INFO,
                 "rules",

@@ -16,7 +16,7 @@ from policy.presets import PRESETS
 from policy.stores import Preset, RedisStore
 from stores.model.batches import batches
 from stores.redis.keys import KeyNames
-from stores.rules.facts import Access
+from stores.rules.details import Access
 from stores.sql.schema.tables import create_tables, metadata, session_table
 
 _PIPELINE = 2000

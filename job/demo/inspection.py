@@ -16,7 +16,7 @@ from stores.model.batches import batches
 from stores.redis.content.access_log import read_entry
 from stores.redis.content.payload import from_hash, from_json, hash_fields
 from stores.redis.keys import KeyNames
-from stores.rules.facts import Access
+from stores.rules.details import Access
 from stores.sql.schema.tables import session_table
 
 _SCAN_COUNT = 5000

@@ -8,8 +8,8 @@ from policy.spec import DuplicateAction
 from stores.sql.queries import RuleQueries
 
 
-def assess(context: RunContext, queries: RuleQueries, found: int) -> int:
-    """Says how many duplicates are to go, before anything is deleted.
+def count_due_duplicates(context: RunContext, queries: RuleQueries, found: int) -> int:
+    """How many duplicates are to be deleted. Counts all of them in ``tally.duplicate``.
 
     Args:
         context: the run.
@@ -17,27 +17,27 @@ def assess(context: RunContext, queries: RuleQueries, found: int) -> int:
         found: how many there are.
     """
     if not queries.knows_duplicates:
-        context.log.info("duplicates off", because="columns.userId and columns.client are not both mapped")
+        context.log.info("duplicates skipped", because="columns.userId and columns.client are not both mapped")
         return 0
     context.tally.duplicate = found
     if context.spec.duplicates.action is DuplicateAction.REPORT:
         return 0
     if not queries.knows_newest:
         context.log.warning(
-            "duplicates are only counted",
+            "duplicates only counted",
             because="duplicates.action KeepNewest needs stores.database.table.columns.createdAt",
         )
         return 0
     return context.tally.duplicate
 
 
-def step(context: RunContext, queries: RuleQueries, due: int) -> None:
+def delete_duplicates(context: RunContext, queries: RuleQueries, due: int) -> None:
     """Deletes all but the newest session of a user on a client, if the policy wants that.
 
     Args:
         context: the run.
         queries: of the session table.
-        due: what :func:`assess` has returned, and is part of ``tally.remaining``.
+        due: what :func:`count_due_duplicates` has returned; part of ``tally.remaining``.
 
     Raises:
         StopRequestedError: the run has to stop; what was not reached stays in ``tally.remaining``.

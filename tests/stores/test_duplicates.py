@@ -120,7 +120,7 @@ def test_r2_4_without_a_client_column_there_are_none(database: SessionStores) ->
     table = {"name": "sessions", "columns": {field: {"name": name} for field, name in columns.items()}}
     with steps(policy(table=table, **KEEP_NEWEST), database) as run:
         assert run.clean().duplicate == 0
-        assert run.log.named("duplicates off")
+        assert run.log.named("duplicates skipped")
 
 
 def test_r2_4_a_revoked_session_does_not_cost_its_user_a_good_one(database: SessionStores) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from job.steps import abnormal, duplicates
+from job.steps.abnormal import AbnormalSessions, find_abnormal_sessions, handle_abnormal_sessions
 from job.steps.assess import Counted, assess
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
+from job.steps.duplicates import count_due_duplicates, delete_duplicates
 from job.steps.expired import delete_expired
 from job.steps.initialise import Opened, Urls, initialise
 from job.steps.overview import Overview, look
@@ -36,7 +37,7 @@ class Steps:
     budget: Budget
     queries: RuleQueries
     logs: AccessLogs | None
-    found: abnormal.Abnormal = field(default_factory=abnormal.Abnormal)
+    found: AbnormalSessions = field(default_factory=AbnormalSessions)
 
     @cached_property
     def overview(self) -> Overview:
@@ -53,15 +54,15 @@ class Steps:
     def clean(self) -> Tally:
         """The steps that delete, in their order."""
         owners = self.overview.owners
-        self.found = abnormal.assess(self.context, self.queries, self.logs, owners.most)
-        same = duplicates.assess(self.context, self.queries, owners.duplicates)
+        self.found = find_abnormal_sessions(self.context, self.queries, self.logs, owners.most)
+        same = count_due_duplicates(self.context, self.queries, owners.duplicates)
         evicting = owners.over_limit_apart if same else owners.over_limit
         counted = Counted(self.overview.census, owners.over_limit, evicting, self.found.due + same)
         found = assess(self.context, counted)
         kept = delete_expired(self.context, found.census.expired)
         self.tally.active = found.census.active + kept
-        abnormal.step(self.context, self.queries, self.logs, self.found)
-        duplicates.step(self.context, self.queries, same)
+        handle_abnormal_sessions(self.context, self.queries, self.logs, self.found)
+        delete_duplicates(self.context, self.queries, same)
         enforce_limit(self.context, self.opened.max_sessions, found.evicting)
         return self.tally
 
