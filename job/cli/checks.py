@@ -20,7 +20,6 @@ from job.steps.initialise import Opened
 from job.steps.progress import Silent
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
-from policy.presets import resolve_table
 from stores.model.errors import RunError
 from stores.model.tally import Tally
 from stores.redis.connection.connect import connect
@@ -75,7 +74,7 @@ def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[F
     link: RunConnection | None = None
     try:
         link = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
-        for finding in link.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
+        for finding in link.inspect(lambda inspector: examine(inspector, store.session_table)).findings:
             yield Finding(finding.severity, f"{field}.table.{finding.field}", finding.message, finding.remedy)
         yield from _of_tables(policy, link)
     except RunError as error:

@@ -10,7 +10,6 @@ from typing import Any
 from job.logs.logs import SessionLog
 from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
-from policy.presets import resolve_table
 from policy.spec import CleanupStrategy, OnExceed, SessionPolicySpec
 from stores.model.cutoffs import Cutoffs, cutoffs
 from stores.model.errors import ClockSkewError, ConfigurationError
@@ -113,7 +112,7 @@ def initialise(
     link = RunConnection(engine, spec.retries.database, clock, log)
     redis = None
     try:
-        wanted = resolve_table(store)
+        wanted = store.session_table
         preflight = link.inspect(lambda inspector: examine(inspector, wanted))
         table = preflight.require()
         _check_limit(spec, table)

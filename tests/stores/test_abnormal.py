@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from stores.redis.content import access_log
 from stores.redis.content.access_log import read_entry
 from stores.rules.table import make_detector, matching
 from stores.waiting.clock import RunClock
+from tests.support.made_up_rule import CopyWithRule
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import steps
@@ -427,6 +429,16 @@ def test_r4_4_a_login_burst_is_found_although_the_limit_evicts_it(database: Sess
 
 
 # --- what is not mapped, and limits ---
+
+
+def test_r2_6_a_rule_made_of_one_module_and_one_line_finds_its_sessions(
+    postgres: SessionStores, tmp_path: Path
+) -> None:
+    """In SQLite: tests/unit/stores/test_rules_one_module.py."""
+    for name in ("short", "0123456789a"):
+        postgres.add(name)
+    CopyWithRule(tmp_path).run(postgres.database_url, {"type": "LongId", "action": "Delete"})
+    assert postgres.ids() == {"short"}
 
 
 def test_r2_6_a_rule_without_its_data_finds_nothing_and_says_so_once(database: SessionStores) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from policy.presets import SessionTable
+from policy.mapping import SessionTable
 from policy.stores import Column, TimeColumn, TimeEncoding
 from stores.model.cutoffs import Cutoffs
 from stores.model.sessions import Session
