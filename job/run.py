@@ -39,6 +39,7 @@ from stores.redis.primary.opening import open_redis
 from stores.redis.store import RedisStore
 from stores.sql.connection.connect import as_run_error
 from stores.sql.connection.run_connection import RunConnection
+from stores.sql.duplicates import DuplicateQueries
 from stores.sql.queries import RuleQueries
 from stores.waiting.clock import RunClock
 from stores.waiting.estimate import DeletingTime, in_words
@@ -239,7 +240,7 @@ class Run:
         self, context: RunContext, opened: Opened, statistics: RunConnection | None, seen: _Seen, leader: Leader | None
     ) -> None:
         """The steps R2.2 to R2.9, in their order; what goes is counted first, and refused if it is too much."""
-        queries = RuleQueries(opened.database)
+        queries, duplicates = RuleQueries(opened.database), DuplicateQueries(opened.database)
         logs = AccessLogs(context.redis.server, context.redis.names) if context.redis else None
 
         with self._step("overview"):
@@ -255,7 +256,7 @@ class Run:
             abnormal = find_abnormal_sessions(context, queries, logs, owners.most)
         self.findings += abnormal.problems()
         with self._step("assess"):
-            same = count_due_duplicates(context, queries, owners.duplicates)
+            same = count_due_duplicates(context, duplicates, owners.duplicates)
             evicting = owners.over_limit_apart if same else owners.over_limit
             found = assess(context, Counted(overview.census, owners.over_limit, evicting, abnormal.due + same))
         seen.active_users, seen.would_refuse = found.census.users, found.would_refuse
@@ -270,7 +271,7 @@ class Run:
         with self._deleting.running(), self._step("abnormal"):
             by_rules = handle_abnormal_sessions(context, queries, logs, abnormal)
         with self._deleting.running(), self._step("duplicates"):
-            delete_duplicates(context, queries, same)
+            delete_duplicates(context, duplicates, same)
         with self._deleting.running(), self._step("concurrency"):
             enforce_limit(context, opened.max_sessions, found.evicting)
         with self._step("count"):

@@ -24,6 +24,7 @@ from stores.model.strategy import Choice
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
 from stores.rules.table import missing_fields
+from stores.sql.duplicates import DuplicateQueries
 from stores.sql.owners import Owners
 from stores.sql.queries import RuleQueries
 
@@ -96,7 +97,7 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
     census = overview.census
     expired = _expired(context, census)
     over_limit = _over_limit(context, opened, overview.owners)
-    alike = _duplicates(context, queries, overview.owners)
+    alike = _duplicates(context, DuplicateQueries(opened.database), overview.owners)
     rules, abnormal_due = _rules(context, queries, logs, overview.owners)
     deleting = (
         sum(line.found or 0 for line in (expired, over_limit, alike) if line.action != RuleAction.REPORT) + abnormal_due
@@ -132,12 +133,12 @@ def _over_limit(context: RunContext, opened: Opened, owners: Owners) -> Line:
     return Line("ConcurrencyLimit", policy.on_exceed.value, found, first[:_EXAMPLES], note)
 
 
-def _duplicates(context: RunContext, queries: RuleQueries, owners: Owners) -> Line:
+def _duplicates(context: RunContext, queries: DuplicateQueries, owners: Owners) -> Line:
     action = context.spec.duplicates.action
-    if not queries.knows_duplicates:
+    if not queries.are_known:
         return Line("Duplicates", action.value, None, note="not mapped: columns.userId and columns.client")
     due = count_due_duplicates(context, queries, owners.duplicates)
-    first = next(iter(queries.duplicate_pages()), []) if queries.knows_newest and context.tally.duplicate else []
+    first = next(iter(queries.pages()), []) if queries.newest_is_known and context.tally.duplicate else []
     counted = action is DuplicateAction.KEEP_NEWEST and not due and context.tally.duplicate > 0
     shown = DuplicateAction.REPORT if counted else action
     return Line(

@@ -243,7 +243,7 @@ class _Removal(Removal):
     def of_sessions(self, detector: Detector, sessions: Sequence[Session]) -> None:
         """Deletes sessions that a rule applies to."""
         reached = self.reached(sessions)
-        condition = detector.sql_condition(self._queries, self._abnormal.now())
+        condition = detector.sql_condition(self._queries.columns, self._abnormal.now())
         self.count(sessions, reached, self._queries.delete_matching(reached, condition))
 
     def of_users(self, users: Sequence[Any]) -> None:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from job.steps.context import RunContext
 from job.steps.removal import Removal
 from policy.spec import DuplicateAction
-from stores.sql.queries import RuleQueries
+from stores.sql.duplicates import DuplicateQueries
 
 
-def count_due_duplicates(context: RunContext, queries: RuleQueries, found: int) -> int:
+def count_due_duplicates(context: RunContext, queries: DuplicateQueries, found: int) -> int:
     """How many duplicates are to be deleted. Counts all of them in ``tally.duplicate``.
 
     Args:
         context: the run.
-        queries: of the session table.
+        queries: of the duplicates.
         found: how many there are.
     """
-    if not queries.knows_duplicates:
+    if not queries.are_known:
         context.log.info("duplicates skipped", because="columns.userId and columns.client are not both mapped")
         return 0
     context.tally.duplicate = found
     if context.spec.duplicates.action is DuplicateAction.REPORT:
         return 0
-    if not queries.knows_newest:
+    if not queries.newest_is_known:
         context.log.warning(
             "duplicates only counted",
             because="duplicates.action KeepNewest needs stores.database.table.columns.createdAt",
@@ -31,12 +31,12 @@ def count_due_duplicates(context: RunContext, queries: RuleQueries, found: int) 
     return context.tally.duplicate
 
 
-def delete_duplicates(context: RunContext, queries: RuleQueries, due: int) -> None:
+def delete_duplicates(context: RunContext, queries: DuplicateQueries, due: int) -> None:
     """Deletes all but the newest session of a user on a client, if the policy wants that.
 
     Args:
         context: the run.
-        queries: of the session table.
+        queries: of the duplicates.
         due: what :func:`count_due_duplicates` has returned; part of ``tally.remaining``.
 
     Raises:
@@ -48,11 +48,11 @@ def delete_duplicates(context: RunContext, queries: RuleQueries, due: int) -> No
     context.log.info("duplicates", found=context.tally.duplicate, deleted=deleted)
 
 
-def _delete(context: RunContext, queries: RuleQueries, due: int) -> int:
+def _delete(context: RunContext, queries: DuplicateQueries, due: int) -> int:
     removal = Removal(context, due)
-    for page in queries.duplicate_pages():
+    for page in queries.pages():
         context.clock.checkpoint()
         reached = removal.reached(page)
-        removal.count(page, reached, queries.delete_duplicates(reached))
+        removal.count(page, reached, queries.delete(reached))
     removal.finish()
     return removal.deleted

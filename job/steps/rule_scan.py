@@ -88,7 +88,7 @@ class RuleScan:
         self._collapsible = min((detector.collapsible_entries for detector in self._by_log), default=0)
         self._compares_with_origin = any(detector.compares_with_origin for detector in self._by_log)
         now = self._now()
-        conditions = (detector.sql_condition(queries, now) for detector in self._by_table)
+        conditions = (detector.sql_condition(queries.columns, now) for detector in self._by_table)
         self._told_by_table = sa.or_(sa.false(), *conditions)
 
     def all_sessions(self) -> Iterator[list[RuleMatch]]:

@@ -23,10 +23,14 @@ _NO_SKEW = timedelta(0)
 class RequiredField(StrEnum):
     """What a rule cannot do without, as the field of the policy that maps it."""
 
-    OWNER = "columns.userId"
-    CREATION = "columns.createdAt"
-    ANY_TIME = "columns.createdAt or columns.lastAccessedAt"
-    FLAG = "columns.revoked"
+    USER_ID = "columns.userId"
+    CREATED_AT = "columns.createdAt"
+    LAST_ACCESSED_AT = "columns.lastAccessedAt"
+    CREATED_OR_LAST_ACCESSED_AT = "columns.createdAt or columns.lastAccessedAt"
+    EXPIRES_AT = "columns.expiresAt"
+    CLIENT = "columns.client"
+    ADDRESS = "columns.address"
+    REVOKED = "columns.revoked"
     ACCESS_LOG = "stores.redis.keys.accessLog"
 
 
@@ -41,6 +45,26 @@ class SessionColumns(Protocol):
     """The session table, for the SQL conditions of rules; a column that is not mapped is None."""
 
     @property
+    def id(self) -> sa.ColumnElement[Any]:
+        """The session's id, of the type that the table has."""
+
+    @property
+    def id_length(self) -> sa.ColumnElement[int]:
+        """How many characters an id has."""
+
+    @property
+    def has_owner(self) -> sa.ColumnElement[bool]:
+        """Whether a session belongs to a user, as :func:`stores.rules.details.has_owner` says; never NULL."""
+
+    @property
+    def client(self) -> sa.ColumnElement[Any] | None:
+        """The client that a session began on, as text."""
+
+    @property
+    def address(self) -> sa.ColumnElement[Any] | None:
+        """The IP address that a session began from, as text."""
+
+    @property
     def created_at(self) -> TimeColumn | None:
         """When a session began."""
 
@@ -49,16 +73,12 @@ class SessionColumns(Protocol):
         """When a session was last used."""
 
     @property
+    def expires_at(self) -> TimeColumn | None:
+        """When the application itself lets a session end."""
+
+    @property
     def revoked(self) -> sa.ColumnElement[bool] | None:
         """Whether the application has flagged or revoked a session."""
-
-    @property
-    def has_owner(self) -> sa.ColumnElement[bool]:
-        """Whether a session belongs to a user, as :func:`stores.rules.details.has_owner` says; never NULL."""
-
-    @property
-    def id_length(self) -> sa.ColumnElement[int]:
-        """Characters of a session's id."""
 
     def user_in(self, users: Collection[Any]) -> sa.ColumnElement[bool]:
         """Whether a session belongs to one of these users; only where the owner is mapped."""

@@ -13,7 +13,7 @@ from stores.rules.detector import Detector, RequiredField, SessionColumns
 class FutureTime(Detector):
     """Finds sessions with a time that is ahead by more than clocks may differ."""
 
-    requires = (RequiredField.ANY_TIME,)
+    requires = (RequiredField.CREATED_OR_LAST_ACCESSED_AT,)
 
     def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
         """Whether one of the row's times is ahead."""

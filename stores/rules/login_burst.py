@@ -25,7 +25,7 @@ class LoginBurst(Detector):
         bursts: when each user with too many new sessions began them; known once the detector is prepared.
     """
 
-    requires = (RequiredField.OWNER, RequiredField.CREATION)
+    requires = (RequiredField.USER_ID, RequiredField.CREATED_AT)
     bursts: Mapping[Any, Sequence[Span]] = {}
 
     def prepare(self, table: TableQueries, max_per_user: int) -> None:

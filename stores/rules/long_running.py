@@ -13,7 +13,7 @@ from stores.rules.detector import Detector, RequiredField, SessionColumns
 class LongRunning(Detector):
     """Finds sessions that began longer ago than ``afterSeconds``, by more than clocks may differ."""
 
-    requires = (RequiredField.CREATION,)
+    requires = (RequiredField.CREATED_AT,)
 
     def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
         """Whether the row's session began that long ago."""

@@ -13,7 +13,7 @@ from stores.rules.detector import Detector, RequiredField, SessionColumns
 class Ownerless(Detector):
     """Finds sessions that belong to no user; an empty text is no user."""
 
-    requires = (RequiredField.OWNER,)
+    requires = (RequiredField.USER_ID,)
 
     def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
         """Whether the row names no user."""

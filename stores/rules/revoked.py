@@ -13,7 +13,7 @@ from stores.rules.detector import Detector, RequiredField, SessionColumns
 class Revoked(Detector):
     """Finds sessions that are marked in the mapped column."""
 
-    requires = (RequiredField.FLAG,)
+    requires = (RequiredField.REVOKED,)
 
     def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
         """Whether the row is marked."""

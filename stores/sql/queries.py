@@ -1,4 +1,4 @@
-"""What the rules, the duplicates and the usage statistics ask of the session table."""
+"""Queries of the session table for rules, usage statistics and stored settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stores.rules.details import SessionDetails
 from stores.rules.detector import RequiredField
 from stores.sql.counting import Counts
 from stores.sql.mapping.expiry import exact_subject, subjects
-from stores.sql.mapping.table import TimeExpression
+from stores.sql.mapping.table import MappedTable, TimeExpression
 from stores.sql.owners import Owners
 from stores.sql.schema.tables import settings
 from stores.sql.store import SessionDatabase
@@ -63,7 +63,7 @@ class SessionOrigin(NamedTuple):
 
 
 class RuleQueries:
-    """Queries besides those of the session database, on the same connection.
+    """Queries for rules, usage statistics and stored settings, on the connection of the session database.
 
     Args:
         database: the session table of the run.
@@ -73,50 +73,30 @@ class RuleQueries:
         self._database = database
         self._table = database.table
         self._client = database.owners.client
+        table = self._table
         mapped = {
-            RequiredField.OWNER: self._table.user_id is not None,
-            RequiredField.CREATION: self._table.created_at is not None,
-            RequiredField.ANY_TIME: bool(self._table.created_at or self._table.last_accessed_at),
-            RequiredField.FLAG: self._table.revoked is not None,
+            RequiredField.USER_ID: table.user_id is not None,
+            RequiredField.CREATED_AT: table.created_at is not None,
+            RequiredField.LAST_ACCESSED_AT: table.last_accessed_at is not None,
+            RequiredField.CREATED_OR_LAST_ACCESSED_AT: bool(table.created_at or table.last_accessed_at),
+            RequiredField.EXPIRES_AT: table.expires_at is not None,
+            RequiredField.CLIENT: table.client is not None,
+            RequiredField.ADDRESS: table.address is not None,
+            RequiredField.REVOKED: table.revoked is not None,
         }
         self.mapped: frozenset[RequiredField] = frozenset(field for field, is_mapped in mapped.items() if is_mapped)
-        """What the table tells of its sessions."""
-
-    # --- rules ---------------------------------------------------------------------------------------------------
+        """What the policy maps of what rules require, but for access logs."""
 
     def clock_offset(self) -> timedelta:
         """How far the database's clock is ahead of this process's."""
         return self._database.clock_offset()
 
-    @property
-    def created_at(self) -> TimeExpression | None:
-        """When a session began, if mapped."""
-        return self._table.created_at
+    # --- rules ---------------------------------------------------------------------------------------------------
 
     @property
-    def last_accessed_at(self) -> TimeExpression | None:
-        """When a session was last used, if mapped."""
-        return self._table.last_accessed_at
-
-    @property
-    def revoked(self) -> sa.ColumnElement[bool] | None:
-        """Whether the application has flagged or revoked a session, if mapped."""
-        return self._table.revoked
-
-    @property
-    def has_owner(self) -> sa.ColumnElement[bool]:
-        """Whether a session has an owner; never NULL. An empty text is none: it must not make strangers one user."""
-        owner = subjects(self._table).get(Scope.USER)
-        return sa.true() if owner is None else sa.and_(owner.is_not(None), owner != "")
-
-    @property
-    def id_length(self) -> sa.ColumnElement[int]:
-        """Characters of a session's id."""
-        return self._id_length()
-
-    def user_in(self, users: Collection[Any]) -> sa.ColumnElement[bool]:
-        """Whether a session belongs to one of these users; only where the owner is mapped."""
-        return self._table.user_in(users)
+    def columns(self) -> MappedTable:
+        """The session table, for the SQL conditions of rules."""
+        return self._table
 
     def detail_pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[SessionDetails]]:
         """The live sessions that met the condition a moment ago, a batch at a time; each once.
@@ -253,55 +233,6 @@ class RuleQueries:
         if created is None:
             return mine
         return sa.and_(mine, sa.or_(created.instant.is_(None), created.before(began_before)))
-
-    def _id_length(self) -> sa.ColumnElement[int]:
-        length = sa.func.length if self._table.dialect.name == "sqlite" else sa.func.char_length
-        return length(sa.cast(self._table.id, sa.Text))
-
-    # --- duplicates ----------------------------------------------------------------------------------------------
-
-    @property
-    def knows_duplicates(self) -> bool:
-        """Whether owner and client of sessions are mapped."""
-        return self._table.user_id is not None and self._client is not None
-
-    @property
-    def knows_newest(self) -> bool:
-        """Whether it is known which session began last."""
-        return self._table.created_at is not None
-
-    def duplicate_pages(self) -> Iterator[list[Session]]:
-        """The live sessions that a newer one of the same user on the same client replaces, a batch at a time."""
-        if not (self.knows_duplicates and self.knows_newest):
-            return
-        for listed in self._database.owners.with_duplicates():
-            for users in batches(listed, self._database.batch_size):
-                ranking = self._newest_first(users)
-                yield from self._database.read(sa.select(ranking).where(ranking.c.rank > 1), ranking.c.id)
-
-    def delete_duplicates(self, sessions: Sequence[Session]) -> Deletion:
-        """Deletes those of the sessions that a newer one still replaces."""
-        created = self._table.created_at
-        assert created is not None
-        ranking = self._newest_first(list(dict.fromkeys(s.user_id for s in sessions)))
-        return self._database.delete_ranked(sessions, ranking, 1, created.column, Cause.DUPLICATE)
-
-    def _comparable(self, client: sa.ColumnElement[Any]) -> list[sa.ColumnElement[bool]]:
-        return [self._database.live, self.has_owner, client.is_not(None), client != ""]
-
-    def _newest_first(self, users: Sequence[Any]) -> sa.Subquery:
-        user, client, created = self._table.user_id, self._client, self._table.created_at
-        assert user is not None
-        assert client is not None
-        assert created is not None
-        # A session whose beginning is not known is the last to go.
-        order = [sa.case((created.instant.is_(None), 0), else_=1), created.instant.desc(), self._table.id]
-        rank = sa.func.row_number().over(partition_by=[user, client], order_by=order)
-        return (
-            sa.select(*self._table.session_columns, rank.label("rank"), created.column.label("seen"))
-            .where(self._table.user_in(users), *self._comparable(client))
-            .subquery("ranked")
-        )
 
     # --- usage ---------------------------------------------------------------------------------------------------
 

@@ -197,7 +197,7 @@ def test_r2_6_a_session_that_is_all_right_again_stays(database: SessionStores) -
     ids = fill(database, {"revoked": {"revoked": True}, "other": {"revoked": True}})
     with steps(policy(rules=[rule("Revoked")]), database) as run:
         found = run.queries
-        condition = make_detector(run.context.spec.session_rules[0]).sql_condition(found, datetime.now(UTC))
+        condition = make_detector(run.context.spec.session_rules[0]).sql_condition(found.columns, datetime.now(UTC))
         (page,) = found.detail_pages(condition)
         database.sql(f"UPDATE sessions SET revoked_at = NULL WHERE session_id = '{ids['revoked']}'")
         deleted = found.delete_matching([details.session for details in page], condition).deleted

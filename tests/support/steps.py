@@ -21,6 +21,7 @@ from job.steps.safety import Budget
 from policy.manifest import SessionPolicy
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
+from stores.sql.duplicates import DuplicateQueries
 from stores.sql.queries import RuleQueries
 from stores.waiting.clock import RunClock
 from tests.support.runs import Log
@@ -39,6 +40,10 @@ class Steps:
     logs: AccessLogs | None
     found: AbnormalSessions = field(default_factory=AbnormalSessions)
 
+    @property
+    def duplicates(self) -> DuplicateQueries:
+        return DuplicateQueries(self.opened.database)
+
     @cached_property
     def overview(self) -> Overview:
         """As it is when it is first asked for."""
@@ -55,14 +60,14 @@ class Steps:
         """The steps that delete, in their order."""
         owners = self.overview.owners
         self.found = find_abnormal_sessions(self.context, self.queries, self.logs, owners.most)
-        same = count_due_duplicates(self.context, self.queries, owners.duplicates)
+        same = count_due_duplicates(self.context, self.duplicates, owners.duplicates)
         evicting = owners.over_limit_apart if same else owners.over_limit
         counted = Counted(self.overview.census, owners.over_limit, evicting, self.found.due + same)
         found = assess(self.context, counted)
         kept = delete_expired(self.context, found.census.expired)
         self.tally.active = found.census.active + kept
         handle_abnormal_sessions(self.context, self.queries, self.logs, self.found)
-        delete_duplicates(self.context, self.queries, same)
+        delete_duplicates(self.context, self.duplicates, same)
         enforce_limit(self.context, self.opened.max_sessions, found.evicting)
         return self.tally
 

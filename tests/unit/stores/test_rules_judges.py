@@ -229,8 +229,8 @@ def test_a_session_may_break_several_rules() -> None:
 
 def test_a_rule_tells_what_must_be_mapped() -> None:
     rule = SessionRule(type=RuleType.LOGIN_BURST)
-    assert missing_fields(rule, {RequiredField.OWNER}) == ["columns.createdAt"]
-    assert missing_fields(rule, {RequiredField.OWNER, RequiredField.CREATION}) == []
+    assert missing_fields(rule, {RequiredField.USER_ID}) == ["columns.createdAt"]
+    assert missing_fields(rule, {RequiredField.USER_ID, RequiredField.CREATED_AT}) == []
 
 
 def test_only_as_much_of_a_log_is_read_as_the_rules_look_at() -> None:
