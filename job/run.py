@@ -12,12 +12,13 @@ from typing import Any
 
 from job.alerts.problems import Problem, problems, report_alerts
 from job.logs.logs import SessionLog, safe_traceback
-from job.steps import abnormal, duplicates
+from job.steps.abnormal import AbnormalSessions, find_abnormal_sessions, handle_abnormal_sessions
 from job.steps.active import report_usage
 from job.steps.assess import Forecast, check_deletion_share, forecast_by_store
 from job.steps.conclusion import STOPPED_MESSAGES, Conclusion, conclude, summary
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
+from job.steps.duplicates import count_due_duplicates, delete_duplicates
 from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.measurements import Measurements, measure, measure_redis, previous_runs
@@ -41,6 +42,7 @@ from stores.redis.primary.opening import OpenedRedis, open_redis
 from stores.redis.store import RedisStore
 from stores.sql.connection.connect import as_run_error
 from stores.sql.connection.run_connection import RunConnection
+from stores.sql.duplicates import DuplicateQueries
 from stores.sql.queries import RuleQueries
 from stores.waiting.clock import RunClock
 from stores.waiting.estimate import DeletingTime, in_words
@@ -209,15 +211,15 @@ class Run:
             self._measured = measure(context, previous, overview)
         self.findings += self._measured.problems
         with self._step("assess abnormal"):
-            suspected = abnormal.assess(context, queries, logs, owners.most)
-        self.findings += suspected.problems()
+            abnormal = find_abnormal_sessions(context, queries, logs, owners.most)
+        self.findings += abnormal.problems()
         with self._step("assess"):
-            same = duplicates.assess(context, queries, owners.duplicates)
+            same = count_due_duplicates(context, DuplicateQueries(stores.database), owners.duplicates)
             evicting = owners.over_limit_apart if same else owners.over_limit
-            forecast = Forecast(overview.totals, owners.over_limit, evicting, suspected.due, same)
+            forecast = Forecast(overview.totals, owners.over_limit, evicting, abnormal.due, same)
             self._would_refuse = check_deletion_share(context, forecast)
         self._active_users = forecast.totals.users
-        return _Assessed(overview, suspected, forecast)
+        return _Assessed(overview, abnormal, forecast)
 
     def _delete(
         self,
@@ -238,9 +240,9 @@ class Run:
             report_usage(context, queries, stores.connection if stores.keeps_statistics else None, assessed.overview)
         # What a rule deletes goes before duplicates and the limit: a revoked session must not cost its user a good one.
         with self._deleting.running(), self._step("abnormal"):
-            by_rules = abnormal.step(context, queries, logs, assessed.suspected)
+            by_rules = handle_abnormal_sessions(context, queries, logs, assessed.abnormal)
         with self._deleting.running(), self._step("duplicates"):
-            duplicates.step(context, queries, forecast.duplicates)
+            delete_duplicates(context, DuplicateQueries(stores.database), forecast.duplicates)
         with self._deleting.running(), self._step("concurrency"):
             enforce_limit(context, stores.max_sessions)
         return kept_by_redis, by_rules
@@ -352,10 +354,10 @@ class _Assessed:
 
     Attributes:
         overview: counts of the whole table.
-        suspected: live sessions that rules apply to.
+        abnormal: live sessions that rules apply to.
         forecast: how many each step is going to delete.
     """
 
     overview: Overview
-    suspected: abnormal.Abnormal
+    abnormal: AbnormalSessions
     forecast: Forecast

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from policy.presets import resolve_table
 from policy.profiles import DEFAULT_IDLE_SECONDS, PROFILES, Lifetime
 from policy.spec import SessionPolicySpec
 
@@ -15,7 +14,7 @@ def resolve_lifetime(spec: SessionPolicySpec) -> Lifetime:
     if spec.profile:
         base = PROFILES[spec.profile]
     else:
-        known = resolve_table(spec.stores.database).idle_seconds if spec.stores.database else None
+        known = spec.stores.database.session_table.idle_seconds if spec.stores.database else None
         base = Lifetime(idle=known or DEFAULT_IDLE_SECONDS, absolute=None)
     return Lifetime(
         idle=spec.session_timeout_seconds or base.idle,

@@ -14,17 +14,17 @@ from job.alerts.channels import Channels, problem_of
 from job.logs.identity import Identities
 from job.revocation.open_stores import open_stores, with_short_retries
 from job.steps import settings_verification
+from job.steps.abnormal import mapped_fields
 from job.steps.context import RunContext
 from job.steps.initialise import RunStores
 from job.steps.progress import NoProgress
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
-from policy.presets import resolve_table
 from stores.model.errors import RunError
 from stores.model.tally import Tally
 from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore
-from stores.rules.table import missing_needs
+from stores.rules.table import missing_fields
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.findings import Finding, Severity
@@ -74,7 +74,7 @@ def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[F
     link: RunConnection | None = None
     try:
         link = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
-        for finding in link.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
+        for finding in link.inspect(lambda inspector: examine(inspector, store.session_table)).findings:
             yield Finding(finding.severity, f"{field}.table.{finding.field}", finding.message, finding.remedy)
         yield from _of_tables(policy, link)
     except RunError as error:
@@ -176,12 +176,11 @@ def _of_both(policy: SessionPolicy, database_url: str | None, redis_url: str | N
 
 
 def _of_rules(policy: SessionPolicy, opened: RunStores) -> Iterator[Finding]:
-    met = RuleQueries(opened.database).met
     has_logs = opened.redis is not None and opened.redis.names.access_log is not None
+    mapped = mapped_fields(RuleQueries(opened.database), has_access_logs=has_logs)
     explicit = policy.spec.rules_ is not None
     for rule in policy.spec.session_rules:
-        missing = [name for name in missing_needs(rule, met) if not (has_logs and name.endswith("accessLog"))]
-        if missing:
+        if missing := missing_fields(rule, mapped):
             yield Finding(
                 Severity.WARNING if explicit else Severity.INFO,
                 "rules",

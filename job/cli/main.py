@@ -258,8 +258,7 @@ def init(context: click.Context, path: str | None, database_url: str | None) -> 
     """
     import sqlalchemy as sa
 
-    from policy.presets import PRESETS, resolve_table
-    from policy.stores import Preset
+    from policy.presets import DatabasePreset
     from stores.sql.connection.connect import create_engine, parse_url, translate
     from stores.sql.schema.tables import create_tables
 
@@ -269,7 +268,7 @@ def init(context: click.Context, path: str | None, database_url: str | None) -> 
         store = read_policy(path).spec.stores.database if path else None
         if path and store is None:
             raise ConfigurationError("the policy has no stores.database: there is nothing to create")
-        table = resolve_table(store) if store else PRESETS[Preset.DEFAULT]
+        table = store.session_table if store else DatabasePreset.DEFAULT.table
         engine = create_engine(parse_url(database_url), create_file=True)
         try:
             with engine.begin() as connection:

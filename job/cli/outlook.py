@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from job.revocation.open_stores import OpenStores
-from job.steps import abnormal, duplicates
+from job.steps.abnormal import find_abnormal_sessions, mapped_fields, rule_matches
 from job.steps.context import RunContext
+from job.steps.duplicates import count_due_duplicates
 from job.steps.expired import expired_batches
 from job.steps.initialise import RunStores
 from job.steps.overview import count_sessions
@@ -22,7 +23,8 @@ from stores.model.sessions import Census, Session
 from stores.model.strategy import Choice
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
-from stores.rules.table import missing_needs
+from stores.rules.table import missing_fields
+from stores.sql.duplicates import DuplicateQueries
 from stores.sql.owners import Owners
 from stores.sql.queries import RuleQueries
 
@@ -95,7 +97,7 @@ def look_ahead(place: OpenStores, opened: RunStores, log: Any) -> Outlook:
     census = overview.totals
     expired = _expired(context, census)
     over_limit = _over_limit(context, opened, overview.owners)
-    alike = _duplicates(context, queries, overview.owners)
+    alike = _duplicates(context, DuplicateQueries(opened.database), overview.owners)
     rules, abnormal_due = _rules(context, queries, logs, overview.owners)
     deleting = (
         sum(line.found or 0 for line in (expired, over_limit, alike) if line.action != RuleAction.REPORT) + abnormal_due
@@ -131,12 +133,12 @@ def _over_limit(context: RunContext, opened: RunStores, owners: Owners) -> Line:
     return Line("ConcurrencyLimit", policy.on_exceed.value, found, first[:_EXAMPLES], note)
 
 
-def _duplicates(context: RunContext, queries: RuleQueries, owners: Owners) -> Line:
+def _duplicates(context: RunContext, queries: DuplicateQueries, owners: Owners) -> Line:
     action = context.spec.duplicates.action
-    if not queries.knows_duplicates:
+    if not queries.are_known:
         return Line("Duplicates", action.value, None, note="not mapped: columns.userId and columns.client")
-    due = duplicates.assess(context, queries, owners.duplicates)
-    first = next(iter(queries.duplicate_pages()), []) if queries.knows_newest and context.tally.duplicate else []
+    due = count_due_duplicates(context, queries, owners.duplicates)
+    first = next(iter(queries.pages()), []) if queries.newest_is_known and context.tally.duplicate else []
     counted = action is DuplicateAction.KEEP_NEWEST and not due and context.tally.duplicate > 0
     shown = DuplicateAction.REPORT if counted else action
     return Line(
@@ -151,25 +153,23 @@ def _duplicates(context: RunContext, queries: RuleQueries, owners: Owners) -> Li
 def _rules(
     context: RunContext, queries: RuleQueries, logs: AccessLogs | None, owners: Owners
 ) -> tuple[list[Line], int]:
-    assessed = abnormal.assess(context, queries, logs, owners.most)
+    assessed = find_abnormal_sessions(context, queries, logs, owners.most)
     examples: defaultdict[Any, list[Session]] = defaultdict(list)
     wanted = {kind: min(_EXAMPLES, number) for kind, number in assessed.found.items() if number}
-    for page in abnormal.suspects_of(context, queries, logs, assessed) if wanted else ():
-        for suspect in page:
-            for kind in {rule.type for rule in suspect.rules}:
+    for page in rule_matches(context, queries, logs, assessed) if wanted else ():
+        for match in page:
+            for kind in {rule.type for rule in match.rules}:
                 if len(examples[kind]) < _EXAMPLES:
-                    examples[kind].append(suspect.session)
+                    examples[kind].append(match.session)
         if all(len(examples[kind]) >= most for kind, most in wanted.items()):
             break
+    mapped = mapped_fields(queries, has_access_logs=bool(logs and logs.exist))
     lines = []
     for rule in context.spec.session_rules:
         if rule in assessed.rules:
             line = Line(rule.type.value, rule.action.value, assessed.found.get(rule.type, 0), examples[rule.type])
         else:
-            met = queries.met
-            missing = [
-                name for name in missing_needs(rule, met) if not (name.endswith("accessLog") and logs and logs.exist)
-            ]
+            missing = missing_fields(rule, mapped)
             note = f"not mapped: {', '.join(missing)}" if missing else "cannot be judged"
             line = Line(rule.type.value, rule.action.value, None, note=note)
         if rule.action is RuleAction.LOGOUT_EVERYWHERE and line.found:

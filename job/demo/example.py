@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from policy.manifest import SessionPolicy, load_policy
-from policy.presets import PRESETS, resolve_table
-from policy.stores import Preset, RedisStore
+from policy.presets import DatabasePreset
+from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError
 
 #: How people know it, wherever the text comes from.
@@ -36,6 +36,6 @@ def redis_of(policy: SessionPolicy) -> RedisStore:
     stores = policy.spec.stores
     if stores.redis is None:
         raise ConfigurationError(f"{NAME}: the demo needs stores.redis; put it back")
-    if stores.database is None or resolve_table(stores.database) != PRESETS[Preset.DEFAULT]:
+    if stores.database is None or stores.database.session_table != DatabasePreset.DEFAULT.table:
         raise ConfigurationError(f"{NAME}: the demo fills the default table only; take stores.database.table out")
     return stores.redis

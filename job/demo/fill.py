@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from job.demo.seed import Population, RedisSession
 from job.demo.snapshot import Row
-from policy.presets import PRESETS
-from policy.stores import Preset, RedisStore
+from policy.presets import DatabasePreset
+from policy.stores import RedisStore
 from stores.model.batches import batches
 from stores.redis.keys import KeyNames
-from stores.rules.facts import Access
+from stores.rules.details import Access
 from stores.sql.schema.tables import create_tables, metadata, session_table
 
 _PIPELINE = 2000
@@ -43,8 +43,8 @@ def fill(engine: sa.Engine, client: redis.Redis, layout: RedisStore, population:
 
 
 def _fill_database(connection: sa.Connection, population: Population) -> None:
-    table = session_table(PRESETS[Preset.DEFAULT])
-    create_tables(connection, PRESETS[Preset.DEFAULT])
+    table = session_table(DatabasePreset.DEFAULT.table)
+    create_tables(connection, DatabasePreset.DEFAULT.table)
     for each in (table, *metadata.sorted_tables):
         connection.execute(sa.delete(each))
     columns = ", ".join(column.name for column in table.columns)

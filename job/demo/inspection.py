@@ -10,13 +10,13 @@ import redis
 import sqlalchemy as sa
 
 from job.demo.snapshot import Row, Snapshot
-from policy.presets import PRESETS
-from policy.stores import Preset, RedisFields, RedisStore
+from policy.presets import DatabasePreset
+from policy.stores import RedisFields, RedisStore
 from stores.model.batches import batches
 from stores.redis.content.access_log import read_entry
 from stores.redis.content.payload import from_hash, from_json, hash_fields
 from stores.redis.keys import KeyNames
-from stores.rules.facts import Access
+from stores.rules.details import Access
 from stores.sql.schema.tables import session_table
 
 _SCAN_COUNT = 5000
@@ -47,7 +47,7 @@ class Inspector:
         """
         now = datetime.now(UTC)
         with self._engine.connect() as connection:
-            table = session_table(PRESETS[Preset.DEFAULT])
+            table = session_table(DatabasePreset.DEFAULT.table)
             rows = {row[0]: Row(*row) for row in connection.execute(sa.select(table))}
         session_ids, logs, indexes = self._keys()
         seem_idle = [i for i in session_ids if i in rows and rows[i].last_accessed_at < now - idle]

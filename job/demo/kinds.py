@@ -14,7 +14,7 @@ from policy.lifetime import resolve_lifetime
 from policy.rules import RuleAction, RuleType
 from policy.spec import DuplicateAction, OnExceed, OnMissingRedisSession, SessionPolicySpec
 from stores.model.cutoffs import Cutoffs, cutoffs
-from stores.rules.facts import Access, GeoPoint
+from stores.rules.details import Access, GeoPoint
 
 # The rules' defaults; the demo's ids are written in hexadecimal digits.
 _FAR, _SOON = 1000, timedelta(hours=1)

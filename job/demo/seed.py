@@ -11,7 +11,7 @@ from itertools import product
 
 from job.demo.kinds import Kind
 from job.demo.snapshot import Row
-from stores.rules.facts import Access, GeoPoint
+from stores.rules.details import Access, GeoPoint
 
 #: How many sessions of each kind there are under examples/policy.yaml; 20,000 in all.
 NUMBERS = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from stores.rules.facts import Access
+from stores.rules.details import Access
 
 
 @dataclass(frozen=True, slots=True)

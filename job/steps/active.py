@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from job.steps.context import RunContext
 from job.steps.overview import SESSIONS, Overview, between
-from stores.rules.table import Need
+from stores.rules.detector import RequiredField
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.queries import ClientUsage, RuleQueries
 from stores.sql.schema.tables import usage
@@ -64,7 +64,7 @@ def report_usage(
         at=overview.at,
         users=owners.owners,
         most=owners.most,
-        by_sessions=between(SESSIONS, owners.reaching) if Need.OWNER in queries.met else None,
+        by_sessions=between(SESSIONS, owners.reaching) if RequiredField.USER_ID in queries.mapped else None,
         ages=overview.live_by_age(),
         begun_by_hour=overview.begun_by_hour(),
         clients=queries.usage_by_client(overview.hours[0]),

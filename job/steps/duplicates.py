@@ -6,39 +6,39 @@ from job.steps.context import RunContext
 from job.steps.deletion import LiveSessionDeletion
 from policy.spec import DuplicateAction
 from stores.model.sessions import Cause
-from stores.sql.queries import RuleQueries
+from stores.sql.duplicates import DuplicateQueries
 
 
-def assess(context: RunContext, queries: RuleQueries, found: int) -> int:
-    """Says how many duplicates are to go, before anything is deleted.
+def count_due_duplicates(context: RunContext, queries: DuplicateQueries, found: int) -> int:
+    """How many duplicates are to be deleted. Counts all of them in ``tally.duplicate``.
 
     Args:
         context: the run.
-        queries: of the session table.
+        queries: of the duplicates.
         found: how many there are.
     """
-    if not queries.knows_duplicates:
+    if not queries.are_known:
         context.log.info("duplicates skipped", because="columns.userId and columns.client are not both mapped")
         return 0
     context.tally.duplicate = found
     if context.spec.duplicates.action is DuplicateAction.REPORT:
         return 0
-    if not queries.knows_newest:
+    if not queries.newest_is_known:
         context.log.warning(
-            "duplicates are only counted",
+            "duplicates only counted",
             because="duplicates.action KeepNewest needs stores.database.table.columns.createdAt",
         )
         return 0
     return context.tally.duplicate
 
 
-def step(context: RunContext, queries: RuleQueries, due: int) -> None:
+def delete_duplicates(context: RunContext, queries: DuplicateQueries, due: int) -> None:
     """Deletes all but the newest session of a user on a client, if the policy wants that.
 
     Args:
         context: the run.
-        queries: of the session table.
-        due: what :func:`assess` has returned, and is part of ``tally.due``.
+        queries: of the duplicates.
+        due: what :func:`count_due_duplicates` has returned; part of ``tally.due``.
 
     Raises:
         StopRequestedError: the run has to stop; what was not reached remains in ``tally.due``.
@@ -49,11 +49,11 @@ def step(context: RunContext, queries: RuleQueries, due: int) -> None:
     context.log.info("duplicates", found=context.tally.duplicate, deleted=deleted)
 
 
-def _delete(context: RunContext, queries: RuleQueries) -> int:
+def _delete(context: RunContext, queries: DuplicateQueries) -> int:
     deletion = LiveSessionDeletion(context, Cause.DUPLICATE)
-    for page in queries.duplicate_pages():
+    for page in queries.pages():
         context.clock.checkpoint()
         allowed = deletion.allowed(page)
-        deletion.count(page, allowed, queries.delete_duplicates(allowed))
+        deletion.count(page, allowed, queries.delete(allowed))
     deletion.finish()
     return deletion.deleted

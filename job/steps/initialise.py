@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from job.logs.logs import SessionLog
 from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
-from policy.presets import resolve_table
 from policy.spec import CleanupStrategy, OnExceed, SessionPolicySpec
 from stores.model.cutoffs import Cutoffs, cutoffs
 from stores.model.errors import ClockSkewError, ConfigurationError
@@ -191,7 +190,7 @@ def _connect(spec: SessionPolicySpec, urls: Urls, clock: RunClock, log: Any) -> 
 
 def _check(spec: SessionPolicySpec, connections: _Connections) -> _Checked:
     assert spec.stores.database is not None  # else there is no connection
-    database, wanted = connections.database, resolve_table(spec.stores.database)
+    database, wanted = connections.database, spec.stores.database.session_table
     preflight = database.inspect(lambda inspector: examine(inspector, wanted))
     table = preflight.require()
     _check_limit(spec, table)

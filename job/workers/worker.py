@@ -20,7 +20,6 @@ from job.steps.safety import DeletionLimit
 from job.workers.claimed_range import delete_claimed_range
 from job.workers.parallelism import POLL_SECONDS, fingerprint, why_not_parallel
 from policy.manifest import SessionPolicy
-from policy.presets import resolve_table
 from stores.model.errors import ConfigurationError, StopRequestedError
 from stores.model.tally import Tally
 from stores.sql.connection.connect import as_run_error, create_engine, parse_url
@@ -84,7 +83,7 @@ class Worker:
     def _await_parameters(self) -> tuple[str, RunParameters | None]:
         """Waits until the leader offers ranges to claim; without any, returns why there is nothing to wait for."""
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
-        wanted = resolve_table(spec.stores.database) if spec.stores.database else None
+        wanted = spec.stores.database.session_table if spec.stores.database else None
         assert wanted is not None
         connection = RunConnection(create_engine(url), spec.retries.database, self.clock, self.log)
         try:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 
-from policy.rules import SessionRule
 from stores.rules.clients import signature
-from stores.rules.facts import Facts, Survey
+from stores.rules.details import SessionDetails
+from stores.rules.detector import Detector, RequiredField
 
 
-def changes_client(_rule: SessionRule, facts: Facts, _survey: Survey, _now: datetime) -> bool:
-    """Whether its newest known client is not its first. Without a column for that, the access log tells the first."""
-    newest = next((access.client for access in facts.accesses if access.client), None)
-    first = facts.client or next((access.client for access in reversed(facts.accesses) if access.client), None)
-    return newest is not None and first is not None and signature(newest) != signature(first)
+class ClientChange(Detector):
+    """Finds sessions whose newest known client is not the one they began with.
+
+    Where no column holds that one, it is the oldest in the access log.
+    """
+
+    requires = (RequiredField.ACCESS_LOG,)
+    compares_with_origin = True
+    collapsible_entries = sys.maxsize
+
+    def matches(self, details: SessionDetails, now: datetime) -> bool:
+        """Whether the newest known client is another one."""
+        newest = next((access.client for access in details.accesses if access.client), None)
+        first = details.client or next((a.client for a in reversed(details.accesses) if a.client), None)
+        return newest is not None and first is not None and signature(newest) != signature(first)

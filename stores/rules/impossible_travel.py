@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from datetime import datetime, timedelta
 from math import asin, cos, radians, sin, sqrt
 
-from policy.rules import SessionRule
-from stores.rules.defaults import kilometers, within_seconds
-from stores.rules.facts import Facts, GeoPoint, Survey
+from stores.rules.details import GeoPoint, SessionDetails
+from stores.rules.detector import Detector, RequiredField
 
 _EARTH_RADIUS_KILOMETERS = 6371.0088
 
 
-def travels_impossibly(rule: SessionRule, facts: Facts, _survey: Survey, _now: datetime) -> bool:
-    """Whether any two of its accesses were too far apart in too short a time."""
-    seen = [(access.at, access.place) for access in facts.accesses if access.at and access.place]
-    if len({place for _, place in seen}) <= 1:
+class ImpossibleTravel(Detector):
+    """Finds sessions that were used from places over ``kilometers`` apart within ``withinSeconds``."""
+
+    requires = (RequiredField.ACCESS_LOG,)
+    collapsible_entries = sys.maxsize
+
+    def matches(self, details: SessionDetails, now: datetime) -> bool:
+        """Whether any two accesses were too far apart in too short a time."""
+        seen = [(access.at, access.place) for access in details.accesses if access.at and access.place]
+        if len({place for _, place in seen}) <= 1:
+            return False
+        seen.sort(key=lambda visit: visit[0])
+        window: deque[tuple[datetime, GeoPoint]] = deque()
+        limit, within = self.numbers["kilometers"], timedelta(seconds=self.numbers["within_seconds"])
+        for at, place in seen:
+            while window and at - window[0][0] > within:
+                window.popleft()
+            if any(place != other and distance_kilometers(place, other) > limit for _, other in window):
+                return True
+            window.append((at, place))
         return False
-    seen.sort(key=lambda visit: visit[0])
-    window: deque[tuple[datetime, GeoPoint]] = deque()
-    limit, within = kilometers(rule), timedelta(seconds=within_seconds(rule))
-    for at, place in seen:
-        while window and at - window[0][0] > within:
-            window.popleft()
-        if any(place != other and distance_kilometers(place, other) > limit for _, other in window):
-            return True
-        window.append((at, place))
-    return False
 
 
 def distance_kilometers(one: GeoPoint, other: GeoPoint) -> float:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from policy.rules import SessionRule
-from stores.rules.defaults import after_seconds
-from stores.rules.facts import Facts, Survey
+import sqlalchemy as sa
+
+from stores.rules.details import SessionDetails
+from stores.rules.detector import Detector, RequiredField, SessionColumns
 
 
-def is_long_running(rule: SessionRule, facts: Facts, survey: Survey, now: datetime) -> bool:
-    """Whether it began longer ago, by more than clocks may differ."""
-    began = facts.session.created_at
-    return began is not None and began < now - survey.skew - timedelta(seconds=after_seconds(rule))
+class LongRunning(Detector):
+    """Finds sessions that began longer ago than ``afterSeconds``, by more than clocks may differ."""
+
+    requires = (RequiredField.CREATED_AT,)
+
+    def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
+        """Whether the row's session began that long ago."""
+        return columns.created_at.before(self._latest(now)) if columns.created_at else sa.false()
+
+    def matches(self, details: SessionDetails, now: datetime) -> bool:
+        """Whether it began that long ago."""
+        began = details.session.created_at
+        return began is not None and began < self._latest(now)
+
+    def _latest(self, now: datetime) -> datetime:
+        return now - self.skew - timedelta(seconds=self.numbers["after_seconds"])

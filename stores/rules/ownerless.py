@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from policy.rules import SessionRule
-from stores.model.sessions import Session
-from stores.rules.facts import Facts, Survey
+import sqlalchemy as sa
+
+from stores.rules.details import SessionDetails, has_owner
+from stores.rules.detector import Detector, RequiredField, SessionColumns
 
 
-def is_ownerless(_rule: SessionRule, facts: Facts, _survey: Survey, _now: datetime) -> bool:
-    """Whether it has none; an empty text is no owner."""
-    return not has_owner(facts.session)
+class Ownerless(Detector):
+    """Finds sessions that belong to no user; an empty text is no user."""
 
+    requires = (RequiredField.USER_ID,)
 
-def has_owner(session: Session) -> bool:
-    """Whether it has one. Sessions without an owner are nobody's: they have no more in common than that."""
-    return session.user_id is not None and str(session.user_id) != ""
+    def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
+        """Whether the row names no user."""
+        return sa.not_(columns.has_owner)
+
+    def matches(self, details: SessionDetails, now: datetime) -> bool:
+        """Whether it belongs to no user."""
+        return not has_owner(details.session)

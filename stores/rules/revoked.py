@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from policy.rules import SessionRule
-from stores.rules.facts import Facts, Survey
+import sqlalchemy as sa
+
+from stores.rules.details import SessionDetails
+from stores.rules.detector import Detector, RequiredField, SessionColumns
 
 
-def is_revoked(_rule: SessionRule, facts: Facts, _survey: Survey, _now: datetime) -> bool:
-    """Whether the mapped column says so."""
-    return facts.revoked
+class Revoked(Detector):
+    """Finds sessions that are marked in the mapped column."""
+
+    requires = (RequiredField.REVOKED,)
+
+    def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
+        """Whether the row is marked."""
+        return sa.false() if columns.revoked is None else columns.revoked
+
+    def matches(self, details: SessionDetails, now: datetime) -> bool:
+        """Whether it is marked."""
+        return details.revoked

@@ -5,13 +5,17 @@ from __future__ import annotations
 import string
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from math import ceil, log2
 
-from policy.rules import SessionRule
-from stores.rules.defaults import min_bits
-from stores.rules.facts import Facts, IdStrength, Survey
+import sqlalchemy as sa
+
+from stores.rules.details import SessionDetails
+from stores.rules.detector import Detector, SessionColumns, TableQueries
+
+_SAMPLE = 1000
 
 # Alphabets that ids are written in, the smallest first.
 _ALPHABETS = (
@@ -39,7 +43,42 @@ _TIME_BASED = frozenset({1, 2, 6})
 _RANDOM_BITS = {7: 74}
 
 
-def judge_ids(sample: Sequence[str], wanted_bits: int) -> IdStrength:
+@dataclass(frozen=True, slots=True)
+class IdStrength:
+    """How strong the ids of a table are.
+
+    Attributes:
+        all_weak: they follow from one another, or their kind holds too few bits: every one can be guessed.
+        shortest: the fewest characters an id needs to have enough bits; 0 where its length says nothing.
+    """
+
+    all_weak: bool = False
+    shortest: int = 0
+
+
+class WeakId(Detector):
+    """Finds sessions whose id has fewer than ``minBits`` bits, or follows from another one.
+
+    Attributes:
+        strength: of the table's ids, told from a sample; known once the detector is prepared.
+    """
+
+    strength = IdStrength()
+
+    def prepare(self, table: TableQueries, max_per_user: int) -> None:
+        """Tells from the newest ids how strong ids are."""
+        self.strength = id_strength([str(i) for i in table.newest_ids(_SAMPLE)], self.numbers["min_bits"])
+
+    def sql_condition(self, columns: SessionColumns, now: datetime) -> sa.ColumnElement[bool]:
+        """Whether the row's id can be guessed."""
+        return sa.true() if self.strength.all_weak else columns.id_length < self.strength.shortest
+
+    def matches(self, details: SessionDetails, now: datetime) -> bool:
+        """Whether its id can be guessed."""
+        return self.strength.all_weak or len(details.session.key) < self.strength.shortest
+
+
+def id_strength(sample: Sequence[str], wanted_bits: int) -> IdStrength:
     """How strong ids like these are.
 
     An id has as many bits as fit its length in the alphabet that the sample is written in; what all ids begin with
@@ -60,12 +99,6 @@ def judge_ids(sample: Sequence[str], wanted_bits: int) -> IdStrength:
     parts = [i[same:] for i in ids]
     shortest = same + ceil(wanted_bits / log2(_alphabet("".join(parts))))
     return IdStrength(all_weak=_follow_each_other(parts), shortest=shortest)
-
-
-def has_weak_id(rule: SessionRule, facts: Facts, survey: Survey, _now: datetime) -> bool:
-    """Whether its id can be guessed."""
-    strength = survey.ids.get(min_bits(rule))
-    return strength is not None and (strength.all_weak or len(facts.session.key) < strength.shortest)
 
 
 def _common_beginning(ids: Sequence[str]) -> int:

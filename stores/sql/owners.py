@@ -13,7 +13,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from stores.sql.mapping.expiry import owner_text
 from stores.sql.mapping.table import MappedTable
 
 USERS_AT_ONCE = 50_000
@@ -201,7 +200,7 @@ class OwnerQueries:
 
     def _owned(self, owner: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         """Whether it is an owner: an empty text is none, for strangers must not become one user."""
-        return owner_text(self._table, owner) != ""
+        return self._table.owner_text(owner) != ""
 
     def _limited(self, owner: sa.ColumnElement[Any], exempt: Collection[str]) -> sa.ColumnElement[bool]:
         owned = self._owned(owner)

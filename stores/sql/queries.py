@@ -1,26 +1,23 @@
-"""What the rules, the duplicates and the usage statistics ask of the session table."""
+"""Queries of the session table for rules, usage statistics and stored settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from policy.rules import RuleType, SessionRule
 from stores.model.batches import batches, batches_by_weight
 from stores.model.sessions import Cause, Deletion, Session
 from stores.model.stored_settings import Scope
-from stores.rules import defaults
 from stores.rules.clients import FAMILIES, OTHER, UNKNOWN
-from stores.rules.facts import Bursts, Facts, IdStrength, Survey
-from stores.rules.login_burst import burst_spans
-from stores.rules.table import KINDS, Need
+from stores.rules.details import SessionDetails
+from stores.rules.detector import RequiredField
 from stores.sql.counting import Counts
 from stores.sql.mapping.expiry import exact_subject, subjects
-from stores.sql.mapping.table import TimeExpression
+from stores.sql.mapping.table import MappedTable, TimeExpression
 from stores.sql.owners import Owners
 from stores.sql.schema.tables import settings
 from stores.sql.store import SessionDatabase
@@ -28,7 +25,6 @@ from stores.sql.store import SessionDatabase
 # Beginnings of sessions that are held in memory; of one user there may be more, to a bound of its own.
 _BEGINNINGS_AT_ONCE = 25_000
 _MOST_BEGINNINGS = 100_000
-_MOST_BURST_USERS = 10_000
 # Ids that are listed in one pass over the table, and held in memory.
 _IDS_AT_ONCE = 50_000
 # More than so many are not worth a pass for each part of them.
@@ -52,7 +48,7 @@ class ClientUsage:
     used: int
 
 
-class Beginning(NamedTuple):
+class SessionOrigin(NamedTuple):
     """What a session began with; None for what is not known.
 
     Attributes:
@@ -67,7 +63,7 @@ class Beginning(NamedTuple):
 
 
 class RuleQueries:
-    """Queries besides those of the session database, on the same connection.
+    """Queries for rules, usage statistics and stored settings, on the connection of the session database.
 
     Args:
         database: the session table of the run.
@@ -77,67 +73,32 @@ class RuleQueries:
         self._database = database
         self._table = database.table
         self._client = database.owners.client
+        table = self._table
         mapped = {
-            Need.OWNER: self._table.user_id is not None,
-            Need.CREATION: self._table.created_at is not None,
-            Need.ANY_TIME: bool(self._table.created_at or self._table.last_accessed_at),
-            Need.FLAG: self._table.revoked is not None,
+            RequiredField.USER_ID: table.user_id is not None,
+            RequiredField.CREATED_AT: table.created_at is not None,
+            RequiredField.LAST_ACCESSED_AT: table.last_accessed_at is not None,
+            RequiredField.CREATED_OR_LAST_ACCESSED_AT: bool(table.created_at or table.last_accessed_at),
+            RequiredField.EXPIRES_AT: table.expires_at is not None,
+            RequiredField.CLIENT: table.client is not None,
+            RequiredField.ADDRESS: table.address is not None,
+            RequiredField.REVOKED: table.revoked is not None,
         }
-        self.met: frozenset[Need] = frozenset(need for need, is_mapped in mapped.items() if is_mapped)
-        """What the table tells of its sessions."""
-        self._conditions: Mapping[RuleType, Callable[[SessionRule, Survey, datetime], sa.ColumnElement[bool]]] = {
-            RuleType.LONG_RUNNING: self._may_run_long,
-            RuleType.REVOKED: self._may_be_revoked,
-            RuleType.FUTURE_TIME: self._may_be_ahead,
-            RuleType.OWNERLESS: self._may_be_ownerless,
-            RuleType.WEAK_ID: self._may_be_weak,
-            RuleType.LOGIN_BURST: self._may_be_in_burst,
-        }
-
-    # --- rules ---------------------------------------------------------------------------------------------------
+        self.mapped: frozenset[RequiredField] = frozenset(field for field, is_mapped in mapped.items() if is_mapped)
+        """What the policy maps of what rules require, but for access logs."""
 
     def clock_offset(self) -> timedelta:
         """How far the database's clock is ahead of this process's."""
         return self._database.clock_offset()
 
-    def may_match(self, rule: SessionRule, survey: Survey, now: datetime) -> sa.ColumnElement[bool]:
-        """Whether the rule may apply to a row, as far as SQL can tell; the rule's own judge has the last word.
+    # --- rules ---------------------------------------------------------------------------------------------------
 
-        It is also what the statement that deletes looks at again.
-        """
-        if KINDS[rule.type].reads_log:
-            return sa.true()
-        return self._conditions[rule.type](rule, survey, now)
+    @property
+    def columns(self) -> MappedTable:
+        """The session table, for the SQL conditions of rules."""
+        return self._table
 
-    def _may_run_long(self, rule: SessionRule, survey: Survey, now: datetime) -> sa.ColumnElement[bool]:
-        created = self._table.created_at
-        limit = timedelta(seconds=defaults.after_seconds(rule))
-        return created.before(now - survey.skew - limit) if created else sa.false()
-
-    def _may_be_revoked(self, _rule: SessionRule, _survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
-        return _or_false(self._table.revoked)
-
-    def _may_be_ahead(self, _rule: SessionRule, survey: Survey, now: datetime) -> sa.ColumnElement[bool]:
-        times = (self._table.created_at, self._table.last_accessed_at)
-        return sa.or_(sa.false(), *(sa.not_(t.before(now + survey.skew)) for t in times if t))
-
-    def _may_be_ownerless(self, _rule: SessionRule, _survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
-        return sa.not_(self._is_owned())
-
-    def _is_owned(self) -> sa.ColumnElement[bool]:
-        """Whether a session has an owner; never NULL. An empty text is none: it must not make strangers one user."""
-        owner = subjects(self._table).get(Scope.USER)
-        return sa.true() if owner is None else sa.and_(owner.is_not(None), owner != "")
-
-    def _may_be_weak(self, rule: SessionRule, survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
-        strength = survey.ids.get(defaults.min_bits(rule), IdStrength())
-        return sa.true() if strength.all_weak else self._id_length() < strength.shortest
-
-    def _may_be_in_burst(self, rule: SessionRule, survey: Survey, _now: datetime) -> sa.ColumnElement[bool]:
-        user, bursts = self._table.user_id, survey.bursts.get(rule)
-        return self._table.user_in(bursts.users) if user is not None and bursts else sa.false()
-
-    def fact_pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Facts]]:
+    def detail_pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[SessionDetails]]:
         """The live sessions that met the condition a moment ago, a batch at a time; each once.
 
         Most often they are few among many: to walk in the order of the ids would be to fetch every row from another
@@ -151,31 +112,31 @@ class RuleQueries:
             listed = listed.prefix_with("MATERIALIZED", dialect="postgresql")
             ids = self._database.scalars(sa.select(listed.c.id).order_by(listed.c.id).limit(_IDS_AT_ONCE))
             for some in batches(ids, self._database.batch_size):
-                if page := self.facts_of(some):
+                if page := self.details_of(some):
                     yield page
             if len(ids) < _IDS_AT_ONCE:
                 return
             if after_id is None and self._count(condition) > _MOST_LISTED:
-                yield from self._facts_by_id(condition, ids[-1])
+                yield from self._details_by_id(condition, ids[-1])
                 return
             after_id = ids[-1]
 
-    def _facts_by_id(self, condition: sa.ColumnElement[bool], after_id: Any) -> Iterator[list[Facts]]:
+    def _details_by_id(self, condition: sa.ColumnElement[bool], after_id: Any) -> Iterator[list[SessionDetails]]:
         size = self._database.batch_size
-        while page := self._facts(*self._within(condition, after_id), limit=size):
+        while page := self._details(*self._within(condition, after_id), limit=size):
             yield page
             if len(page) < size:
                 return
             after_id = page[-1].session.id
 
-    def facts_of(self, ids: Collection[Any], unless: sa.ColumnElement[bool] | None = None) -> list[Facts]:
+    def details_of(self, ids: Collection[Any], unless: sa.ColumnElement[bool] | None = None) -> list[SessionDetails]:
         """Those of the sessions that are live, and do not meet the condition."""
         if not ids:
             return []
         other = sa.true() if unless is None else unless.is_not(sa.true())
-        return self._facts(self._database.live, self._table.id_in(ids), other)
+        return self._details(self._database.live, self._table.id_in(ids), other)
 
-    def _facts(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[Facts]:
+    def _details(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[SessionDetails]:
         told = (
             _or_null(self._table.address).label("address"),
             _or_null(self._client).label("client"),
@@ -185,15 +146,15 @@ class RuleQueries:
         if limit is not None:
             query = query.order_by(self._table.id).limit(limit)
         rows = self._database.fetch(query)
-        return [Facts(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in rows]
+        return [SessionDetails(self._table.session(row), row.address, row.client, bool(row.revoked)) for row in rows]
 
-    def beginnings(self, ids: Collection[Any]) -> list[Beginning]:
+    def origins(self, ids: Collection[Any]) -> list[SessionOrigin]:
         """What those of the sessions that are live began with."""
         if not ids:
             return []
         query = sa.select(self._table.id, _or_null(self._table.address), _or_null(self._client))
         rows = self._database.fetch(query.where(self._database.live, self._table.id_in(ids)))
-        return [Beginning(str(key), address, client) for key, address, client in map(tuple, rows)]
+        return [SessionOrigin(str(key), address, client) for key, address, client in map(tuple, rows)]
 
     def ids(self, keys: Iterable[str]) -> list[Any]:
         """The ids that Redis keys spell, each once; without those that the id column cannot hold."""
@@ -210,31 +171,24 @@ class RuleQueries:
             conditions.append(key > sa.literal(after_id, key.type))
         return conditions
 
-    def newest_ids(self, most: int) -> list[Any]:
+    def newest_ids(self, limit: int) -> list[Any]:
         """Ids of the sessions that began last, as far as that is known; the largest ids otherwise."""
         created = self._table.created_at
         if created:
             known = sa.select(self._table.id).where(created.instant.is_not(None), self._table.id.is_not(None))
-            if rows := self._database.fetch(known.order_by(created.ordered.desc()).limit(most)):
+            if rows := self._database.fetch(known.order_by(created.ordered.desc()).limit(limit)):
                 return [row[0] for row in rows]
         query = sa.select(self._table.id).where(self._table.id.is_not(None)).order_by(self._table.id.desc())
-        return [row[0] for row in self._database.fetch(query.limit(most))]
+        return [row[0] for row in self._database.fetch(query.limit(limit))]
 
-    def login_bursts(self, rule: SessionRule) -> tuple[Bursts, bool]:
-        """Who of those with live sessions began too many of them at a time; and whether some were left out."""
+    def creation_times(self, more_than: int) -> Iterator[dict[Any, list[datetime]]]:
+        """When the live sessions of each user who has more than so many began, some users at a time."""
         user, created = self._table.user_id, self._table.created_at
-        bursts = Bursts()
         if user is None or created is None:
-            return bursts, False
-        normal, within = defaults.count(rule), timedelta(seconds=defaults.within_seconds(rule))
-        for users in self._database.owners.with_more_than(normal):
+            return
+        for users in self._database.owners.with_more_than(more_than):
             for some in batches_by_weight(users, lambda row: row.sessions, _BEGINNINGS_AT_ONCE):
-                for owner, times in self._begun([row.owner for row in some], user, created).items():
-                    if spans := burst_spans(times, normal, within):
-                        bursts.by_user[owner] = spans
-                    if len(bursts.by_user) >= _MOST_BURST_USERS:
-                        return bursts, True
-        return bursts, False
+                yield self._begun([row.owner for row in some], user, created)
 
     def _begun(
         self, users: Collection[Any], user: sa.ColumnElement[Any], created: TimeExpression
@@ -267,11 +221,9 @@ class RuleQueries:
         """Deletes those of the sessions that still are these users', and did not begin anew."""
         return self._database.delete_if(sessions, self._of_users(users, began_before), Cause.ABNORMAL)
 
-    def delete_matching(
-        self, sessions: Sequence[Session], rule: SessionRule, survey: Survey, now: datetime
-    ) -> Deletion:
-        """Deletes those of the sessions that the rule may still apply to."""
-        return self._database.delete_if(sessions, self.may_match(rule, survey, now), Cause.ABNORMAL)
+    def delete_matching(self, sessions: Sequence[Session], condition: sa.ColumnElement[bool]) -> Deletion:
+        """Deletes those of the sessions that still meet the condition."""
+        return self._database.delete_if(sessions, condition, Cause.ABNORMAL)
 
     def _of_users(self, users: Collection[Any], began_before: datetime) -> sa.ColumnElement[bool]:
         user, created = self._table.user_id, self._table.created_at
@@ -281,55 +233,6 @@ class RuleQueries:
         if created is None:
             return mine
         return sa.and_(mine, sa.or_(created.instant.is_(None), created.before(began_before)))
-
-    def _id_length(self) -> sa.ColumnElement[int]:
-        length = sa.func.length if self._table.dialect.name == "sqlite" else sa.func.char_length
-        return length(sa.cast(self._table.id, sa.Text))
-
-    # --- duplicates ----------------------------------------------------------------------------------------------
-
-    @property
-    def knows_duplicates(self) -> bool:
-        """Whether owner and client of sessions are mapped."""
-        return self._table.user_id is not None and self._client is not None
-
-    @property
-    def knows_newest(self) -> bool:
-        """Whether it is known which session began last."""
-        return self._table.created_at is not None
-
-    def duplicate_pages(self) -> Iterator[list[Session]]:
-        """The live sessions that a newer one of the same user on the same client replaces, a batch at a time."""
-        if not (self.knows_duplicates and self.knows_newest):
-            return
-        for listed in self._database.owners.with_duplicates():
-            for users in batches(listed, self._database.batch_size):
-                ranking = self._newest_first(users)
-                yield from self._database.read(sa.select(ranking).where(ranking.c.rank > 1), ranking.c.id)
-
-    def delete_duplicates(self, sessions: Sequence[Session]) -> Deletion:
-        """Deletes those of the sessions that a newer one still replaces."""
-        created = self._table.created_at
-        assert created is not None
-        ranking = self._newest_first(list(dict.fromkeys(s.user_id for s in sessions)))
-        return self._database.delete_ranked(sessions, ranking, 1, created.column, Cause.DUPLICATE)
-
-    def _comparable(self, client: sa.ColumnElement[Any]) -> list[sa.ColumnElement[bool]]:
-        return [self._database.live, self._is_owned(), client.is_not(None), client != ""]
-
-    def _newest_first(self, users: Sequence[Any]) -> sa.Subquery:
-        user, client, created = self._table.user_id, self._client, self._table.created_at
-        assert user is not None
-        assert client is not None
-        assert created is not None
-        # A session whose beginning is not known is the last to go.
-        order = [sa.case((created.instant.is_(None), 0), else_=1), created.instant.desc(), self._table.id]
-        rank = sa.func.row_number().over(partition_by=[user, client], order_by=order)
-        return (
-            sa.select(*self._table.session_columns, rank.label("rank"), created.column.label("seen"))
-            .where(self._table.user_in(users), *self._comparable(client))
-            .subquery("ranked")
-        )
 
     # --- usage ---------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,7 @@ from controller.settings.settings import Settings
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.manifest import parse_policy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV, REDIS_URL_ENV, SPEC_ENV
-from policy.presets import PRESETS
-from policy.stores import Preset
+from policy.presets import DatabasePreset
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.schema.tables import create_tables, metadata, session_table
 from tests.bench.usage import Usage, measure
@@ -82,9 +81,9 @@ def _sessions(now: datetime) -> Iterator[_Session]:
 
 def _fill_database(url: str, sessions: list[_Session]) -> None:
     engine = create_engine(parse_url(url), create_file=True)
-    table = session_table(PRESETS[Preset.DEFAULT])
+    table = session_table(DatabasePreset.DEFAULT.table)
     with engine.begin() as connection:
-        create_tables(connection, PRESETS[Preset.DEFAULT])
+        create_tables(connection, DatabasePreset.DEFAULT.table)
         for each in (table, *metadata.sorted_tables):
             connection.execute(sa.delete(each))
         connection.execute(

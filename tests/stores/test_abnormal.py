@@ -7,20 +7,22 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from job.steps import abnormal, suspects
+from job.steps import abnormal, rule_scan
+from job.steps.abnormal import find_abnormal_sessions, handle_abnormal_sessions, rule_matches
 from policy.rules import RuleType
 from stores.model.errors import SafetyLimitError
 from stores.redis.content import access_log
 from stores.redis.content.access_log import read_entry
-from stores.rules.facts import Survey
-from stores.rules.table import matching
+from stores.rules.table import make_detector, matching
 from stores.waiting.clock import RunClock
+from tests.support.made_up_rule import CopyWithRule
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import steps
@@ -195,11 +197,10 @@ def test_r2_6_a_session_that_is_all_right_again_stays(database: SessionStores) -
     ids = fill(database, {"revoked": {"revoked": True}, "other": {"revoked": True}})
     with steps(policy(rules=[rule("Revoked")]), database) as run:
         found = run.queries
-        obeyed = run.context.spec.session_rules[0]
-        now, survey = datetime.now(UTC), run.found.survey
-        (page,) = found.fact_pages(found.may_match(obeyed, survey, now))
+        condition = make_detector(run.context.spec.session_rules[0]).sql_condition(found.columns, datetime.now(UTC))
+        (page,) = found.detail_pages(condition)
         database.sql(f"UPDATE sessions SET revoked_at = NULL WHERE session_id = '{ids['revoked']}'")
-        deleted = found.delete_matching([facts.session for facts in page], obeyed, survey, now).deleted
+        deleted = found.delete_matching([details.session for details in page], condition).deleted
     assert [s.id for s in deleted] == [ids["other"]]
     assert names(database, ids) == {"revoked"}
 
@@ -296,8 +297,8 @@ def test_r6_reading_access_logs_takes_no_more_than_its_share_of_the_time(
     with steps(obeyed, stores) as run:
         most = run.overview.owners.most
         monkeypatch.setattr(RunClock, "elapsed_seconds", property(lambda _: float(next(seconds))))
-        monkeypatch.setattr(suspects, "_LOGS_SHARE", (pages_in_time + 1) / 3600)
-        found = abnormal.assess(run.context, run.queries, run.logs, most).found
+        monkeypatch.setattr(rule_scan, "_LOGS_SHARE", (pages_in_time + 1) / 3600)
+        found = find_abnormal_sessions(run.context, run.queries, run.logs, most).found
         whole = pages_in_time == 99
         assert found[RuleType.REVOKED] == 7
         assert found.get(RuleType.ADDRESS_CHANGE, 0) == min(20, 2 * pages_in_time)
@@ -371,21 +372,21 @@ def test_r4_4_what_is_found_is_what_judging_every_session_by_every_rule_finds(
     obeyed = policy(redis=True, cleanupBatchSize=batch, rules=rules, safety={"maxDeletePercent": 100})
     with steps(obeyed, stores) as run, pytest.MonkeyPatch.context() as patch:
         patch.setattr(abnormal, "_MOST_REMEMBERED", most_remembered)
-        patch.setattr(suspects, "_ACCESSES_AT_ONCE", read_together)
-        judged = obeyed.spec.session_rules
+        patch.setattr(rule_scan, "_ACCESSES_AT_ONCE", read_together)
+        detectors = [make_detector(rule) for rule in obeyed.spec.session_rules]
         wanted: dict[str, tuple[Any, ...]] = {}
-        for facts in run.queries.facts_of(list(ids.values())):
-            entries = stores.redis.lrange(f"access_log:{facts.session.id}", 0, -1)
-            known = replace(facts, accesses=[read_entry(entry) for entry in entries])
-            if broken := matching(judged, known, Survey(), datetime.now(UTC)):
-                wanted[facts.session.id] = tuple(rule.type for rule in broken)
-        found = abnormal.assess(run.context, run.queries, run.logs, 1)
-        seen = [s for page in abnormal.suspects_of(run.context, run.queries, run.logs, found) for s in page]
+        for details in run.queries.details_of(list(ids.values())):
+            entries = stores.redis.lrange(f"access_log:{details.session.id}", 0, -1)
+            known = replace(details, accesses=[read_entry(entry) for entry in entries])
+            if found_by := matching(detectors, known, datetime.now(UTC)):
+                wanted[details.session.id] = tuple(detector.rule.type for detector in found_by)
+        found = find_abnormal_sessions(run.context, run.queries, run.logs, 1)
+        seen = [s for page in rule_matches(run.context, run.queries, run.logs, found) for s in page]
         assert sorted((s.session.id, tuple(r.type for r in s.rules)) for s in seen) == sorted(wanted.items())
         assert run.tally.abnormal == len(wanted)
         going = {i for i, kinds in wanted.items() if {"Revoked", "ClientChange", "ImpossibleTravel"} & set(kinds)}
         assert found.due == len(going)
-        assert abnormal.step(run.context, run.queries, run.logs, found) == len(going)
+        assert handle_abnormal_sessions(run.context, run.queries, run.logs, found) == len(going)
         assert stores.ids() == set(ids.values()) - going
 
 
@@ -428,6 +429,16 @@ def test_r4_4_a_login_burst_is_found_although_the_limit_evicts_it(database: Sess
 
 
 # --- what is not mapped, and limits ---
+
+
+def test_r2_6_a_rule_made_of_one_module_and_one_line_finds_its_sessions(
+    postgres: SessionStores, tmp_path: Path
+) -> None:
+    """In SQLite: tests/unit/stores/test_rules_one_module.py."""
+    for name in ("short", "0123456789a"):
+        postgres.add(name)
+    CopyWithRule(tmp_path).run(postgres.database_url, {"type": "LongId", "action": "Delete"})
+    assert postgres.ids() == {"short"}
 
 
 def test_r2_6_a_rule_without_its_data_finds_nothing_and_says_so_once(database: SessionStores) -> None:

@@ -220,7 +220,7 @@ def test_r2_6_sessions_a_rule_may_apply_to_are_read_once_however_few_they_are(
     for at_once, most in ((50_000, 500_000), (10, 500_000), (10, 20)):
         monkeypatch.setattr(queries, "_IDS_AT_ONCE", at_once)
         monkeypatch.setattr(queries, "_MOST_LISTED", most)
-        pages = list(asked.fact_pages(condition))
+        pages = list(asked.detail_pages(condition))
         assert sorted(facts.session.id for page in pages for facts in page) == expected
         assert max(map(len, pages)) <= 7
 

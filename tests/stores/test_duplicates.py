@@ -90,10 +90,10 @@ def test_r2_4_if_the_newest_ends_meanwhile_the_next_stays(database: SessionStore
     """The statement that deletes ranks anew."""
     fill(database)
     with steps(policy(**KEEP_NEWEST), database) as run:
-        (page,) = run.queries.duplicate_pages()
+        (page,) = run.duplicates.pages()
         assert {s.id for s in page} == {"oldest", "older"}
         database.sql("DELETE FROM sessions WHERE session_id = 'newest'")
-        assert [s.id for s in run.queries.delete_duplicates(page).deleted] == ["oldest"]
+        assert [s.id for s in run.duplicates.delete(page).deleted] == ["oldest"]
     assert "older" in database.ids()
 
 

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
-from policy.presets import resolve_table
 from policy.report import Outcome
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.mapping.findings import Finding, Severity
@@ -24,7 +23,7 @@ def look(url: str, table: dict[str, Any] | None = None) -> Preflight:
     assert store is not None
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
-        found = examine(sa.inspect(connection), resolve_table(store))
+        found = examine(sa.inspect(connection), store.session_table)
     engine.dispose()
     return found
 

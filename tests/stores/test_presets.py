@@ -15,9 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from policy.manifest import parse_policy
-from policy.presets import PRESETS
+from policy.presets import DatabasePreset
 from policy.report import Outcome
-from policy.stores import Preset
 from tests.support.runs import manifest, policy, run
 
 HOUR, DAY = 3600, 86400
@@ -40,7 +39,7 @@ class Known:
         table: its name, where the preset's is spelt otherwise.
     """
 
-    preset: Preset
+    preset: DatabasePreset
     databases: tuple[str, ...]
     ddl: str
     id: str
@@ -69,7 +68,7 @@ def u(number: int) -> str:
 
 KNOWN = [
     Known(
-        Preset.LARAVEL,
+        DatabasePreset.LARAVEL,
         EVERYWHERE,
         "CREATE TABLE sessions (id varchar(255) PRIMARY KEY, user_id bigint NULL, ip_address varchar(45) NULL,"
         " user_agent text NULL, payload text NOT NULL, last_activity integer NOT NULL)",
@@ -82,7 +81,7 @@ KNOWN = [
         [{"id": "idle", "user_id": 7, "payload": "YTow", "last_activity": Epoch(-3 * HOUR)}],
     ),
     Known(
-        Preset.RAILS_ACTIVE_RECORD,
+        DatabasePreset.RAILS_ACTIVE_RECORD,
         EVERYWHERE,
         "CREATE TABLE sessions (id bigint PRIMARY KEY, session_id varchar(255) NOT NULL, data text,"
         " created_at {time} NOT NULL, updated_at {time} NOT NULL, UNIQUE (session_id))",
@@ -94,7 +93,7 @@ KNOWN = [
         [{"id": 3, "session_id": "2::idle", "created_at": Naive(-60 * DAY), "updated_at": Naive(-31 * DAY)}],
     ),
     Known(
-        Preset.SPRING_JDBC,
+        DatabasePreset.SPRING_JDBC,
         EVERYWHERE,
         "CREATE TABLE SPRING_SESSION (PRIMARY_ID char(36) NOT NULL PRIMARY KEY, SESSION_ID char(36) NOT NULL,"
         " CREATION_TIME bigint NOT NULL, LAST_ACCESS_TIME bigint NOT NULL, MAX_INACTIVE_INTERVAL int NOT NULL,"
@@ -107,7 +106,7 @@ KNOWN = [
         [{"PRIMARY_ID": u(3), "EXPIRY_TIME": Epoch(-60, 1000), "PRINCIPAL_NAME": "ann"}],
     ),
     Known(
-        Preset.KRATOS,
+        DatabasePreset.KRATOS,
         EVERYWHERE,
         "CREATE TABLE sessions (id {id} NOT NULL PRIMARY KEY, issued_at {time} NOT NULL, expires_at {time} NULL,"
         " authenticated_at {time} NULL, identity_id {id} NOT NULL, nid {id} NULL, active {flag})",
@@ -119,7 +118,7 @@ KNOWN = [
         [{"id": u(3), "issued_at": Naive(-2 * DAY), "expires_at": Naive(-60), "identity_id": u(9), "active": True}],
     ),
     Known(
-        Preset.SUPABASE,
+        DatabasePreset.SUPABASE,
         (POSTGRESQL,),
         "CREATE SCHEMA auth; CREATE TABLE auth.sessions (id uuid PRIMARY KEY, user_id uuid NOT NULL,"
         " created_at timestamptz, updated_at timestamptz, not_after timestamptz, refreshed_at timestamp,"
@@ -154,8 +153,13 @@ def stored(value: Any, now: datetime) -> Any:
 
 # What Spring's table has besides, that no preset needs.
 FILLERS = {
-    Preset.SPRING_JDBC: {"SESSION_ID": "s", "CREATION_TIME": 0, "LAST_ACCESS_TIME": 0, "MAX_INACTIVE_INTERVAL": 1800}
-}
+    DatabasePreset.SPRING_JDBC: {
+        "SESSION_ID": "s",
+        "CREATION_TIME": 0,
+        "LAST_ACCESS_TIME": 0,
+        "MAX_INACTIVE_INTERVAL": 1800,
+    }
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda k: k.preset.value)
@@ -165,7 +169,7 @@ def test_r3_4_expired_sessions_go_and_live_ones_stay(database_url: str, known: K
         pytest.skip(f"{known.preset.value} is for {', '.join(known.databases)} only")
     engine = sa.create_engine(database_url)
     now = datetime.now(UTC)
-    table = "auth.sessions" if known.preset is Preset.SUPABASE else PRESETS[known.preset].name
+    table = "auth.sessions" if known.preset is DatabasePreset.SUPABASE else known.preset.table.name
     with engine.begin() as connection:
         if kind == POSTGRESQL:
             connection.exec_driver_sql("SET LOCAL TimeZone TO 'UTC'")

@@ -11,13 +11,12 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from policy.presets import PRESETS
-from policy.stores import Preset
+from policy.presets import DatabasePreset
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.schema.tables import create_tables, history, session_table, settings, statistics
 
 HOUR = 3600
-TABLE = session_table(PRESETS[Preset.DEFAULT])
+TABLE = session_table(DatabasePreset.DEFAULT.table)
 
 
 class SessionStores:
@@ -28,7 +27,7 @@ class SessionStores:
         self.redis_url = redis_url
         self.engine = create_engine(parse_url(database_url), create_file=True)
         with self.engine.begin() as connection:
-            create_tables(connection, PRESETS[Preset.DEFAULT])
+            create_tables(connection, DatabasePreset.DEFAULT.table)
         self._redis = redis.Redis.from_url(redis_url) if redis_url else None
 
     @property

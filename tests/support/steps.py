@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from job.steps import abnormal, duplicates
+from job.steps.abnormal import AbnormalSessions, find_abnormal_sessions, handle_abnormal_sessions
 from job.steps.assess import Forecast, check_deletion_share
 from job.steps.concurrency import enforce_limit
 from job.steps.context import RunContext
+from job.steps.duplicates import count_due_duplicates, delete_duplicates
 from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.overview import Overview, count_sessions
@@ -20,6 +21,7 @@ from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
+from stores.sql.duplicates import DuplicateQueries
 from stores.sql.queries import RuleQueries
 from stores.waiting.clock import RunClock
 from tests.support.runs import Log
@@ -36,7 +38,11 @@ class Steps:
     deletion_limit: DeletionLimit
     queries: RuleQueries
     logs: AccessLogs | None
-    found: abnormal.Abnormal = field(default_factory=abnormal.Abnormal)
+    found: AbnormalSessions = field(default_factory=AbnormalSessions)
+
+    @property
+    def duplicates(self) -> DuplicateQueries:
+        return DuplicateQueries(self.opened.database)
 
     @cached_property
     def overview(self) -> Overview:
@@ -53,15 +59,15 @@ class Steps:
     def clean(self) -> Tally:
         """The steps that delete, in their order."""
         owners = self.overview.owners
-        self.found = abnormal.assess(self.context, self.queries, self.logs, owners.most)
-        same = duplicates.assess(self.context, self.queries, owners.duplicates)
+        self.found = find_abnormal_sessions(self.context, self.queries, self.logs, owners.most)
+        same = count_due_duplicates(self.context, self.duplicates, owners.duplicates)
         evicting = owners.over_limit_apart if same else owners.over_limit
         forecast = Forecast(self.overview.totals, owners.over_limit, evicting, self.found.due, same)
         check_deletion_share(self.context, forecast)
         kept = delete_expired(self.context, forecast.totals.expired)
         self.tally.active = forecast.totals.active + kept
-        abnormal.step(self.context, self.queries, self.logs, self.found)
-        duplicates.step(self.context, self.queries, same)
+        handle_abnormal_sessions(self.context, self.queries, self.logs, self.found)
+        delete_duplicates(self.context, self.duplicates, same)
         enforce_limit(self.context, self.opened.max_sessions)
         return self.tally
 

@@ -16,8 +16,7 @@ from job.steps.progress import NoProgress
 from job.steps.safety import DeletionLimit
 from job.steps.sync.sync import synchronise
 from policy.manifest import SessionPolicy, parse_policy
-from policy.presets import PRESETS
-from policy.stores import Preset
+from policy.presets import DatabasePreset
 from stores.model.tally import Tally
 from stores.redis.store import RedisStore
 from stores.sql.schema.tables import session_table
@@ -82,7 +81,7 @@ class SyncWorld:
         self.arrangement = dict(arrangement or {})
         self.urls = Urls(database_url, redis_url)
         self.engine = sa.create_engine(database_url)
-        self.table = session_table(PRESETS[Preset.DEFAULT])
+        self.table = session_table(DatabasePreset.DEFAULT.table)
         self.table.metadata.create_all(self.engine)
         self.client = client or redis.Redis.from_url(redis_url)
         self.log = Log()

@@ -19,7 +19,7 @@ from stores.model.time_encoding import decode_time
 from stores.redis.connection.server import RedisServer
 from stores.redis.content.alike import differ_in_time_only
 from stores.redis.keys import KeyNames
-from stores.rules.facts import Access, GeoPoint
+from stores.rules.details import Access, GeoPoint
 
 # What SCAN looks at in one call.
 _SCAN_COUNT = 1000

@@ -154,15 +154,8 @@ def subjects(table: MappedTable) -> dict[Scope, sa.ColumnElement[Any]]:
         if mapping:
             found[scope] = table.dialect.text(table.clause.c[mapping.name], table.types[mapping.name])
     if table.user_id is not None:
-        found[Scope.USER] = owner_text(table, table.user_id)
+        found[Scope.USER] = table.owner_text(table.user_id)
     return found
-
-
-def owner_text(table: MappedTable, owner: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """An owner as text, given the column of a query that has :attr:`MappedTable.user_id`."""
-    mapping = table.table.columns.user_id
-    assert mapping is not None
-    return table.dialect.text(owner, sa.Text() if mapping.path else table.types[mapping.name])
 
 
 def exact_subject(table: MappedTable) -> sa.ColumnElement[Any]:

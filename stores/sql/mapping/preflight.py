@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from policy.presets import SessionTable
+from policy.mapping import SessionTable
 from policy.stores import Column, Columns, TimeColumn, UserColumn
 from stores.model.errors import ConfigurationError
 from stores.sql.dialects import Dialect, dialect_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from policy.presets import SessionTable
+from policy.mapping import SessionTable
 from policy.stores import Column, TimeColumn, TimeEncoding
 from stores.model.cutoffs import Cutoffs
 from stores.model.sessions import Session
@@ -115,6 +115,12 @@ class MappedTable:
         return self.clause.c[self.table.columns.id.name]
 
     @cached_property
+    def id_length(self) -> sa.ColumnElement[int]:
+        """How many characters an id has."""
+        length = sa.func.length if self.dialect.name == "sqlite" else sa.func.char_length
+        return length(sa.cast(self.id, sa.Text))
+
+    @cached_property
     def user_id(self) -> sa.ColumnElement[Any] | None:
         """The owner, if mapped; only the same text is the same owner."""
         mapping = self.table.columns.user_id
@@ -124,6 +130,20 @@ class MappedTable:
         if mapping.path:
             return self.dialect.json_text(column, mapping.path, kind)
         return self.dialect.exact(column, kind)
+
+    def owner_text(self, owner: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """An owner as text, given the column of a query that has :attr:`user_id`."""
+        mapping = self.table.columns.user_id
+        assert mapping is not None
+        return self.dialect.text(owner, sa.Text() if mapping.path else self.types[mapping.name])
+
+    @cached_property
+    def has_owner(self) -> sa.ColumnElement[bool]:
+        """Whether a session has an owner; never NULL. An empty text is none: it must not make strangers one user."""
+        if self.user_id is None:
+            return sa.true()
+        owner = self.owner_text(self.user_id)
+        return sa.and_(owner.is_not(None), owner != "")
 
     def user_in(self, users: Collection[Any]) -> sa.ColumnElement[bool]:
         """Whether the owner is one of these."""

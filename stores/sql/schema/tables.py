@@ -11,8 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from policy.presets import PRESETS, SessionTable
-from policy.stores import Preset
+from policy.mapping import SessionTable
+from policy.presets import DatabasePreset
 
 _ID = sa.String(128)
 USER_LENGTH = 255
@@ -134,7 +134,7 @@ work = sa.Table(
 
 def session_table(table: SessionTable) -> sa.Table:
     """The default session table under the policy's name for it."""
-    columns = PRESETS[Preset.DEFAULT].columns
+    columns = DatabasePreset.DEFAULT.table.columns
     assert columns.user_id and columns.created_at and columns.last_accessed_at and columns.expires_at
     assert columns.client and columns.address and columns.revoked
     return sa.Table(
@@ -160,7 +160,7 @@ def create_tables(connection: sa.Connection, table: SessionTable) -> list[str]:
     """
     inspector = sa.inspect(connection)
     wanted = list(metadata.sorted_tables)
-    if table.columns == PRESETS[Preset.DEFAULT].columns:
+    if table.columns == DatabasePreset.DEFAULT.table.columns:
         wanted.insert(0, session_table(table))
     missing = [t for t in wanted if not inspector.has_table(t.name, schema=t.schema)]
     for each in missing:

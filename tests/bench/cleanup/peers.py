@@ -14,7 +14,7 @@ from statistics import median
 from job.demo.servers import EmbeddedPostgres
 from job.steps.initialise import Urls
 from policy.manifest import parse_policy
-from policy.stores import Preset
+from policy.presets import DatabasePreset
 from tests.bench.cleanup.beside import latencies, some, touched
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row
 from tests.bench.cleanup.opened import delete_all_expired
@@ -65,7 +65,7 @@ class _Peer:
     """
 
     goal: Goal
-    preset: Preset
+    preset: DatabasePreset
     table: str
     key: str
     expired: str
@@ -85,7 +85,7 @@ def _django() -> _Peer:
 
     return _Peer(
         DJANGO,
-        Preset.DJANGO,
+        DatabasePreset.DJANGO,
         table="django_session",
         key="session_key",
         expired="expire_date < now()",
@@ -124,7 +124,7 @@ def _connect_pg_simple(directory: Path) -> _Peer:
 
     return _Peer(
         CONNECT_PG_SIMPLE,
-        Preset.CONNECT_PG_SIMPLE,
+        DatabasePreset.CONNECT_PG_SIMPLE,
         table="session",
         key="sid",
         expired="expire < now()",

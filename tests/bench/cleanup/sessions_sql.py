@@ -16,8 +16,7 @@ import psycopg
 import pymysql
 import sqlalchemy as sa
 
-from policy.presets import PRESETS
-from policy.stores import Preset
+from policy.presets import DatabasePreset
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.schema.tables import create_tables
 
@@ -104,7 +103,7 @@ def create_default_tables(url: str) -> None:
     """What ``session-policy init`` makes."""
     engine = create_engine(parse_url(url))
     with engine.begin() as connection:
-        create_tables(connection, PRESETS[Preset.DEFAULT])
+        create_tables(connection, DatabasePreset.DEFAULT.table)
     engine.dispose()
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.presets import RedisPreset
 from policy.profiles import Lifetime
-from policy.stores import REDIS_PRESETS, RedisFields, RedisPreset
+from policy.stores import RedisFields
 from stores.model.cutoffs import cutoffs
 from stores.redis.content.java import decode_long, decode_text
 from stores.redis.content.payload import UNKNOWN, Content, from_hash, from_json
@@ -42,7 +43,7 @@ def test_nothing_known_is_nothing_held_against_it() -> None:
 
 
 def test_dots_lead_into_objects_unless_a_field_has_that_very_name() -> None:
-    fields = REDIS_PRESETS[RedisPreset.CONNECT_REDIS][1]
+    fields = RedisPreset.CONNECT_REDIS.layout.fields
     content = from_json('{"cookie": {"expires": "2026-05-01T12:00:00.000Z"}, "passport": {"user": 7}}', fields)
     assert (content.user_id, content.expires_at) == ("7", NOW)
     assert from_json('{"passport.user": "x", "passport": {"user": 7}}', fields).user_id == "x"

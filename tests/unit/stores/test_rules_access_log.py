@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stores.redis.content.access_log import read_entry
-from stores.rules.facts import Access, GeoPoint
+from stores.rules.details import Access, GeoPoint
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 JSON = st.recursive(

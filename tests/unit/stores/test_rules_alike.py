@@ -14,12 +14,12 @@ from policy.rules import RuleAction, RuleType, SessionRule
 from stores.model.sessions import Session
 from stores.redis.content.access_log import Log
 from stores.redis.content.alike import differ_in_time_only
-from stores.rules.facts import Facts, Survey
-from stores.rules.table import matching
+from stores.rules.details import SessionDetails
+from stores.rules.table import make_detector, matching
 
 BERLIN, LIMA = {"lat": 52.5, "lon": 13.4}, {"lat": -12.0, "lon": -77.0}
 KINDS = (RuleType.IMPOSSIBLE_TRAVEL, RuleType.ADDRESS_CHANGE, RuleType.CLIENT_CHANGE)
-RULES = [SessionRule(type=kind, action=RuleAction.REPORT) for kind in KINDS]
+DETECTORS = [make_detector(SessionRule(type=kind, action=RuleAction.REPORT)) for kind in KINDS]
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 # Few values, so that entries are often alike; and names where the one of a time may hide.
@@ -56,7 +56,7 @@ def test_r4_4_one_entry_stands_for_all_only_where_the_verdict_is_the_same(
     if log.only is None:
         return
     one, all_of_them = (
-        matching(RULES, Facts(Session("s"), address, client, accesses=accesses), Survey(), NOW)
+        matching(DETECTORS, SessionDetails(Session("s"), address, client, accesses=accesses), NOW)
         for accesses in ([log.only], log.accesses)
     )
     assert one == all_of_them

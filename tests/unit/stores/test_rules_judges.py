@@ -1,4 +1,4 @@
-"""R4.4, R4.5: each rule on the facts of one session."""
+"""R4.4, R4.5: each rule on the details of one session."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from policy.rules import DEFAULT_RULES, RuleAction, RuleType, SessionRule
 from stores.model.sessions import Session
-from stores.rules.facts import Access, Bursts, Facts, GeoPoint, Survey
+from stores.rules.details import Access, GeoPoint, SessionDetails
+from stores.rules.detector import MAX_LOG_ENTRIES, RequiredField
 from stores.rules.impossible_travel import distance_kilometers
-from stores.rules.login_burst import burst_spans
+from stores.rules.login_burst import LoginBurst, Span, burst_spans
 from stores.rules.request_burst import has_burst
-from stores.rules.table import KINDS, MOST_ENTRIES, NAMES, Need, entries_wanted, gravest, matching, missing_needs
+from stores.rules.table import log_entries_to_read, make_detector, matching, missing_fields, most_severe
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-SKEW = Survey(skew=timedelta(seconds=5))
+SKEW = timedelta(seconds=5)
 BERLIN, PARIS, NEW_YORK = GeoPoint(52.52, 13.40), GeoPoint(48.86, 2.35), GeoPoint(40.71, -74.01)
 
 
@@ -26,22 +27,16 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def applies(kind: str, facts: Facts, survey: Survey = SKEW, **fields: int) -> bool:
-    rule = SessionRule(type=RuleType(kind), **fields)  # type: ignore[arg-type]
-    return KINDS[rule.type].judge(rule, facts, survey, NOW)
+def applies(kind: str, details: SessionDetails, **fields: int) -> bool:
+    return make_detector(SessionRule.model_validate({"type": kind, **fields}), SKEW).matches(details, NOW)
 
 
-def session(**fields: object) -> Facts:
-    return Facts(Session(id="i", **fields))  # type: ignore[arg-type]
+def session(**fields: object) -> SessionDetails:
+    return SessionDetails(Session(id="i", **fields))  # type: ignore[arg-type]
 
 
-def accessed(*accesses: Access, **fields: object) -> Facts:
-    return Facts(Session(id="i"), accesses=accesses, **fields)  # type: ignore[arg-type]
-
-
-def test_every_rule_type_has_a_judge_and_every_need_a_name() -> None:
-    assert set(KINDS) == set(RuleType)
-    assert set(NAMES) == set(Need)
+def accessed(*accesses: Access, **fields: object) -> SessionDetails:
+    return SessionDetails(Session(id="i"), accesses=accesses, **fields)  # type: ignore[arg-type]
 
 
 # --- times and flags ---
@@ -65,8 +60,8 @@ def test_r4_5_times_beyond_the_skew_are_in_the_future(ahead: int, found: bool) -
 
 
 def test_r4_5_revoked_and_ownerless() -> None:
-    assert applies("Revoked", Facts(Session("i"), revoked=True))
-    assert not applies("Revoked", Facts(Session("i")))
+    assert applies("Revoked", SessionDetails(Session("i"), revoked=True))
+    assert not applies("Revoked", SessionDetails(Session("i")))
     assert applies("Ownerless", session())
     assert applies("Ownerless", session(user_id=""))
     assert not applies("Ownerless", session(user_id="a"))
@@ -115,11 +110,11 @@ def test_r4_4_stops_in_between_do_not_hide_a_journey() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9000), PLACES), max_size=12))
 def test_r4_4_travel_agrees_with_looking_at_every_pair(visits: list[tuple[int, GeoPoint]]) -> None:
-    facts = accessed(*(Access(ago(t), place=place) for t, place in visits))
+    details = accessed(*(Access(ago(t), place=place) for t, place in visits))
     expected = any(
         abs(t1 - t2) <= 3600 and distance_kilometers(p1, p2) > 1000 for t1, p1 in visits for t2, p2 in visits
     )
-    assert applies("ImpossibleTravel", facts) is expected
+    assert applies("ImpossibleTravel", details) is expected
 
 
 # --- address and client ---
@@ -184,58 +179,65 @@ def test_r4_4_a_burst_is_more_than_the_count_within_the_time(offsets: list[int],
     assert bool(burst_spans(times, normal, timedelta(seconds=within))) is expected
 
 
+def with_bursts(bursts: dict[str, list[Span]]) -> LoginBurst:
+    detector = LoginBurst(SessionRule(type=RuleType.LOGIN_BURST))
+    detector.bursts = bursts
+    return detector
+
+
 @given(TIMES, st.integers(1, 10), st.integers(0, 120))
 def test_r4_4_who_belongs_to_a_burst(offsets: list[int], normal: int, within: int) -> None:
-    bursts = Bursts({"u": burst_spans([ago(t) for t in offsets], normal, timedelta(seconds=within))})
+    detector = with_bursts({"u": burst_spans([ago(t) for t in offsets], normal, timedelta(seconds=within))})
     for t in offsets:
         windows = [[o for o in offsets if start <= o <= start + within] for start in offsets]
         expected = any(t in window and len(window) > normal for window in windows)
-        assert bursts.cover("u", ago(t)) is expected
-        assert not bursts.cover("v", ago(t))
+        assert detector.matches(session(user_id="u", created_at=ago(t)), NOW) is expected
+        assert not detector.matches(session(user_id="v", created_at=ago(t)), NOW)
 
 
 def test_r4_4_request_burst_counts_the_accesses() -> None:
-    facts = accessed(*(Access(ago(n)) for n in range(11)))
-    assert applies("RequestBurst", facts, count=10, within_seconds=10)
-    assert not applies("RequestBurst", facts, count=11, within_seconds=10)
-    assert not applies("RequestBurst", facts, count=10, within_seconds=9)
+    details = accessed(*(Access(ago(n)) for n in range(11)))
+    assert applies("RequestBurst", details, count=10, within_seconds=10)
+    assert not applies("RequestBurst", details, count=11, within_seconds=10)
+    assert not applies("RequestBurst", details, count=10, within_seconds=9)
 
 
-def test_r4_4_login_burst_asks_the_survey() -> None:
-    rule = SessionRule(type=RuleType.LOGIN_BURST)
-    survey = Survey(bursts={rule: Bursts({"a": [(ago(60), ago(30))]})})
-    assert applies("LoginBurst", session(user_id="a", created_at=ago(45)), survey)
-    assert not applies("LoginBurst", session(user_id="a", created_at=ago(61)), survey)
-    assert not applies("LoginBurst", session(user_id="b", created_at=ago(45)), survey)
+def test_r4_4_login_burst_asks_when_sessions_of_the_user_began() -> None:
+    detector = with_bursts({"a": [(ago(60), ago(30))]})
+    assert detector.matches(session(user_id="a", created_at=ago(45)), NOW)
+    assert not detector.matches(session(user_id="a", created_at=ago(61)), NOW)
+    assert not detector.matches(session(user_id="b", created_at=ago(45)), NOW)
 
 
 # --- several rules ---
 
 
-def test_the_gravest_action_is_taken() -> None:
-    report, delete, everywhere = (
-        SessionRule(type=RuleType.REVOKED, action=action)
-        for action in (RuleAction.REPORT, RuleAction.DELETE, RuleAction.LOGOUT_EVERYWHERE)
+def test_the_most_severe_action_is_taken() -> None:
+    report, again, delete, everywhere = (
+        make_detector(SessionRule(type=RuleType.REVOKED, action=action))
+        for action in (RuleAction.REPORT, RuleAction.REPORT, RuleAction.DELETE, RuleAction.LOGOUT_EVERYWHERE)
     )
-    assert gravest([report, delete, report]) is delete
-    assert gravest([everywhere, delete, report]) is everywhere
+    assert most_severe([report, delete, again]) is delete
+    assert most_severe([everywhere, delete, report]) is everywhere
 
 
 def test_a_session_may_break_several_rules() -> None:
-    facts = Facts(Session("i", created_at=ago(10**7)), revoked=True)
-    found = matching(DEFAULT_RULES, facts, SKEW, NOW)
-    assert [rule.type for rule in found] == [RuleType.REVOKED, RuleType.LONG_RUNNING]
+    details = SessionDetails(Session("i", created_at=ago(10**7)), revoked=True)
+    found = matching([make_detector(rule, SKEW) for rule in DEFAULT_RULES], details, NOW)
+    assert [detector.rule.type for detector in found] == [RuleType.REVOKED, RuleType.LONG_RUNNING]
 
 
 def test_a_rule_tells_what_must_be_mapped() -> None:
     rule = SessionRule(type=RuleType.LOGIN_BURST)
-    assert missing_needs(rule, {Need.OWNER}) == ["columns.createdAt"]
-    assert missing_needs(rule, {Need.OWNER, Need.CREATION}) == []
+    assert missing_fields(rule, {RequiredField.USER_ID}) == ["columns.createdAt"]
+    assert missing_fields(rule, {RequiredField.USER_ID, RequiredField.CREATED_AT}) == []
 
 
 def test_only_as_much_of_a_log_is_read_as_the_rules_look_at() -> None:
-    assert entries_wanted([SessionRule(type=RuleType.REVOKED)]) == 0
-    travel = SessionRule(type=RuleType.IMPOSSIBLE_TRAVEL)
-    burst = SessionRule(type=RuleType.REQUEST_BURST, count=2000)
-    assert 0 < entries_wanted([travel]) < entries_wanted([travel, burst]) <= MOST_ENTRIES
-    assert entries_wanted([burst]) > 2000
+    revoked, travel, burst = (
+        make_detector(SessionRule.model_validate(rule))
+        for rule in ({"type": "Revoked"}, {"type": "ImpossibleTravel"}, {"type": "RequestBurst", "count": 2000})
+    )
+    assert log_entries_to_read([revoked]) == 0
+    assert 0 < log_entries_to_read([travel]) < log_entries_to_read([travel, burst]) <= MAX_LOG_ENTRIES
+    assert log_entries_to_read([burst]) > 2000

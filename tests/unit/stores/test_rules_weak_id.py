@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.rules.weak_id import judge_ids
+from stores.rules.weak_id import id_strength
 
 
 def is_weak(session_id: str, sample: list[str], bits: int = 128) -> bool:
-    strength = judge_ids(sample, bits)
+    strength = id_strength(sample, bits)
     return strength.all_weak or len(session_id) < strength.shortest
 
 
@@ -73,19 +73,19 @@ def test_r4_3_ids_that_are_counted_up_are_weak_however_long(
     numbers = [start + n * step for n in range(60)]
     sample = [prefix + (f"{n:0{width}x}" if hexadecimal else f"{n:0{width}}") for n in numbers]
     jumbled.shuffle(sample)
-    assert judge_ids(sample, 64).all_weak
+    assert id_strength(sample, 64).all_weak
 
 
 @given(st.lists(st.text(min_size=1), max_size=40))
 def test_any_ids_can_be_judged(sample: list[str]) -> None:
-    judge_ids(sample, 128)
+    id_strength(sample, 128)
 
 
 def test_r4_3_uuids_made_of_the_time_are_weak() -> None:
-    assert judge_ids([str(uuid.uuid1()) for _ in range(3)], 16).all_weak
-    assert not judge_ids([str(uuid.uuid4()) for _ in range(3)], 128).all_weak
-    assert judge_ids([str(uuid.uuid4()) for _ in range(3)], 129).all_weak
+    assert id_strength([str(uuid.uuid1()) for _ in range(3)], 16).all_weak
+    assert not id_strength([str(uuid.uuid4()) for _ in range(3)], 128).all_weak
+    assert id_strength([str(uuid.uuid4()) for _ in range(3)], 129).all_weak
 
 
 def test_without_ids_nothing_is_weak() -> None:
-    assert not judge_ids([], 1024).all_weak
+    assert not id_strength([], 1024).all_weak

@@ -16,7 +16,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from job.logs.identity import Identities
 from job.logs.logs import LogSink, SessionLog
-from policy.presets import SessionTable
+from policy.mapping import SessionTable
 from policy.stores import Column, Columns, TimeColumn, TimeEncoding, UserColumn
 from stores.model.sessions import Session
 from stores.model.timestamps import speller, spelt
