@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import sqlalchemy as sa
+
 from job.logs.logs import SessionLog
 from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
@@ -23,9 +25,10 @@ from stores.sql.dialects.lock import Lock
 from stores.sql.mapping.expiry import load_settings
 from stores.sql.mapping.findings import Severity
 from stores.sql.mapping.preflight import Preflight, examine
+from stores.sql.mapping.product_tables import require_product_tables
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.history import HistoryTable
-from stores.sql.schema.tables import history, settings, statistics, usage
+from stores.sql.schema.tables import alerts, history, settings, statistics, usage, work
 from stores.sql.shared_work import Records
 from stores.sql.store import SessionDatabase, clock_offset
 from stores.sql.table_statistics import layout_of
@@ -99,6 +102,7 @@ def initialise(
 
     Raises:
         ConfigurationError: a URL, the table or a column is not what the policy says.
+        TableVersionError: the product's own tables are older or newer than this release.
         DatabaseUnavailableError, RedisUnavailableError: a store cannot be reached.
         ClockSkewError: clocks differ too much.
         LockHeldError: another run is at work on this table.
@@ -116,6 +120,8 @@ def initialise(
         wanted = resolve_table(store)
         preflight = link.inspect(lambda inspector: examine(inspector, wanted))
         table = preflight.require()
+        if finding := link.transaction(lambda connection: require_product_tables(connection, tables_of(spec))):
+            preflight.findings.append(finding)
         _check_limit(spec, table)
         redis = (
             RedisStore(
@@ -175,6 +181,18 @@ def initialise(
         lock=lock,
         records=records,
     )
+
+
+def tables_of(spec: SessionPolicySpec) -> list[sa.Table]:
+    """Those of the product's own tables that a run of the policy reads or writes, if they exist."""
+    tables = [settings]
+    if spec.statistics.enabled:
+        tables += [statistics, history, usage]
+    if spec.alerts.operations or spec.alerts.security:
+        tables.append(alerts)
+    if spec.job.parallelism > 1:
+        tables.append(work)
+    return tables
 
 
 def _check_limit(spec: SessionPolicySpec, table: MappedTable) -> None:
