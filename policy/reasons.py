@@ -13,6 +13,7 @@ FAILURES: Final = frozenset(
     {
         "RunFailed",
         "InvalidConfiguration",
+        "TableVersionMismatch",
         "DatabaseUnavailable",
         "RedisUnavailable",
         "ClockSkew",

@@ -41,6 +41,7 @@ _FAILURES = {
     "RedisUnavailable": "Redis cannot be reached",
     "DatabaseUnavailable": "the database cannot be reached",
     "InvalidConfiguration": "the policy cannot be run as it is",
+    "TableVersionMismatch": "the product's tables do not fit this release",
     "SafetyLimitExceeded": "the run refused to delete so much",
     "ClockSkew": "clocks are too far apart",
 }

@@ -16,7 +16,7 @@ from job.revocation.open_stores import open_stores, with_short_retries
 from job.steps import settings_verification
 from job.steps.abnormal import mapped_fields
 from job.steps.context import RunContext
-from job.steps.initialise import RunStores
+from job.steps.initialise import RunStores, tables_of
 from job.steps.progress import NoProgress
 from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
@@ -29,6 +29,7 @@ from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.findings import Finding, Severity
 from stores.sql.mapping.preflight import examine
+from stores.sql.mapping.product_tables import examine_product_tables
 from stores.sql.queries import RuleQueries
 from stores.sql.schema.tables import alerts, history, statistics
 from stores.waiting.clock import RunClock
@@ -76,6 +77,8 @@ def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[F
         link = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
         for finding in link.inspect(lambda inspector: examine(inspector, store.session_table)).findings:
             yield Finding(finding.severity, f"{field}.table.{finding.field}", finding.message, finding.remedy)
+        if version := link.transaction(lambda c: examine_product_tables(c, tables_of(policy.spec))):
+            yield version
         yield from _of_tables(policy, link)
     except RunError as error:
         yield _error(field, error)

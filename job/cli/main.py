@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from job.cli import doctor, plan, report, revoke, sessions
+from job.cli import doctor, init, plan, report, revoke, sessions
 from job.cli.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
 from job.cli.reporting import to_text, write_termination_message
 from job.imports import lasting, without
@@ -27,7 +27,7 @@ from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV
 from policy.opentelemetry_env import TelemetrySettings
 from policy.report import Outcome, RunReport, printable
-from stores.model.errors import ConfigurationError, RunError
+from stores.model.errors import ConfigurationError
 from stores.waiting.clock import RunClock
 
 if TYPE_CHECKING:
@@ -248,42 +248,6 @@ def _rejected(message: str) -> RunReport:
 
 
 @main.command()
-@policy_file
-@database_url
-@click.pass_context
-def init(context: click.Context, path: str | None, database_url: str | None) -> None:
-    """Creates the tables for statistics, history and settings, and the default session table.
-
-    Tables that exist already are left as they are.
-    """
-    import sqlalchemy as sa
-
-    from policy.presets import DatabasePreset
-    from stores.sql.connection.connect import create_engine, parse_url, translate
-    from stores.sql.schema.tables import create_tables
-
-    try:
-        if not database_url:
-            raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
-        store = read_policy(path).spec.stores.database if path else None
-        if path and store is None:
-            raise ConfigurationError("the policy has no stores.database: there is nothing to create")
-        table = store.session_table if store else DatabasePreset.DEFAULT.table
-        engine = create_engine(parse_url(database_url), create_file=True)
-        try:
-            with engine.begin() as connection:
-                created = create_tables(connection, table)
-        except sa.exc.SQLAlchemyError as error:
-            raise translate(error) from error
-        finally:
-            engine.dispose()
-    except (InvalidPolicyError, RunError) as error:
-        click.echo(f"error: {error}", err=True)
-        context.exit(error.exit_code if isinstance(error, RunError) else BAD_CONFIGURATION)
-    click.echo(f"created {', '.join(created)}" if created else "nothing to create: all tables exist")
-
-
-@main.command()
 @click.argument("plural", required=False)
 def crd(plural: str | None) -> None:
     """Prints the CustomResourceDefinitions, or the one of a kind, by its plural."""
@@ -316,6 +280,7 @@ def demo(context: click.Context, directory: str | None) -> None:
     context.exit(show(Path(directory) if directory else None))
 
 
+main.add_command(init.init)
 main.add_command(sessions.sessions)
 main.add_command(revoke.revoke)
 main.add_command(report.report)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from stores.model.errors import ConfigurationError
 from stores.sql.connection.connect import create_engine, parse_url, translate
+from stores.sql.mapping.product_tables import require_product_tables
 from stores.sql.schema.tables import history, statistics, usage
 
 _SHORTEST_GAP = timedelta(minutes=1)
@@ -167,6 +168,7 @@ def read_trends(url: str, policy: str | None, days: int, now: datetime) -> Trend
             inspector = sa.inspect(connection)
             if not inspector.has_table(statistics.name):
                 raise ConfigurationError("the database holds no statistics: run `session-policy init`, then the policy")
+            require_product_tables(connection, [statistics, history, usage])
             since = now - timedelta(days=days)
             name = _one_policy(connection, policy)
             by_hour, by_client = _usage(connection, name, since) if inspector.has_table(usage.name) else ({}, {})

@@ -24,9 +24,10 @@ from stores.sql.dialects.lock import Lock
 from stores.sql.mapping.expiry import load_settings
 from stores.sql.mapping.findings import Severity
 from stores.sql.mapping.preflight import Preflight, examine
+from stores.sql.mapping.product_tables import require_product_tables
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.history import HistoryTable
-from stores.sql.schema.tables import history, settings, statistics, usage
+from stores.sql.schema.tables import alerts, history, settings, statistics, usage, work
 from stores.sql.shared_work import Records
 from stores.sql.store import SessionDatabase, clock_offset
 from stores.sql.table_statistics import layout_of
@@ -107,6 +108,7 @@ def initialise(
 
     Raises:
         ConfigurationError: a URL, the table or a column is not what the policy says.
+        TableVersionError: the product's own tables are older or newer than this release.
         DatabaseUnavailableError, RedisUnavailableError: a store cannot be reached.
         ClockSkewError: clocks differ too much.
         LockHeldError: another run holds the lock.
@@ -193,6 +195,8 @@ def _check(spec: SessionPolicySpec, connections: _Connections) -> _Checked:
     database, wanted = connections.database, spec.stores.database.session_table
     preflight = database.inspect(lambda inspector: examine(inspector, wanted))
     table = preflight.require()
+    if finding := database.transaction(lambda connection: require_product_tables(connection, tables_of(spec))):
+        preflight.findings.append(finding)
     _check_limit(spec, table)
     offset = database.transaction(clock_offset)
     _check_clocks(offset, connections.redis, spec.safety.clock_skew_seconds)
@@ -248,6 +252,18 @@ def _assemble(
 
 def _batch_size(spec: SessionPolicySpec, url: sa.URL) -> int:
     return min(spec.cleanup_batch_size, _LARGEST_BATCH.get(url.get_backend_name(), spec.cleanup_batch_size))
+
+
+def tables_of(spec: SessionPolicySpec) -> list[sa.Table]:
+    """Those of the product's own tables that a run of the policy reads or writes, if they exist."""
+    tables = [settings]
+    if spec.statistics.enabled:
+        tables += [statistics, history, usage]
+    if spec.alerts.operations or spec.alerts.security:
+        tables.append(alerts)
+    if spec.job.parallelism > 1:
+        tables.append(work)
+    return tables
 
 
 def _check_limit(spec: SessionPolicySpec, table: MappedTable) -> None:

@@ -23,6 +23,12 @@ class ConfigurationError(RunError):
     exit_code = 2
 
 
+class TableVersionError(ConfigurationError):
+    """The product's own tables are of an older or newer version than this release needs."""
+
+    reason = "TableVersionMismatch"
+
+
 class DatabaseUnavailableError(RunError):
     """The database cannot be reached, or keeps failing."""
 

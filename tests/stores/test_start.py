@@ -19,6 +19,7 @@ OF_OTHERS = {
     *("rich", "yaml", "opentelemetry", "apprise", "requests", "urllib3"),
     *("kopf", "kubernetes", "aiohttp", "prometheus_client"),
     *(
+        "alembic",
         "sqlalchemy.orm",
         "policy.crd",
         "policy.descriptions",

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from job.cli.main import main
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV, SPEC_ENV
 from policy.report import Outcome, RunReport
+from stores.sql.schema.version import CURRENT_VERSION
 from tests.support.runs import Finished, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
@@ -397,5 +398,5 @@ def test_init_creates_what_a_run_needs_and_is_harmless_when_repeated(database_ur
     first, second = (bare("init", "--database-url", database_url) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first
     assert "sessions" in first.stdout
-    assert "all tables exist" in second.stdout
+    assert second.stdout == f"up to date (version {CURRENT_VERSION})\n"
     assert run(policy(), database_url).exit_code == 0

@@ -1,7 +1,7 @@
-"""The product's own tables: what ``session-policy init`` creates.
+"""The definitions of the product's own tables, which ``session-policy init`` creates.
 
-A table of sessions for applications that have none yet, and the tables that statistics, history and settings are kept
-in, beside any session table.
+They are a session table for applications that have none yet, and tables for statistics, history, stored settings, alert
+memory and shared runs, beside any session table. A change here needs a revision in ``migrations/versions``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from policy.mapping import SessionTable
 from policy.presets import DatabasePreset
+from stores.sql.schema.version import VERSION_TABLE, read_version, record_current_version
 
 _ID = sa.String(128)
 USER_LENGTH = 255
@@ -153,10 +154,10 @@ def session_table(table: SessionTable) -> sa.Table:
 
 
 def create_tables(connection: sa.Connection, table: SessionTable) -> list[str]:
-    """Creates what is missing of the product's tables, and nothing else. Returns the names of the created ones.
+    """Creates those of the product's tables that do not exist. Returns the names of the created ones.
 
-    The session table is created only if it has the default columns: a table of an application's own is that
-    application's business.
+    Where all are new, their version is recorded. The session table is created only if it has the default columns: a
+    table of an application's own is that application's business.
     """
     inspector = sa.inspect(connection)
     wanted = list(metadata.sorted_tables)
@@ -167,4 +168,7 @@ def create_tables(connection: sa.Connection, table: SessionTable) -> list[str]:
         if connection.dialect.name in _MYSQL_NAMES:
             each.dialect_kwargs.update(_MYSQL)
         each.create(connection)
-    return [each.fullname for each in missing]
+    created = [each.fullname for each in missing]
+    if set(metadata.tables) <= set(created) and read_version(connection) is None:
+        created += [VERSION_TABLE] if record_current_version(connection) else []
+    return created

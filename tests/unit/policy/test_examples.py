@@ -12,6 +12,7 @@ import yaml
 
 from policy.manifest import parse_policy, parse_revocation
 from policy.names import KIND, REVOCATION_KIND
+from tests.support.pod_security import violations
 
 ROOT = Path(__file__).parents[3]
 # Those for GitOps tools are patches of these tools' own objects; tests/controlplane/test_gitops.py tries them.
@@ -58,6 +59,12 @@ def test_every_secret_that_is_referred_to_is_among_the_examples() -> None:
     references = secret_references(everything())
     assert references
     assert set(references) <= secrets
+
+
+def test_jobs_pass_pod_security_restricted() -> None:
+    jobs = [manifest for manifest in everything() if manifest["kind"] == "Job"]
+    assert jobs
+    assert [violations(job["spec"]["template"]) for job in jobs] == [[] for _ in jobs]
 
 
 def test_images_have_the_present_version() -> None:
