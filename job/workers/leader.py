@@ -19,7 +19,7 @@ from stores.model.errors import LockLostError, RunError, StopRequestedError
 from stores.model.sessions import Cause
 from stores.sql.connection.connect import translate
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.shared_work import ClaimLostError, RunParameters, WorkTable, WorkTotals
+from stores.sql.shared_work import ClaimLostError, RunTerms, Totals, WorkTable
 from stores.sql.store import SessionDatabase
 
 
@@ -38,7 +38,7 @@ class Leader:
         self._database: SessionDatabase = stores.database
         self._connection = stores.connection
         self._records = stores.records
-        self._parameters = RunParameters(stores.moment, fingerprint(spec, stores.settings))
+        self._terms = RunTerms(stores.moment, fingerprint(spec, stores.settings))
         self._workers = spec.job.parallelism
         self._log = log
         self._closed = False
@@ -53,7 +53,7 @@ class Leader:
             self.dismiss_workers()
             context.log.info("parallelism disabled", because="too few sessions have expired")
             return delete_expired(context, found)
-        self._table.offer(self._parameters, key_ranges)
+        self._table.offer(self._terms, key_ranges)
         choice = self._database.strategy()
         context.log.info("strategy chosen", chosen=choice.strategy.value, because=choice.because, **choice.figures())
         context.log.info("parallelism enabled", parts=len(key_ranges), workers=self._workers)
@@ -98,7 +98,7 @@ class Leader:
     def _work(self, context: RunContext) -> None:
         while True:
             context.clock.checkpoint()
-            claim = self._table.claim(self._parameters) or self._table.take_over()
+            claim = self._table.claim(self._terms) or self._table.take_over()
             if claim:
                 delete_claimed_range(context, self._table, self._records, claim)
             elif self._table.is_done():
@@ -106,7 +106,7 @@ class Leader:
             else:
                 context.clock.wait(POLL_SECONDS)
 
-    def _close(self) -> WorkTotals:
+    def _close(self) -> Totals:
         totals = self._table.close()
         self._closed = True
         return totals
@@ -138,7 +138,7 @@ def _announce(connection: RunConnection, table: WorkTable) -> str | None:
     return None
 
 
-def _add(context: RunContext, totals: WorkTotals, found: int) -> None:
+def _add(context: RunContext, totals: Totals, found: int) -> None:
     """Puts what all workers did into the run's tally."""
     tally = context.tally
     tally.expired = max(0, found - totals.kept)

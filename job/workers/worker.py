@@ -24,7 +24,7 @@ from stores.model.errors import ConfigurationError, StopRequestedError
 from stores.model.tally import Tally
 from stores.sql.connection.connect import as_run_error, create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.shared_work import ClaimLostError, LeaderGoneError, RunParameters, RunState, WorkTable
+from stores.sql.shared_work import ClaimLostError, LeaderGoneError, RunState, RunTerms, WorkTable
 from stores.waiting.clock import RunClock
 
 # What a leader may need to be scheduled and started, on a node that has to pull the image, or again after it died.
@@ -74,13 +74,13 @@ class Worker:
     def _take_part(self) -> str:
         """Returns why there is nothing more to do."""
         while True:
-            ending, parameters = self._await_parameters()
-            if parameters is None:
+            ending, terms = self._await_terms()
+            if terms is None:
                 return ending
             with suppress(LeaderGoneError):  # it may come back, or a new attempt may begin
-                return self._work_for(parameters)
+                return self._work_for(terms)
 
-    def _await_parameters(self) -> tuple[str, RunParameters | None]:
+    def _await_terms(self) -> tuple[str, RunTerms | None]:
         """Waits until the leader offers ranges to claim; without any, returns why there is nothing to wait for."""
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
         wanted = spec.stores.database.session_table if spec.stores.database else None
@@ -98,27 +98,27 @@ class Worker:
                     return _NO_WORK, None
                 if run.is_led:
                     led_at = self.clock.elapsed_seconds
-                    if run.parameters:
-                        return "", run.parameters
+                    if run.terms:
+                        return "", run.terms
                 elif self.clock.elapsed_seconds > led_at + _LEADER_PATIENCE_SECONDS:
                     return "there is no leader", None
                 self.clock.wait(POLL_SECONDS)
         finally:
             connection.close()
 
-    def _work_for(self, parameters: RunParameters) -> str:
+    def _work_for(self, terms: RunTerms) -> str:
         """Claims ranges until there are none. Returns why there is nothing more to do."""
         stores = initialise(
-            self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=parameters.moment
+            self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=terms.moment
         )
         try:
-            if fingerprint(self.policy.spec, stores.settings) != parameters.fingerprint:
+            if fingerprint(self.policy.spec, stores.settings) != terms.fingerprint:
                 return "the stored settings have changed since the leader read them"
-            return self._work(stores, parameters)
+            return self._work(stores, terms)
         finally:
             stores.close()
 
-    def _work(self, stores: RunStores, parameters: RunParameters) -> str:
+    def _work(self, stores: RunStores, terms: RunTerms) -> str:
         name = uuid4().hex
         presence = stores.connection.dialect.presence(name)
         assert presence is not None
@@ -138,7 +138,7 @@ class Worker:
         )
         while True:
             self.clock.checkpoint()
-            claim = table.claim(parameters)
+            claim = table.claim(terms)
             if claim:
                 try:
                     delete_claimed_range(context, table, stores.records, claim)
@@ -148,6 +148,6 @@ class Worker:
             run = table.look()
             if run.state is RunState.CLOSED:
                 return _NO_WORK
-            if not run.is_led or run.parameters != parameters:
+            if not run.is_led or run.terms != terms:
                 raise LeaderGoneError
             self.clock.wait(POLL_SECONDS)

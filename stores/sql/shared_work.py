@@ -65,7 +65,7 @@ class LeaderGoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RunParameters:
+class RunTerms:
     """What all workers of a run go by.
 
     Attributes:
@@ -94,16 +94,16 @@ class Sight:
     Attributes:
         state: how far it is; None if the run is not known (yet).
         is_led: whether its leader is there.
-        parameters: once there are parts.
+        terms: once there are parts.
     """
 
     state: RunState | None = None
     is_led: bool = False
-    parameters: RunParameters | None = None
+    terms: RunTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class WorkTotals:
+class Totals:
     """What all workers did together.
 
     Attributes:
@@ -211,9 +211,9 @@ class WorkTable:
 
         self._link.transaction(write)
 
-    def offer(self, parameters: RunParameters, stretches: Sequence[KeyRange]) -> None:
+    def offer(self, terms: RunTerms, stretches: Sequence[KeyRange]) -> None:
         """Offers the parts."""
-        said = parameters.to_text()
+        said = terms.to_text()
         parts = [
             {"run_id": self._run_id, "number": number, "state": _PartState.WAITING.value, "content": _to_text(stretch)}
             for number, stretch in enumerate(stretches, start=_RUN + 1)
@@ -252,10 +252,10 @@ class WorkTable:
         query = sa.select(sa.func.count()).where(self._is_part, work.c.state != _PartState.DONE.value)
         return self._link.transaction(lambda connection: connection.scalar(query)) == 0
 
-    def close(self) -> WorkTotals:
+    def close(self) -> Totals:
         """Ends the run: what is not committed now will not be. Returns what was."""
 
-        def write(connection: sa.Connection) -> WorkTotals:
+        def write(connection: sa.Connection) -> Totals:
             closed = {"state": RunState.CLOSED.value, "touched_at": _NOW}
             connection.execute(sa.update(work).where(self._row(_RUN)).values(**closed))
             under_way = (_PartState.WAITING.value, _PartState.CLAIMED.value)
@@ -278,16 +278,16 @@ class WorkTable:
             if row is None:
                 return Sight()
             is_led = row.leader is not None and row.leader == self._lock.held_by(connection)
-            parameters = RunParameters.from_text(row.content) if row.content else None
-            return Sight(RunState(row.state), is_led, parameters)
+            terms = RunTerms.from_text(row.content) if row.content else None
+            return Sight(RunState(row.state), is_led, terms)
 
         return self._link.transaction(read)
 
-    def claim(self, parameters: RunParameters) -> Claim | None:
+    def claim(self, terms: RunTerms) -> Claim | None:
         """Claims a part that nobody works on; None if there is none.
 
         Args:
-            parameters: what the worker goes by. The parts of another attempt at the run are not for it.
+            terms: what the worker goes by. The parts of another attempt at the run are not for it.
         """
         mine = sa.and_(work.c.state == _PartState.CLAIMED.value, work.c.claimed_by == self._worker)
         # A part that is ours already: we did not hear that our last claim was committed.
@@ -297,7 +297,7 @@ class WorkTable:
             self._check_leader(connection)
             # Locked, so that no other attempt begins just now.
             header = sa.select(work.c.content).where(self._row(_RUN), work.c.state == RunState.OPEN.value)
-            if connection.scalar(header.with_for_update(read=True)) != parameters.to_text():
+            if connection.scalar(header.with_for_update(read=True)) != terms.to_text():
                 return None
             row = connection.execute(self._parts(free).limit(1).with_for_update(skip_locked=True)).first()
             return self._claim(connection, row, free) if row else None
@@ -381,9 +381,9 @@ class WorkTable:
             raise LeaderGoneError
         self._checked_at = time.monotonic()
 
-    def _totals(self, connection: sa.Connection) -> WorkTotals:
+    def _totals(self, connection: sa.Connection) -> Totals:
         rows = connection.execute(self._parts(sa.true())).all()
-        return WorkTotals(
+        return Totals(
             parts=len(rows),
             unfinished=sum(row.state != _PartState.DONE.value for row in rows),
             workers=len({row.claimed_by for row in rows} - {None}),
