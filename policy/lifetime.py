@@ -1,4 +1,4 @@
-"""The lifetime a policy ends up with (R4.1)."""
+"""Resolves the session timeouts of a policy (R4.1)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from policy.spec import SessionPolicySpec
 
 
 def resolve_lifetime(spec: SessionPolicySpec) -> Lifetime:
-    """The lifetime a policy asks for.
+    """The idle and absolute timeout that apply under a policy.
 
-    Explicit fields win over the profile, the profile over what the application is known to do, that over the default.
+    Explicit fields win over the profile, the profile over the preset's own idle timeout, that over the default.
     """
     if spec.profile:
         base = PROFILES[spec.profile]

@@ -1,4 +1,4 @@
-"""Session lifetimes by kind of application (R4.2)."""
+"""Customary session timeouts by kind of application (R4.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """How long a session may live, in seconds.
+    """Idle and absolute timeout of sessions, in seconds.
 
     Attributes:
         idle: since the last access (sliding).
@@ -35,8 +35,8 @@ class Lifetime:
     absolute: int | None
 
 
-# Where custom gives a range (finance: 5-10 minutes idle), the profile takes its longer end: a session is never ended
-# sooner than anyone would expect of that kind of application.
+# Where a range is customary (finance: 5-10 minutes idle), the profile takes the longer end, so that no session ends
+# sooner than users of that kind of application expect.
 PROFILES: dict[Profile, Lifetime] = {
     Profile.FINANCE: Lifetime(idle=10 * _MINUTE, absolute=30 * _MINUTE),
     Profile.HEALTHCARE: Lifetime(idle=15 * _MINUTE, absolute=60 * _MINUTE),

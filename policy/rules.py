@@ -39,7 +39,7 @@ class RuleType(StrEnum):
     A line is all that the resource definition and its reference need of a type; the rest is in ``stores/rules``.
 
     Attributes:
-        meaning: completes "applies to a session that ...".
+        meaning: completes "applies to a session that ..."; read in the resource definition and in alerts.
         defaults: the numbers that a rule of this type may set, as fields of :class:`SessionRule`, with their defaults.
         default_action: what a policy without rules does about these sessions; None: it does not look for them.
     """
@@ -48,7 +48,7 @@ class RuleType(StrEnum):
     WEAK_ID = "WeakId", "has an id of fewer than minBits bits, or one that follows from another", {"min_bits": 128}
     IMPOSSIBLE_TRAVEL = (
         "ImpossibleTravel",
-        "was used from places over kilometers apart within withinSeconds",
+        "was used from places farther apart than kilometers within withinSeconds",
         {"kilometers": 1000, "within_seconds": 3600},
     )
     ADDRESS_CHANGE = "AddressChange", "is used from another IP address than it began with"

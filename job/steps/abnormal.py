@@ -57,7 +57,8 @@ class AbnormalSessions:
             Problem(
                 reason=kind.value,
                 audience=Audience.SECURITY,
-                message=f"{sessions} session{'' if sessions == 1 else 's'} found by rule {kind}",
+                message=f"{sessions} session{'' if sessions == 1 else 's'} found by rule {kind}: "
+                f"{'it' if sessions == 1 else 'each'} {kind.meaning}",
                 count=sessions,
             )
             for kind, sessions in self.found.items()

@@ -151,7 +151,7 @@ class Detector(ABC):
 
     @property
     def reads_access_log(self) -> bool:
-        """Whether it judges by the access log: then sessions are found by their logs, not by the SQL condition."""
+        """Whether it reads the access log: then sessions are found by their logs, not by the SQL condition."""
         return RequiredField.ACCESS_LOG in self.requires
 
     @property

@@ -17,6 +17,7 @@ import pytest
 from job.alerts.tell import TOTAL_SECONDS
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV, LOG_HASH_KEY_ENV
 from policy.report import Outcome, RunReport
+from policy.rules import RuleType
 from stores.sql.schema.tables import settings
 from tests.support.runs import Command, Finished, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
@@ -245,8 +246,9 @@ def test_r2_a_whole_run_does_what_every_step_and_rule_says(installation: Install
     assert told.operations.titles == ["Session policy web/shop: RiskySettings"]
     assert [title.partition(":")[0] for title in told.security.titles] == ["Session policy web/shop"]
     (message,) = [m["message"] for m in told.security.received]
+    meanings = {kind.value: kind.meaning for kind in RuleType}
     for kind in ALERTS.keys() - {"RiskySettings"}:
-        assert f"{kind}: 1 session found by rule {kind}" in message
+        assert f"{kind}: 1 session found by rule {kind}: it {meanings[kind]}" in message
         assert f"runbooks/{kind}" in message
     assert "RiskySettings" not in message
 

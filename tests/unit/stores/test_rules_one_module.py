@@ -24,6 +24,7 @@ RULES_PAGE = (ROOT / "docs" / "how-to" / "rules.md").read_text()
 def test_a_rule_type_has_one_module_with_all_its_parts(kind: RuleType) -> None:
     found = detector_class(kind)
     assert found.__name__ == kind.value
+    assert kind.meaning
     assert issubclass(found, Detector)
     module = inspect.getmodule(found)
     assert module is not None
