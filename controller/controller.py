@@ -24,15 +24,15 @@ from controller.api.kube import (
     NotFoundError,
     UnavailableError,
 )
-from controller.cache.cache import Cache, Key, Owner, parse_version
-from controller.cache.facts import is_ended, is_of_revocation, owner_label
-from controller.metrics.metrics import Metrics, Result
+from controller.cache.object_cache import Cache, Key, Owner, parse_version
+from controller.cache.relevant_fields import is_ended, is_of_revocation, owner_label
+from controller.metrics.controller_metrics import Metrics, Result
 from controller.reconcile import Reconciler
-from controller.revocation.revocation import RevocationReconciler
-from controller.runtime.election import Leadership
+from controller.revocation.revocation_reconciler import RevocationReconciler
+from controller.runtime.leader_election import Leadership
 from controller.runtime.workqueue import WorkQueue
-from controller.settings.settings import Settings
-from controller.tracing.trace import Tracing
+from controller.settings.controller_settings import Settings
+from controller.tracing.interface import Tracing
 
 log = structlog.get_logger("controller")
 

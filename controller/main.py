@@ -18,12 +18,12 @@ from controller.api.kube import Kube, NoClusterError
 from controller.controller import Controller
 from controller.handlers import operator_registry
 from controller.kopf_settings import kopf_settings
-from controller.metrics.metrics import Metrics
-from controller.runtime.election import Elector, Leadership, Unopposed
+from controller.metrics.controller_metrics import Metrics
 from controller.runtime.http_server import HttpServer
-from controller.runtime.logs import configure_logs
-from controller.settings.settings import Election, InvalidSettingsError, Settings
-from controller.tracing.trace import Tracing, open_tracing
+from controller.runtime.leader_election import Elector, Leadership, Unopposed
+from controller.runtime.log_format import configure_logs
+from controller.settings.controller_settings import Election, InvalidSettingsError, Settings
+from controller.tracing.interface import Tracing, open_tracing
 
 log = structlog.get_logger("controller.main")
 

@@ -32,22 +32,22 @@ from controller.api.kube import (
     Kube,
     Resource,
 )
-from controller.cache.cache import Cache, Owner
+from controller.cache.object_cache import Cache, Owner
 from controller.manifests.cronjob import build_cron_job
 from controller.manifests.drift import foreign_managers, is_owned_by, matches, take_over
 from controller.manifests.trace_link import link, linked
 from controller.runs.evidence import is_complete
-from controller.runs.missed import Punctuality, UnfinishedRun, last_schedule_time, punctuality
-from controller.runs.outcome import Attempt, Job, recorded_attempt, run_record, trigger
+from controller.runs.missed_schedules import Punctuality, UnfinishedRun, last_schedule_time, punctuality
 from controller.runs.pods import Pod, Problem
-from controller.runs.progress import Progress, progress, stall_of_job
+from controller.runs.run_record import Attempt, Job, recorded_attempt, run_record, trigger
 from controller.runs.run_request import build_job, requested_run
 from controller.runs.schedule import next_run
+from controller.runs.stall_checks import Progress, progress, stall_of_job
+from controller.settings.controller_settings import Settings
 from controller.settings.limits import NotAllowedError
-from controller.settings.settings import Settings
 from controller.status.event_posting import post_events
 from controller.status.events import PolicyEvent, Severity, changes
-from controller.status.status import (
+from controller.status.policy_status import (
     APPLIED,
     SUSPENDED,
     Observation,
@@ -58,7 +58,7 @@ from controller.status.status import (
     observe,
     stored_status,
 )
-from controller.tracing.trace import Tracing, Untraced
+from controller.tracing.interface import Tracing, Untraced
 from policy.manifest import InvalidPolicyError, SessionPolicy, parse_policy
 from policy.names import POLICY_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
 from policy.report import Message, printable

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.settings.controller_settings import Settings
 from controller.settings.limits import Limits, NotAllowedError
 from controller.settings.quantity import Quantity, quantity_value
-from controller.settings.settings import Settings
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,

@@ -14,8 +14,8 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.metrics.policy_figures import FAMILIES, NAMED_FAMILIES, Observed
-from controller.status.status import stored_status
+from controller.metrics.policy_metric_families import FAMILIES, NAMED_FAMILIES, Observed
+from controller.status.policy_status import stored_status
 from policy.manifest import InvalidPolicyError, parse_policy
 
 PolicyKey = tuple[str, str]

@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from controller.manifests.cronjob import build_cron_job, job_deadline_seconds
-from controller.settings.settings import Settings
+from controller.settings.controller_settings import Settings
 from policy.manifest import SessionPolicy, SessionRevocation
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -40,7 +40,7 @@ def revocation_job_name(uid: str) -> str:
 def build_revocation_job(
     revocation: SessionRevocation, uid: str, policy: SessionPolicy, policy_uid: str, settings: Settings
 ) -> dict[str, Any]:
-    """The Job, as the manifest to create. It is suspended: see :mod:`controller.revocation.revocation`.
+    """The Job, as the manifest to create. It is suspended: see :mod:`controller.revocation.revocation_reconciler`.
 
     Args:
         revocation: whose sessions end.

@@ -10,9 +10,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from controller.manifests.drift import is_owned_by
-from controller.runs.outcome import Job, failure_cause, job_end, last_attempt
 from controller.runs.pods import Pod, Problem, termination
-from controller.runs.progress import progress, stall_of_job
+from controller.runs.run_record import Job, failure_cause, job_end, last_attempt
+from controller.runs.stall_checks import progress, stall_of_job
 from controller.status.events import PolicyEvent, Severity
 from policy.manifest import SessionRevocation
 from policy.report import printable

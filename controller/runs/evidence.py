@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from controller.runs.outcome import Job, has_led, is_finished, last_attempt
 from controller.runs.pods import Pod, is_disrupted
+from controller.runs.run_record import Job, has_led, is_finished, last_attempt
 
 _TERMINAL: Final = ("Succeeded", "Failed")
 

@@ -10,8 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from controller.runs.missed import MISSED, OVERRUN, count_text, overlap, overlap_text
-from controller.status.status import APPLIED, condition, is_recorded
+from controller.runs.missed_schedules import MISSED, OVERRUN, count_text, overlap, overlap_text
+from controller.status.policy_status import APPLIED, condition, is_recorded
 from policy.names import API_VERSION, FIELD_MANAGER, KIND
 from policy.report import Outcome
 from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus

@@ -35,7 +35,7 @@ _RECONCILE: Final = "reconcile"
 
 
 class Telemetry:
-    """Implements :class:`controller.tracing.trace.Tracing`.
+    """Implements :class:`controller.tracing.interface.Tracing`.
 
     Args:
         timeout: seconds that one export may take, with all its attempts.

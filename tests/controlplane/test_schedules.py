@@ -12,10 +12,10 @@ import pytest
 from kubernetes.aio import client, config
 
 from controller.api.kube import KINDS, Kube
-from controller.cache.cache import Cache
+from controller.cache.object_cache import Cache
 from controller.reconcile import Reconciler
-from controller.runs.missed import last_schedule_time
-from controller.settings.settings import Settings
+from controller.runs.missed_schedules import last_schedule_time
+from controller.settings.controller_settings import Settings
 from tests.controlplane.conftest import StartController
 from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy

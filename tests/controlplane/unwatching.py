@@ -13,10 +13,10 @@ from kubernetes.aio import client, config
 
 from controller.api.kube import Kind, Kube
 from controller.controller import Controller
-from controller.metrics.metrics import Metrics
-from controller.runtime.election import Unopposed
-from controller.settings.settings import Settings
-from controller.tracing.trace import Untraced
+from controller.metrics.controller_metrics import Metrics
+from controller.runtime.leader_election import Unopposed
+from controller.settings.controller_settings import Settings
+from controller.tracing.interface import Untraced
 from policy.names import FIELD_MANAGER
 from tests.controlplane.controller_process import JOB_IMAGE
 from tests.support.kube import eventually

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.resources import OTELResourceDetector
 
+from controller.settings.controller_settings import Settings
 from controller.settings.job_telemetry import JobTelemetry
-from controller.settings.settings import Settings
 from policy.opentelemetry_env import RESOURCE_FIELDS, TelemetrySettings
 from tests.support.chart import container, environment
 from tools.chart_lint import EVERYTHING

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.runs.missed import UnfinishedRun
+from controller.runs.missed_schedules import UnfinishedRun
 from controller.runs.pods import Problem
-from controller.status.status import Observation, Readiness, observe
+from controller.status.policy_status import Observation, Readiness, observe
 from policy.report import Outcome
 from policy.status import ConditionStatus, SessionPolicyStatus
 from tests.unit.controller.builders import START, run

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from controller.api.kube import JOBS
 from controller.controller import Controller
-from controller.metrics.metrics import Metrics
-from controller.runtime.election import Unopposed
-from controller.tracing.trace import Untraced
+from controller.metrics.controller_metrics import Metrics
+from controller.runtime.leader_election import Unopposed
+from controller.tracing.interface import Untraced
 from tests.unit.controller.builders import SETTINGS, job
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from controller.runs.missed import UnfinishedRun
+from controller.runs.missed_schedules import UnfinishedRun
 from controller.runs.pods import Problem
 from controller.status.events import PolicyEvent, Severity, build_event, changes
-from controller.status.status import Observation, Readiness, observe
+from controller.status.policy_status import Observation, Readiness, observe
 from policy.report import Outcome
 from policy.status import ConditionStatus, RunRecord, SessionPolicyStatus
 from tests.unit.controller.builders import POLICY_UID, START, policy_resource, run

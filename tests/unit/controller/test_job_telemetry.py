@@ -9,10 +9,10 @@ import pytest
 
 from controller.manifests.cronjob import build_cron_job
 from controller.manifests.trace_link import link, linked
+from controller.settings.controller_settings import InvalidSettingsError, Settings
 from controller.settings.job_telemetry import JobTelemetry
 from controller.settings.limits import Limits, NotAllowedError
 from controller.settings.pod_extras import PodExtras
-from controller.settings.settings import InvalidSettingsError, Settings
 from policy.manifest import InvalidPolicyError
 from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS, TelemetrySettings, samples
 from policy.tracing import trace_id, traceparent

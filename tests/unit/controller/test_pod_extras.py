@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from controller.manifests.cronjob import build_cron_job
+from controller.settings.controller_settings import InvalidSettingsError, Settings
 from controller.settings.pod_extras import PodExtras, is_own_variable
-from controller.settings.settings import InvalidSettingsError, Settings
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}

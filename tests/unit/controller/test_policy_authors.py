@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 
 from controller.manifests.cronjob import build_cron_job
+from controller.settings.controller_settings import Settings
 from controller.settings.job_telemetry import JobTelemetry
 from controller.settings.limits import Limits
 from controller.settings.pod_extras import PodExtras
-from controller.settings.settings import Settings
 from policy.manifest import InvalidPolicyError, parse_policy
 from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS
 from tests.support.pod_security import violations

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.metrics.metrics import Metrics, Result
+from controller.metrics.controller_metrics import Metrics, Result
 from tests.unit.controller.builders import REPORT, policy_resource
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

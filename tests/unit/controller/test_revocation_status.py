@@ -21,7 +21,7 @@ from controller.revocation.revocation_status import (
     without_user,
 )
 from controller.runs.pods import Problem
-from controller.status.status import read_status
+from controller.status.policy_status import read_status
 from policy.manifest import parse_revocation
 from policy.names import API_VERSION
 from policy.revocation import RevocationConditionType, SessionRevocationStatus

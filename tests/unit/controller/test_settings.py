@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from controller.settings.controller_settings import Election, InvalidSettingsError, Settings
 from controller.settings.limits import Limits
-from controller.settings.settings import Election, InvalidSettingsError, Settings
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
 

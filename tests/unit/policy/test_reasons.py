@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.metrics.reasons import ENDS, STALLS
-from controller.runs.causes import REFUSED
+from controller.metrics.reason_labels import ENDS, STALLS
+from controller.runs.warning_events import REFUSED
 from job.steps.settings_verification import REASON
 from policy.reasons import ALERTS, ENDINGS, FAILURES
 from policy.rules import RuleType

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.api.kube import AlreadyExistsError, ConflictError, KubeError, NotFoundError, Resource, UnavailableError
-from controller.runtime.election import LEASE_SECONDS, RENEW_DEADLINE_SECONDS, RETRY_SECONDS, Elector, Unopposed
+from controller.runtime.leader_election import LEASE_SECONDS, RENEW_DEADLINE_SECONDS, RETRY_SECONDS, Elector, Unopposed
 from tests.support.patience import PATIENCE_SECONDS
 
 Request = Callable[[], Resource | None]

@@ -13,7 +13,14 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from controller.runs.missed import CLOCK_TOLERANCE, OVERRUN, UnfinishedRun, missed_problem, overlap, overlap_text
+from controller.runs.missed_schedules import (
+    CLOCK_TOLERANCE,
+    OVERRUN,
+    UnfinishedRun,
+    missed_problem,
+    overlap,
+    overlap_text,
+)
 from controller.runs.pods import Problem
 from controller.runs.schedule import MOST_MISSED
 from policy.model import Model

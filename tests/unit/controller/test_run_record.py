@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.outcome import Attempt, parse_report, recorded_attempt, run_record
 from controller.runs.pods import Problem, start_problem
+from controller.runs.run_record import Attempt, parse_report, recorded_attempt, run_record
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
 from policy.tracing import trace_id

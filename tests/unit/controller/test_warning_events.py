@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.causes import held_up, refused_pod
+from controller.runs.warning_events import held_up, refused_pod
 from policy.report import MAX_MESSAGE_LENGTH
 from tests.unit.controller.builders import START, job, pod, timestamp
 

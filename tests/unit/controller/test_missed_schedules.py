@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.missed import punctuality
+from controller.runs.missed_schedules import punctuality
 from policy.status import SessionPolicyStatus
 from tests.unit.controller.builders import timestamp, typed_policy
 

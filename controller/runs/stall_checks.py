@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from controller.runs.causes import REFUSED, Event, held_up, no_pod, refused_pod
-from controller.runs.outcome import LEADER, Job, is_ending, last_attempt, workers
 from controller.runs.pods import (
     Pod,
     Problem,
@@ -20,6 +18,8 @@ from controller.runs.pods import (
     start_problem,
     taken_at,
 )
+from controller.runs.run_record import LEADER, Job, is_ending, last_attempt, workers
+from controller.runs.warning_events import REFUSED, Event, held_up, no_pod, refused_pod
 from policy.status import Condition
 
 # The Job controller makes a Job's Pod at once, or somewhat later when it is busy. After the first time it is asked

@@ -38,9 +38,9 @@ from controller.revocation.revocation_status import (
     without_user,
 )
 from controller.runs.pods import Problem
-from controller.settings.settings import Settings
+from controller.settings.controller_settings import Settings
 from controller.status.event_posting import post_events
-from controller.status.status import read_status
+from controller.status.policy_status import read_status
 from policy.manifest import (
     InvalidPolicyError,
     InvalidRevocationError,
@@ -51,7 +51,7 @@ from policy.manifest import (
 from policy.names import REVOCATION_KIND, REVOCATION_LABEL
 from policy.revocation import SessionRevocationStatus
 
-log = structlog.get_logger("controller.revocation.revocation")
+log = structlog.get_logger("controller.revocation.revocation_reconciler")
 
 # The clock may be set while it is waited for the end of a long time to live.
 _LONGEST_WAIT_SECONDS: Final = 3600.0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.api.kube import CRON_JOBS, JOBS, PODS, POLICIES, Kind
-from controller.cache.cache import Cache, Key, parse_version
+from controller.cache.object_cache import Cache, Key, parse_version
 from policy.names import POLICY_LABEL
 from tests.unit.controller.builders import JOB_UID, POLICY_UID, policy_resource, report, terminated
 from tests.unit.controller.builders import job as job_resource

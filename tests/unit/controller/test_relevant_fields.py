@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from controller.api.kube import CRON_JOBS, POLICIES
-from controller.cache.facts import cron_job_facts, job_facts, owner_label, pod_facts, policy_facts
+from controller.cache.relevant_fields import cron_job_facts, job_facts, owner_label, pod_facts, policy_facts
 from tests.unit.controller.builders import job, pod, policy_resource, report, terminated, waiting
 
 

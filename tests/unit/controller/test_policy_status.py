@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.missed import UnfinishedRun
+from controller.runs.missed_schedules import UnfinishedRun
 from controller.runs.pods import Problem
-from controller.status.status import Observation, Readiness, condition, observe, stored_status
+from controller.status.policy_status import Observation, Readiness, condition, observe, stored_status
 from policy.report import Outcome, SessionCounts
 from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus
 from tests.unit.controller.builders import START, policy_resource, run

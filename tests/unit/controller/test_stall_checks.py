@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controller.runs.progress import Progress, progress, stall_of_job
+from controller.runs.stall_checks import Progress, progress, stall_of_job
 from policy.status import Condition, ConditionStatus, ConditionType
 from tests.unit.controller.builders import JOB_UID, START, job, pod, terminated, timestamp, waiting
 

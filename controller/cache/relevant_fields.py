@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from controller.api.kube import CRON_JOBS, JOBS, PODS, POLICIES, REVOCATIONS, Kind
 from controller.revocation.revocation_status import is_finished as is_finished_revocation
-from controller.runs.outcome import is_finished
 from controller.runs.pods import lost_node, start_problem, termination
-from controller.status.status import read_status
+from controller.runs.run_record import is_finished
+from controller.status.policy_status import read_status
 from policy.names import KIND, POLICY_LABEL, REVOCATION_LABEL, RUN_REQUEST_ANNOTATION, cron_job_name
 from policy.revocation import SessionRevocationStatus
 

@@ -22,7 +22,7 @@ import structlog
 
 from controller.api.kube import ConflictError, KubeError, NotFoundError, Resource
 
-log = structlog.get_logger("controller.runtime.election")
+log = structlog.get_logger("controller.runtime.leader_election")
 
 LEASE_SECONDS: Final = 10
 """How long a Lease outlives its holder: short enough that a killed leader is replaced within seconds."""

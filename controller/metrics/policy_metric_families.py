@@ -9,9 +9,9 @@ from datetime import datetime
 from itertools import pairwise, takewhile
 from typing import Any, Final
 
-from controller.metrics.reasons import ENDS, OTHER, STALLS
+from controller.metrics.reason_labels import ENDS, OTHER, STALLS
 from controller.metrics.schedule_interval import longest_interval_seconds
-from controller.status.status import condition
+from controller.status.policy_status import condition
 from policy.alerts import Thresholds
 from policy.reasons import ALERTS
 from policy.report import Outcome, RedisCounts, SessionCounts, Vitals

@@ -19,11 +19,11 @@ from typing import Any, Final
 import structlog
 
 from controller.api.kube import CRON_JOBS, JOBS, KINDS, PODS, POLICIES, REVOCATIONS, Kind, Resource
-from controller.cache.compact import pack, unpack
-from controller.cache.facts import facts, is_of_revocation, owner_label
-from controller.runs.outcome import ended_at
+from controller.cache.compression import pack, unpack
+from controller.cache.relevant_fields import facts, is_of_revocation, owner_label
+from controller.runs.run_record import ended_at
 
-log = structlog.get_logger("controller.cache.cache")
+log = structlog.get_logger("controller.cache.object_cache")
 
 Body = Mapping[str, Any]
 
