@@ -92,6 +92,8 @@ class SessionPolicyStatus(Model):
     """metadata.generation the controller last acted on."""
     conditions: list[Condition] = []
     """Ready, LastRunSucceeded and, while they hold, Stalled and Running."""
+    stalled_job_uid: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="stalledJobUID")
+    """UID of the Job that Stalled is about, while it is about one."""
     cron_job_name: Annotated[str, Field(max_length=253)] | None = None
     """Name of the CronJob that starts the runs."""
     next_schedule_time: Timestamp | None = None

@@ -1,69 +1,37 @@
-"""What was last seen of each object. Reconciliations read from here instead of asking the API server.
+"""The newest known state of each watched object. Reconciliations read from here instead of asking the API server.
 
 Fed by watch events, by lists, and by the answers to the controller's own writes, in any order and any number of times:
 the newest of each object is what stays, and an object that was deleted does not come back. "Newest" is judged by
 resourceVersion. Those of one resource can be compared as integers (documented since Kubernetes 1.35, true of etcd
-before). Where one is no integer, order cannot be told, and what is seen last counts.
+before). Where one is no integer, order cannot be told, and what arrives last counts.
 
-A Job that is deleted after it finished stays known until its outcome is in its policy's status, and so do the Pods that
-tell why. This evidence is bounded, and lives as long as the process.
+A Job that is deleted after it finished is kept as a tombstone until its outcome is in its policy's status, and so are
+the Pods that tell why. Tombstones are bounded in number, and live as long as the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import structlog
 
 from controller.api.kube import CRON_JOBS, JOBS, KINDS, PODS, POLICIES, REVOCATIONS, Kind, Resource
-from controller.cache.compression import pack, unpack
-from controller.cache.relevant_fields import facts, is_of_revocation, owner_label
-from controller.runs.run_record import ended_at
+from controller.cache.compression import compress
+from controller.cache.indexer import CachedObject, Indexer, Key, Owner
+from controller.cache.owner_label import is_of_revocation, owner_label
+from controller.cache.relevant_fields import relevant_fields
+from controller.runs.job_state import ended_at
 
 log = structlog.get_logger("controller.cache.object_cache")
 
 Body = Mapping[str, Any]
 
-Key = tuple[str, str]
-"""Namespace and name of an object."""
-
-Owner = tuple[str, str]
-"""Namespace and owner label: what a policy, or a revocation, and all that was made for it have in common."""
-
 # More than a policy can have in flight while its status cannot be written for hours.
-_MOST_DEPARTED_JOBS: Final = 50
-_MOST_DEPARTED_PODS: Final = 20
-_MOST_FORMER_CRON_JOBS: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An object in the cache.
-
-    Attributes:
-        uid: its UID.
-        version: its resourceVersion; None if that is no integer.
-        label: the label value that leads to its policy.
-        controlled_by: UID of its controlling owner; empty if it has none.
-        ended: when it finished, if it is a Job that has.
-        facts: hash of what matters of it to a reconciliation.
-        packed: the object itself.
-    """
-
-    uid: str
-    version: int | None
-    label: str
-    controlled_by: str
-    ended: datetime | None
-    facts: int
-    packed: bytes
-
-    def resource(self) -> Resource:
-        """The object; the caller may change it."""
-        return unpack(self.packed)
+_MOST_JOB_TOMBSTONES: Final = 50
+_MOST_POD_TOMBSTONES: Final = 20
+_MOST_CRON_JOB_TOMBSTONES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,90 +40,91 @@ class PodsOfJob:
 
     Attributes:
         present: those that exist.
-        departed: those that were deleted, as they were last seen.
+        deleted: those that were deleted, as they were last seen.
     """
 
     present: tuple[Resource, ...] = ()
-    departed: tuple[Resource, ...] = ()
+    deleted: tuple[Resource, ...] = ()
 
     @property
     def all(self) -> tuple[Resource, ...]:
         """Whatever can tell how the Job went."""
-        return self.present + self.departed
+        return self.present + self.deleted
 
 
-class Cache:
+class ObjectCache:
     """The newest known state of every object of the controller's kinds."""
 
     def __init__(self) -> None:
-        self._shelves = {kind: _Shelf() for kind in KINDS}
-        self._departed_jobs: dict[Owner, dict[str, Held]] = {}
-        self._departed_pods: dict[str, dict[str, Held]] = {}  # by UID of their Job
-        self._former_cron_jobs: dict[Owner, dict[str, str]] = {}  # UID of each and of its policy
+        self._indexers = {kind: Indexer() for kind in KINDS}
+        self._job_tombstones: dict[Owner, dict[str, CachedObject]] = {}
+        self._pod_tombstones: dict[str, dict[str, CachedObject]] = {}  # by UID of their Job
+        self._cron_job_tombstones: dict[Owner, dict[str, str]] = {}  # UID of each and of its policy
 
-    def see(self, kind: Kind, body: Body) -> bool:
-        """Take note of an object as it was at some time.
+    def upsert(self, kind: Kind, body: Body) -> bool:
+        """Add or update an object, unless a newer state of it is known.
 
         Returns:
-            Whether that is news: it was not known, and matters to a reconciliation.
+            Whether anything changed that a reconciliation depends on.
         """
         if not owner_label(kind, body):
             return False
-        shelf, key, version = self._shelves[kind], _key(body), _version(body)
-        held = shelf.held.get(key)
-        if not _is_after(version, held.version if held else shelf.known_absence(key)):
+        indexer, key, version = self._indexers[kind], _key(body), _version(body)
+        cached = indexer.objects.get(key)
+        if not _is_after(version, cached.resource_version if cached else indexer.absent_at(key)):
             return False
-        now = _hold(kind, body, version)
-        if held and held.uid != now.uid:
-            self._depart(kind, key, held)
-        shelf.put(key, now)
-        return held is None or (held.uid, held.facts) != (now.uid, now.facts)
+        now = _cached(kind, body, version)
+        if cached and cached.uid != now.uid:
+            self._add_tombstone(kind, key, cached)
+        indexer.put(key, now)
+        return cached is None or (cached.uid, cached.relevant_fields) != (now.uid, now.relevant_fields)
 
-    def see_deleted(self, kind: Kind, body: Body) -> bool:
-        """Take note of an object's deletion.
+    def delete(self, kind: Kind, body: Body) -> bool:
+        """Remove an object that was deleted.
 
         Args:
             kind: the object's kind.
             body: the object's last state, with the resourceVersion of its deletion.
 
         Returns:
-            Whether that is news.
+            Whether the deletion was not known.
         """
         if not owner_label(kind, body):
             return False
-        shelf, key, version = self._shelves[kind], _key(body), _version(body)
-        held = shelf.held.get(key)
-        if held is None:
-            if version is not None and shelf.deleted.get(key) == version:
+        indexer, key, version = self._indexers[kind], _key(body), _version(body)
+        cached = indexer.objects.get(key)
+        if cached is None:
+            if version is not None and indexer.deletions.get(key) == version:
                 return False
-        elif _is_newer(held.version, version) or (version is None and held.uid != body["metadata"]["uid"]):
-            return False  # made again since
-        # Also of an object that is not held: this may be the only word of how it ended.
-        shelf.remove(key, version)
-        self._depart(kind, key, _hold(kind, body, version))
+        elif _is_newer(cached.resource_version, version) or (version is None and cached.uid != body["metadata"]["uid"]):
+            return False  # created again since
+        # Also of an object that is not cached: this may be the only word of how it ended.
+        indexer.remove(key, version)
+        self._add_tombstone(kind, key, _cached(kind, body, version))
         return True
 
-    def see_absent(self, kind: Kind, key: Key, version: int | None) -> bool:
-        """Take note that a request did not find the object.
+    def delete_if_unchanged(self, kind: Kind, key: Key, version: int | None) -> bool:
+        """Remove an object that a request did not find, unless it was updated since the request was sent.
 
         Args:
             kind: the object's kind.
             key: its namespace and name.
-            version: what `version` said before the request; whatever came in meanwhile is newer than the answer.
+            version: what `resource_version` said before the request; whatever came in meanwhile is newer than the
+                answer.
 
         Returns:
-            Whether that is news.
+            Whether it was removed.
         """
-        shelf = self._shelves[kind]
-        held = shelf.held.get(key)
-        if held is None or held.version != version:
+        indexer = self._indexers[kind]
+        cached = indexer.objects.get(key)
+        if cached is None or cached.resource_version != version:
             return False
-        shelf.remove(key, held.version)
-        self._depart(kind, key, held)
+        indexer.remove(key, cached.resource_version)
+        self._add_tombstone(kind, key, cached)
         return True
 
-    def see_list(self, kind: Kind, namespace: str | None, listed: set[Key], version: int | None) -> set[Owner]:
-        """Take note of which objects there are; each of them has been seen already.
+    def replace(self, kind: Kind, namespace: str | None, listed: set[Key], version: int | None) -> set[Owner]:
+        """Remove whatever a complete list does not contain; what it contains has been upserted already.
 
         Args:
             kind: the objects' kind.
@@ -164,26 +133,26 @@ class Cache:
             version: resourceVersion of the list. What is newer than the list stays though the list does not have it.
 
         Returns:
-            The owners of objects that turn out to be gone.
+            The owners of the objects that were removed.
         """
-        shelf = self._shelves[kind]
+        indexer = self._indexers[kind]
         gone = [
-            (key, held)
-            for key, held in shelf.held.items()
-            if namespace in (None, key[0]) and key not in listed and not _is_newer(held.version, version)
+            (key, cached)
+            for key, cached in indexer.objects.items()
+            if namespace in (None, key[0]) and key not in listed and not _is_newer(cached.resource_version, version)
         ]
-        for key, held in gone:
-            shelf.remove(key, held.version)
-            self._depart(kind, key, held)
-        shelf.listed(namespace, version)
+        for key, cached in gone:
+            indexer.remove(key, cached.resource_version)
+            self._add_tombstone(kind, key, cached)
+        indexer.listed(namespace, version)
         if kind is JOBS:
             self._drop_pods_without_job(version)
-        return {(key[0], held.label) for key, held in gone}
+        return {(key[0], cached.label) for key, cached in gone}
 
-    def version(self, kind: Kind, key: Key) -> int | None:
-        """The resourceVersion of what is held; None if nothing is, or if it is no integer."""
-        held = self._shelves[kind].held.get(key)
-        return held.version if held else None
+    def resource_version(self, kind: Kind, key: Key) -> int | None:
+        """The resourceVersion of the cached object; None if there is none, or if it is no integer."""
+        cached = self._indexers[kind].objects.get(key)
+        return cached.resource_version if cached else None
 
     def policy(self, namespace: str, name: str) -> Resource | None:
         """The policy, or None."""
@@ -193,156 +162,112 @@ class Cache:
         """The CronJob with a policy's label, or None."""
         return self._resource(CRON_JOBS, (namespace, name))
 
-    def names(self, kind: Kind, namespace: str | None) -> list[Key]:
-        """Namespace and name of every object of a kind, in one namespace or in all."""
-        return [key for key in self._shelves[kind].held if namespace in (None, key[0])]
+    def keys(self, kind: Kind, namespace: str | None) -> list[Key]:
+        """Namespace and name of every object of a kind, in one namespace or, with None, in all."""
+        return [key for key in self._indexers[kind].objects if namespace in (None, key[0])]
 
     def policy_of(self, owner: Owner) -> Key:
         """Namespace and name of the policy that a label leads to.
 
         Of a policy that is not known it is the label itself, which is right for all but very long names.
         """
-        return next(self._shelves[POLICIES].labelled(owner), owner)
+        return next(self._indexers[POLICIES].by_label(owner), owner)
 
     def revocation_of(self, owner: Owner) -> Key | None:
         """Namespace and name of the revocation that a label leads to, if it is known."""
-        return next(self._shelves[REVOCATIONS].labelled(owner), None)
+        return next(self._indexers[REVOCATIONS].by_label(owner), None)
 
-    def jobs(self, owner: Owner) -> list[Held]:
+    def jobs(self, owner: Owner) -> list[CachedObject]:
         """The Jobs with a policy's label, and those that were deleted since they finished."""
-        shelf = self._shelves[JOBS]
-        present = [shelf.held[key] for key in shelf.labelled(owner)]
-        return present + list(self._departed_jobs.get(owner, {}).values())
+        indexer = self._indexers[JOBS]
+        present = [indexer.objects[key] for key in indexer.by_label(owner)]
+        return present + list(self._job_tombstones.get(owner, {}).values())
 
     def pods(self, job_uid: str) -> PodsOfJob:
         """The Pods of a Job."""
-        shelf = self._shelves[PODS]
-        present = {held.uid: held for held in (shelf.held[key] for key in shelf.controlled(job_uid))}
-        departed = self._departed_pods.get(job_uid, {})
+        indexer = self._indexers[PODS]
+        cached_pods = (indexer.objects[key] for key in indexer.by_controller(job_uid))
+        present = {cached.uid: cached for cached in cached_pods}
+        deleted = self._pod_tombstones.get(job_uid, {})
         return PodsOfJob(
-            tuple(held.resource() for held in present.values()),
-            tuple(held.resource() for uid, held in departed.items() if uid not in present),
+            tuple(cached.resource() for cached in present.values()),
+            tuple(cached.resource() for uid, cached in deleted.items() if uid not in present),
         )
 
-    def former_cron_jobs(self, owner: Owner, policy_uid: str) -> set[str]:
-        """UIDs of the policy's CronJobs that are gone, whose Jobs are its runs nevertheless."""
-        return {uid for uid, policy in self._former_cron_jobs.get(owner, {}).items() if policy == policy_uid}
+    def deleted_cron_jobs(self, owner: Owner, policy_uid: str) -> set[str]:
+        """UIDs of the policy's CronJobs that were deleted; their Jobs are its runs nevertheless."""
+        return {uid for uid, policy in self._cron_job_tombstones.get(owner, {}).items() if policy == policy_uid}
 
-    def settle(self, owner: Owner, job_uids: Iterable[str]) -> None:
-        """The outcomes of these Jobs are in the policy's status: what is gone of them is needed no more."""
-        departed = self._departed_jobs.get(owner, {})
+    def drop_tombstones(self, owner: Owner, job_uids: Iterable[str]) -> None:
+        """Forget the deleted ones of these Jobs, and their Pods: their outcomes are in the policy's status."""
+        tombstones = self._job_tombstones.get(owner, {})
         for uid in job_uids:
-            departed.pop(uid, None)
-            self._departed_pods.pop(uid, None)
-        if owner in self._departed_jobs and not departed:
-            del self._departed_jobs[owner]
-        former = self._former_cron_jobs.get(owner)
-        if former:
+            tombstones.pop(uid, None)
+            self._pod_tombstones.pop(uid, None)
+        if owner in self._job_tombstones and not tombstones:
+            del self._job_tombstones[owner]
+        cron_jobs = self._cron_job_tombstones.get(owner)
+        if cron_jobs:
             needed = {job.controlled_by for job in self.jobs(owner)}
-            self._former_cron_jobs[owner] = {uid: policy for uid, policy in former.items() if uid in needed}
-            if not self._former_cron_jobs[owner]:
-                del self._former_cron_jobs[owner]
+            self._cron_job_tombstones[owner] = {uid: policy for uid, policy in cron_jobs.items() if uid in needed}
+            if not self._cron_job_tombstones[owner]:
+                del self._cron_job_tombstones[owner]
 
-    def abandon(self, owner: Owner) -> None:
-        """There is no policy whose status could tell: what is gone of its Jobs is needed no more."""
-        for uid in self._departed_jobs.pop(owner, {}):
-            self._departed_pods.pop(uid, None)
-        self._former_cron_jobs.pop(owner, None)
+    def drop_all_tombstones(self, owner: Owner) -> None:
+        """Forget everything deleted of a policy that does not exist any more: it has no status to record it in."""
+        for uid in self._job_tombstones.pop(owner, {}):
+            self._pod_tombstones.pop(uid, None)
+        self._cron_job_tombstones.pop(owner, None)
 
     def _resource(self, kind: Kind, key: Key) -> Resource | None:
-        held = self._shelves[kind].held.get(key)
-        return held.resource() if held else None
+        cached = self._indexers[kind].objects.get(key)
+        return cached.resource() if cached else None
 
-    def _depart(self, kind: Kind, key: Key, last: Held) -> None:
-        """Keep of an object that is gone what is still needed."""
+    def _add_tombstone(self, kind: Kind, key: Key, last: CachedObject) -> None:
+        """Keep of an object that was deleted what is still needed."""
         if is_of_revocation(last.label):
             return  # a revocation asks the API server, not the cache
         owner = (key[0], last.label)
         if kind is POLICIES:
-            self.abandon(owner)
+            self.drop_all_tombstones(owner)
         elif kind is CRON_JOBS:
-            _keep(self._former_cron_jobs.setdefault(owner, {}), last.uid, last.controlled_by, _MOST_FORMER_CRON_JOBS)
+            cron_jobs = self._cron_job_tombstones.setdefault(owner, {})
+            _put_bounded(cron_jobs, last.uid, last.controlled_by, _MOST_CRON_JOB_TOMBSTONES)
         elif kind is JOBS and last.ended:
-            lost = _keep(self._departed_jobs.setdefault(owner, {}), last.uid, last, _MOST_DEPARTED_JOBS)
-            if lost:
-                log.error("a deleted job's outcome could not be recorded", namespace=owner[0], policy=owner[1])
-                self._departed_pods.pop(lost, None)
+            jobs = self._job_tombstones.setdefault(owner, {})
+            dropped = _put_bounded(jobs, last.uid, last, _MOST_JOB_TOMBSTONES)
+            if dropped:
+                log.error("outcome of a deleted job lost", namespace=owner[0], policy=owner[1], job_uid=dropped)
+                self._pod_tombstones.pop(dropped, None)
         elif kind is PODS and last.controlled_by:
-            _keep(self._departed_pods.setdefault(last.controlled_by, {}), last.uid, last, _MOST_DEPARTED_PODS)
+            pods = self._pod_tombstones.setdefault(last.controlled_by, {})
+            _put_bounded(pods, last.uid, last, _MOST_POD_TOMBSTONES)
 
     def _drop_pods_without_job(self, version: int | None) -> None:
-        """Let go of deleted Pods that are older than a list of all Jobs, and of no known Job."""
-        jobs = {held.uid for held in self._shelves[JOBS].held.values()}
-        jobs.update(uid for departed in self._departed_jobs.values() for uid in departed)
-        for uid in [uid for uid in self._departed_pods if uid not in jobs]:
-            if not any(_is_newer(pod.version, version) for pod in self._departed_pods[uid].values()):
-                del self._departed_pods[uid]
+        """Forget deleted Pods that are older than a list of all Jobs, and of no known Job."""
+        jobs = {cached.uid for cached in self._indexers[JOBS].objects.values()}
+        jobs.update(uid for tombstones in self._job_tombstones.values() for uid in tombstones)
+        for uid in [uid for uid in self._pod_tombstones if uid not in jobs]:
+            if not any(_is_newer(pod.resource_version, version) for pod in self._pod_tombstones[uid].values()):
+                del self._pod_tombstones[uid]
 
 
-class _Shelf:
-    """The objects of one kind, found by name, by label and by controlling owner."""
-
-    def __init__(self) -> None:
-        self.held: dict[Key, Held] = {}
-        self.deleted: dict[Key, int] = {}  # resourceVersions of deletions that are newer than the last list
-        self._listed: dict[str | None, int] = {}  # resourceVersion of the last list, by namespace
-        self._by_label: dict[Owner, dict[Key, None]] = {}
-        self._by_controller: dict[str, dict[Key, None]] = {}
-
-    def put(self, key: Key, held: Held) -> None:
-        self._unindex(key)
-        self.deleted.pop(key, None)
-        self.held[key] = held
-        self._by_label.setdefault((key[0], held.label), {})[key] = None
-        if held.controlled_by:
-            self._by_controller.setdefault(held.controlled_by, {})[key] = None
-
-    def remove(self, key: Key, version: int | None) -> None:
-        self._unindex(key)
-        self.held.pop(key, None)
-        if version is not None:
-            self.deleted[key] = max(version, self.deleted.get(key, version))
-
-    def known_absence(self, key: Key) -> int | None:
-        """The resourceVersion at which it is known that there was no such object."""
-        known = (self.deleted.get(key), self._listed.get(key[0]), self._listed.get(None))
-        return max((version for version in known if version is not None), default=None)
-
-    def listed(self, namespace: str | None, version: int | None) -> None:
-        """All that is in a list has been put, and all that is not has been removed."""
-        if version is None:
-            return
-        self._listed[namespace] = max(version, self._listed.get(namespace, version))
-        self.deleted = {
-            key: deleted
-            for key, deleted in self.deleted.items()
-            if deleted > version or namespace not in (None, key[0])
-        }
-
-    def labelled(self, owner: Owner) -> Iterator[Key]:
-        return iter(self._by_label.get(owner, {}))
-
-    def controlled(self, uid: str) -> Iterator[Key]:
-        return iter(self._by_controller.get(uid, {}))
-
-    def _unindex(self, key: Key) -> None:
-        held = self.held.get(key)
-        if held is not None:
-            _drop(self._by_label, (key[0], held.label), key)
-            _drop(self._by_controller, held.controlled_by, key)
+def parse_version(text: str) -> int | None:
+    """A resourceVersion as a number; None if it is no integer."""
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _hold(kind: Kind, body: Body, version: int | None) -> Held:
+def _cached(kind: Kind, body: Body, version: int | None) -> CachedObject:
     metadata = body["metadata"]
     controllers = [o["uid"] for o in metadata.get("ownerReferences") or [] if o.get("controller")]
-    return Held(
+    return CachedObject(
         uid=metadata["uid"],
-        version=version,
+        resource_version=version,
         label=owner_label(kind, body),
         controlled_by=controllers[0] if controllers else "",
         ended=ended_at(body) if kind is JOBS else None,
-        facts=hash(facts(kind, body)),
-        packed=pack(kind, body),
+        relevant_fields=hash(relevant_fields(kind, body)),
+        compressed=compress(kind, body),
     )
 
 
@@ -354,11 +279,6 @@ def _version(body: Body) -> int | None:
     return parse_version(body["metadata"].get("resourceVersion", ""))
 
 
-def parse_version(text: str) -> int | None:
-    """A resourceVersion; None if it is no integer."""
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
 def _is_after(version: int | None, known: int | None) -> bool:
     return version is None or known is None or version > known
 
@@ -367,20 +287,12 @@ def _is_newer(version: int | None, known: int | None) -> bool:
     return version is not None and known is not None and version > known
 
 
-def _keep(kept: dict[str, Any], uid: str, what: Any, most: int) -> str | None:
-    """Add to a bounded dictionary; returns which entry had to go for it, the oldest."""
-    kept.pop(uid, None)
-    kept[uid] = what
-    if len(kept) <= most:
+def _put_bounded(entries: dict[str, Any], uid: str, entry: Any, most: int) -> str | None:
+    """Add to a bounded dictionary, and return the key of the oldest entry if that had to be dropped for it."""
+    entries.pop(uid, None)
+    entries[uid] = entry
+    if len(entries) <= most:
         return None
-    oldest = next(iter(kept))
-    del kept[oldest]
+    oldest = next(iter(entries))
+    del entries[oldest]
     return oldest
-
-
-def _drop(index: dict[Any, dict[Key, None]], value: Any, key: Key) -> None:
-    keys = index.get(value)
-    if keys is not None:
-        keys.pop(key, None)
-        if not keys:
-            del index[value]

@@ -28,13 +28,13 @@ from controller.api.kube import (
 )
 from controller.revocation.revocation_job import build_revocation_job, revocation_job_name
 from controller.revocation.revocation_status import (
-    Sight,
-    Step,
+    NextStep,
+    Observation,
+    events_between,
     expires_at,
-    happened,
     is_finished,
     next_step,
-    refused,
+    refused_step,
     without_user,
 )
 from controller.runs.pods import Problem
@@ -85,12 +85,12 @@ class RevocationReconciler:
             revocation = parse_revocation(resource)
         except InvalidRevocationError as error:
             problem = Problem("InvalidSpec", "; ".join(error.problems))
-            step = refused(before, resource["metadata"]["generation"], problem, self._clock())
+            step = refused_step(before, resource["metadata"]["generation"], problem, self._clock())
         else:
             job, step = await self._work(resource, revocation, before)
         if step.status != before:
             resource = await self._kube.replace_revocation_status(resource, step.status.to_json_object())
-            await post_events(self._kube, resource, happened(before, step.status), self._clock(), REVOCATION_KIND)
+            await post_events(self._kube, resource, events_between(before, step.status), self._clock(), REVOCATION_KIND)
         if step.resume and job is not None:
             await self._kube.resume_job(namespace, job["metadata"]["name"], job["metadata"]["uid"])
         if is_finished(step.status):
@@ -99,7 +99,7 @@ class RevocationReconciler:
 
     async def _work(
         self, resource: Resource, revocation: SessionRevocation, before: SessionRevocationStatus
-    ) -> tuple[Resource | None, Step]:
+    ) -> tuple[Resource | None, NextStep]:
         """Look at the Job, which is made if there was never one, and tell what is to be done."""
         metadata = resource["metadata"]
         namespace, uid = metadata["namespace"], metadata["uid"]
@@ -112,7 +112,7 @@ class RevocationReconciler:
             except _BlockedError as error:
                 blocked = error.problem
         pods = await self._list(PODS, namespace, uid) if job else []
-        seen = Sight(
+        seen = Observation(
             now=self._clock(),
             revocation=revocation,
             uid=uid,

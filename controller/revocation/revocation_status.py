@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from controller.manifests.drift import is_owned_by
+from controller.runs.job_state import Job, JobEnd, job_end, last_attempt
 from controller.runs.pods import Pod, Problem, termination
-from controller.runs.run_record import Job, failure_cause, job_end, last_attempt
-from controller.runs.stall_checks import progress, stall_of_job
+from controller.runs.run_record import failure_cause
+from controller.runs.stall_checks import check_progress
+from controller.runs.termination_report import parse_report
 from controller.status.events import PolicyEvent, Severity
 from policy.manifest import SessionRevocation
 from policy.report import printable
@@ -25,9 +25,6 @@ from policy.revocation import (
     SessionRevocationStatus,
 )
 from policy.status import ConditionStatus
-
-# What the kubelet keeps of a termination message.
-_MAX_REPORT_BYTES: Final = 4096
 
 # For so long it is waited for a policy, or for leave to make the Job. Later, the sessions found would be others than
 # those that were meant.
@@ -53,7 +50,7 @@ _WITHHELD: Final = "the words of who refused it are not repeated, because they h
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Observation:
     """What a reconciliation saw.
 
     Attributes:
@@ -76,7 +73,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NextStep:
     """What is to be done.
 
     Attributes:
@@ -114,7 +111,7 @@ def without_user(words: str, user: str | None) -> str:
     return _WITHHELD if user is not None and user in words else words
 
 
-def next_step(before: SessionRevocationStatus, seen: Sight) -> Step:
+def next_step(before: SessionRevocationStatus, seen: Observation) -> NextStep:
     """What becomes of a revocation that has not ended."""
     if seen.job is None:
         return _without_job(before, seen)
@@ -122,22 +119,21 @@ def next_step(before: SessionRevocationStatus, seen: Sight) -> Step:
         return _failed(before, seen, _JOB_GONE if before.job_uid else _NOT_OWNED)
     end = job_end(seen.job)
     if end is not None:
-        succeeded, why, completed = end
-        return _ended(before, seen, seen.job, succeeded, why, completed)
+        return _ended(before, seen, seen.job, end)
     if seen.job["spec"].get("suspend"):
-        return Step(_in_progress(before, seen, _STARTING), resume=True)
-    stands = progress(seen.job, seen.pods, condition(before, RevocationConditionType.STALLED), seen.now)
-    if stands.stalled is not None:
-        return Step(_in_progress(before, seen, stands.stalled, stalled=True))
-    return Step(_in_progress(before, seen, _RUNNING), recheck_seconds=stands.recheck_seconds)
+        return NextStep(_in_progress(before, seen, _STARTING), resume=True)
+    progress = check_progress(seen.job, seen.pods, _known_stall(before), seen.now)
+    if progress.stalled is not None:
+        return NextStep(_in_progress(before, seen, progress.stalled, stalled=True))
+    return NextStep(_in_progress(before, seen, _RUNNING), recheck_seconds=progress.recheck_seconds)
 
 
-def refused(before: SessionRevocationStatus, generation: int, problem: Problem, now: datetime) -> Step:
+def refused_step(before: SessionRevocationStatus, generation: int, problem: Problem, now: datetime) -> NextStep:
     """The end of a revocation that cannot be read."""
-    return Step(_status(before, generation, now, _end_states(problem), completion_time=now))
+    return NextStep(_status(before, generation, now, _end_states(problem), completion_time=now))
 
 
-def happened(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[PolicyEvent]:
+def events_between(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[PolicyEvent]:
     """The Events that lie between two states."""
     kinds = RevocationConditionType
     events = []
@@ -156,18 +152,24 @@ def happened(before: SessionRevocationStatus, after: SessionRevocationStatus) ->
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
-def _without_job(before: SessionRevocationStatus, seen: Sight) -> Step:
+def _without_job(before: SessionRevocationStatus, seen: Observation) -> NextStep:
     if before.job_uid is not None:
         return _failed(before, seen, _JOB_GONE)
     problem = seen.blocked or _STARTING
     left = (seen.created + _PATIENCE - seen.now).total_seconds()
     if left <= 0:
         return _failed(before, seen, Problem(problem.reason, f"given up after an hour: {problem.message}"))
-    return Step(_in_progress(before, seen, problem), recheck_seconds=min(left, _RECHECK_SECONDS))
+    return NextStep(_in_progress(before, seen, problem), recheck_seconds=min(left, _RECHECK_SECONDS))
+
+
+def _known_stall(before: SessionRevocationStatus) -> Problem | None:
+    """What stalled the revocation's Job, the only one it ever has, when it was last looked at."""
+    stalled = condition(before, RevocationConditionType.STALLED)
+    return Problem(stalled.reason, stalled.message) if stalled else None
 
 
 def _in_progress(
-    before: SessionRevocationStatus, seen: Sight, problem: Problem, *, stalled: bool = False
+    before: SessionRevocationStatus, seen: Observation, problem: Problem, *, stalled: bool = False
 ) -> SessionRevocationStatus:
     # kstatus takes Stalled for a failure and Reconciling for work in progress.
     kind = RevocationConditionType.STALLED if stalled else RevocationConditionType.RECONCILING
@@ -178,31 +180,28 @@ def _in_progress(
     return _status(before, _generation(seen), seen.now, states, seen.job)
 
 
-def _failed(before: SessionRevocationStatus, seen: Sight, problem: Problem) -> Step:
-    return Step(_status(before, _generation(seen), seen.now, _end_states(problem), completion_time=seen.now))
+def _failed(before: SessionRevocationStatus, seen: Observation, problem: Problem) -> NextStep:
+    return NextStep(_status(before, _generation(seen), seen.now, _end_states(problem), completion_time=seen.now))
 
 
-def _ended(
-    before: SessionRevocationStatus, seen: Sight, job: Job, succeeded: bool, why: str, completed: datetime
-) -> Step:
+def _ended(before: SessionRevocationStatus, seen: Observation, job: Job, end: JobEnd) -> NextStep:
     last = last_attempt(job, seen.pods)
     ended = termination(last) if last else None
-    report = parse_report(ended.message) if ended else None
+    report = parse_report(RevocationReport, ended.message) if ended else None
     reports = _reports(job, seen.pods)
     sessions, dry_run = _sum(reports), any(r.dry_run for r in reports)
-    if succeeded and report is not None:
+    if end.succeeded and report is not None:
         uncounted = len(reports) < _attempt_count(job)
         done = _done(sessions, dry_run=dry_run, by_hash=seen.revocation.spec.user is None, uncounted=uncounted)
         states: _States = {RevocationConditionType.COMPLETE: (ConditionStatus.TRUE, done)}
-    elif succeeded:
+    elif end.succeeded:
         states = _end_states(_NOT_REPORTED)
     elif report is not None and ended is not None and ended.exit_code != 0:
         states = _end_states(Problem(report.reason, without_user(report.message, seen.revocation.spec.user)))
     else:
-        stalled = stall_of_job(condition(before, RevocationConditionType.STALLED), job)
-        states = _end_states(failure_cause(last, why, stalled))
-    status = _status(before, _generation(seen), seen.now, states, job, completion_time=completed)
-    return Step(status.model_copy(update={"sessions": sessions if reports else None, "dry_run": dry_run}))
+        states = _end_states(failure_cause(last, end.failure_reason, _known_stall(before)))
+    status = _status(before, _generation(seen), seen.now, states, job, completion_time=end.time)
+    return NextStep(status.model_copy(update={"sessions": sessions if reports else None, "dry_run": dry_run}))
 
 
 def _done(sessions: RevocationCounts, *, dry_run: bool, by_hash: bool, uncounted: bool) -> Problem:
@@ -265,21 +264,11 @@ def _status(
 # --- what the attempts say -------------------------------------------------------------------------------------------
 
 
-def parse_report(message: str) -> RevocationReport | None:
-    """The report in a termination message; None if it is anything but a valid report."""
-    if len(message.encode(errors="replace")) > _MAX_REPORT_BYTES:
-        return None
-    try:
-        return RevocationReport.model_validate_json(message, strict=True, by_alias=True, by_name=False)
-    except ValidationError:
-        return None
-
-
 def _reports(job: Job, pods: Sequence[Pod]) -> list[RevocationReport]:
     """The reports of all attempts that left one."""
     uid = job["metadata"]["uid"]
     own = (pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or []))
-    found = (parse_report(ended.message) for pod in own if (ended := termination(pod)))
+    found = (parse_report(RevocationReport, ended.message) for pod in own if (ended := termination(pod)))
     return [report for report in found if report is not None]
 
 
@@ -313,5 +302,5 @@ def _sessions(number: int) -> str:
     return "1 session" if number == 1 else f"{number:,} sessions"
 
 
-def _generation(seen: Sight) -> int:
+def _generation(seen: Observation) -> int:
     return seen.revocation.metadata.generation or 0

@@ -29,7 +29,7 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Punctuality:
+class ScheduleCheck:
     """What a CronJob shows of due runs.
 
     Attributes:
@@ -56,9 +56,9 @@ class UnfinishedRun:
     since: datetime
 
 
-def punctuality(
+def check_schedule(
     spec: SessionPolicySpec, cron_job: Mapping[str, Any], before: SessionPolicyStatus, now: datetime
-) -> Punctuality:
+) -> ScheduleCheck:
     """Compare what was due with what the CronJob started.
 
     Args:
@@ -68,14 +68,14 @@ def punctuality(
         now: the present, by the control plane's clock.
     """
     if spec.suspend:
-        return Punctuality()
+        return ScheduleCheck()
     started = last_schedule_time(cron_job)
     if started is not None and started > now + CLOCK_TOLERANCE:
-        return Punctuality(problem=_started_in_future(cron_job, started))
+        return ScheduleCheck(problem=_started_in_future(cron_job, started))
     known = (started, before.last_missed_schedule_time)
     since = max([_unchanged_since(cron_job), *(t for t in known if t is not None and t <= now + CLOCK_TOLERANCE)])
     missed = missed_runs(spec, since, now)
-    return Punctuality(missed, None, look_again_seconds(spec, max([since, *missed[:1]]), now))
+    return ScheduleCheck(missed, None, look_again_seconds(spec, max([since, *missed[:1]]), now))
 
 
 def last_schedule_time(cron_job: Mapping[str, Any] | None) -> datetime | None:

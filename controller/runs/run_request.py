@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from controller.runs.run_record import MANUAL_ANNOTATION
+from controller.runs.job_state import MANUAL_ANNOTATION
 from policy.names import RUN_REQUEST_ANNOTATION
 from policy.report import printable
 

@@ -1,12 +1,17 @@
-"""What keeps a Job that is not finished from going on."""
+"""Whether an unfinished Job can go on: an ordered chain of small checks, of which the first hit decides.
+
+Kubernetes tells the cause of some stalls in Events only, and those are not watched: a check that needs them names the
+object, and is asked again with its Events.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
+from controller.runs.job_state import LEADER, Job, is_ending, last_attempt, workers
 from controller.runs.pods import (
     Pod,
     Problem,
@@ -15,16 +20,14 @@ from controller.runs.pods import (
     is_pending,
     lost_node,
     never_ran,
+    scheduled_at,
     start_problem,
-    taken_at,
 )
-from controller.runs.run_record import LEADER, Job, is_ending, last_attempt, workers
-from controller.runs.warning_events import REFUSED, Event, held_up, no_pod, refused_pod
-from policy.status import Condition
+from controller.runs.warning_events import NO_POD_REASONS, Event, container_blocked, pod_missing, pod_refused
 
-# The Job controller makes a Job's Pod at once, or somewhat later when it is busy. After the first time it is asked
-# what it has to say; if it says nothing, after the second time it is taken for unable to.
-_POD_QUESTION_SECONDS: Final = 10.0
+# The Job controller makes a Job's Pod at once, or somewhat later when it is busy. After the first time its Events are
+# read; if they say nothing, after the second time the Job is taken for stalled.
+_POD_EVENTS_SECONDS: Final = 10.0
 _POD_CREATION_SECONDS: Final = 60.0
 
 # Volumes are mounted and the image is pulled within this time, mostly.
@@ -41,11 +44,11 @@ _SUSPENDED: Final = "JobSuspended"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How an unfinished Job stands.
+    """Whether an unfinished Job can go on.
 
     Attributes:
-        stalled: why it cannot go on; None if it can.
-        recheck_seconds: when to look again, where no event will tell.
+        stalled: why it cannot; None if it can.
+        recheck_seconds: when to check again, where no event will tell.
         unexplained_uid: UID of the Job or Pod whose Warning Events would tell more.
     """
 
@@ -54,146 +57,196 @@ class Progress:
     unexplained_uid: str | None = None
 
 
-def progress(
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What the checks of one of a Job's Pods look at.
+
+    Attributes:
+        job: a Job that is not finished.
+        pod: its newest attempt; None if there is none.
+        is_leader: whether the run depends on it. An Indexed Job goes on without its other Pods.
+        known: what stalled this Job until now.
+        now: the present.
+        warnings: the Warning Events on what an earlier answer called unexplained; None before that.
+    """
+
+    job: Job
+    pod: Pod | None
+    is_leader: bool
+    known: Problem | None
+    now: datetime
+    warnings: Sequence[Event] | None
+
+    def seconds_since(self, time: datetime) -> float:
+        """How long ago something was."""
+        return (self.now - time).total_seconds()
+
+
+Check = Callable[[Input], Progress | None]
+"""Decides, or returns None to leave it to the next check."""
+
+
+def check_progress(
     job: Job,
     pods: Sequence[Pod],
-    stalled: Condition | None,
+    known: Problem | None,
     now: datetime,
     warnings: Sequence[Event] | None = None,
 ) -> Progress:
-    """How the Job stands.
+    """Whether the Job can go on.
 
     Args:
         job: a Job that is not finished.
         pods: Pods that may be the Job's.
-        stalled: the policy's Stalled condition until now. It holds on while the Job is being ended: the Pods go first,
-            and it will be the only trace of the cause.
+        known: what stalled this very Job when it was last checked. It is kept while the Job is being ended: its Pods
+            are deleted first, and this is the only trace of the cause.
         now: the present.
         warnings: the Events on what an earlier answer called unexplained; None before that.
     """
     attempts = {index: last_attempt(job, pods, index) for index in workers(job)}
-    known = stall_of_job(stalled, job)
     if known is not None and (is_ending(job) or any(pod and _is_being_deleted(pod) for pod in attempts.values())):
         return Progress(known)
     if job.get("spec", {}).get("suspend"):
         return Progress(_suspended(job))
-
-    def standing(index: int, told: Sequence[Event] | None) -> Progress:
-        judge = _leader if index == LEADER else _helper
-        return judge(job, attempts[index], known, now, told)
-
-    found = {index: standing(index, None) for index in attempts}
-    unexplained = next((p.unexplained_uid for p in found.values() if p.unexplained_uid), None)
+    inputs = [Input(job, pod, index == LEADER, known, now, None) for index, pod in attempts.items()]
+    found = [_first_hit(each) for each in inputs]
+    unexplained = next((p.unexplained_uid for p in found if p.unexplained_uid), None)
     if unexplained and warnings is not None:
-        found |= {i: standing(i, warnings) for i, p in found.items() if p.unexplained_uid == unexplained}
+        found = [
+            _first_hit(replace(each, warnings=warnings)) if p.unexplained_uid == unexplained else p
+            for each, p in zip(inputs, found, strict=True)
+        ]
         unexplained = None
-    rechecks = (p.recheck_seconds for p in found.values() if p.recheck_seconds is not None)
     return Progress(
-        stalled=next((p.stalled for p in found.values() if p.stalled), None),  # the leader's first
-        recheck_seconds=min(rechecks, default=None),
+        stalled=next((p.stalled for p in found if p.stalled), None),  # the leader's first
+        recheck_seconds=min((p.recheck_seconds for p in found if p.recheck_seconds is not None), default=None),
         unexplained_uid=unexplained,
     )
 
 
-def _leader(
-    job: Job, pod: Pod | None, known: Problem | None, now: datetime, warnings: Sequence[Event] | None
-) -> Progress:
-    """How the Pod stands that the run depends on: the only one, or that of an Indexed Job's first index."""
-    if pod is None:
-        if known is not None and known.reason not in REFUSED | {_SUSPENDED}:
-            return Progress(known)  # its Pod is gone, and the Job will end
-        return _without_pod(job, _time(job["metadata"]["creationTimestamp"]), known, now, warnings)
-    if is_over(pod):
-        found = _between_attempts(job, pod, known, now, warnings)
-        # Its time ran out before its container ran: what it waited for is the cause of what comes now.
-        return replace(found, stalled=found.stalled or start_problem(pod) or known) if never_ran(pod) else found
-    return _with_pod(pod, now, warnings)
+def _first_hit(seen: Input) -> Progress:
+    return next((hit for check in _CHECKS if (hit := check(seen)) is not None), Progress())
 
 
-def _helper(
-    job: Job, pod: Pod | None, known: Problem | None, now: datetime, warnings: Sequence[Event] | None
-) -> Progress:
-    """How another of an Indexed Job's Pods stands. The run goes on without it, but its author wanted it."""
-    if pod is None:
-        return _without_pod(job, _time(job["metadata"]["creationTimestamp"]), known, now, warnings)
-    return Progress() if is_over(pod) else _with_pod(pod, now, warnings)
+# --- the checks ------------------------------------------------------------------------------------------------------
 
 
-def stall_of_job(stalled: Condition | None, job: Job) -> Problem | None:
-    """The problem that stalls this very Job: the message names it, or one of its Pods."""
-    name = job["metadata"]["name"]
-    if stalled is None or not any(mark in stalled.message for mark in (f"Pod {name}-", f"Job {name} ")):
+def _pod_deleted_after_stall(seen: Input) -> Progress | None:
+    """The Pod that could not start is gone, and the Job will end: the cause is kept until then."""
+    if seen.pod is not None or not seen.is_leader or seen.known is None:
         return None
-    return Problem(stalled.reason, stalled.message)
+    return None if seen.known.reason in NO_POD_REASONS | {_SUSPENDED} else Progress(seen.known)
 
 
-def _without_pod(
-    job: Job, since: datetime, known: Problem | None, now: datetime, warnings: Sequence[Event] | None
-) -> Progress:
-    age = (now - since).total_seconds()
-    if age < _POD_QUESTION_SECONDS:
-        return Progress(recheck_seconds=min(_POD_QUESTION_SECONDS - age, _POD_QUESTION_SECONDS))
-    if warnings is None:
-        return Progress(unexplained_uid=job["metadata"]["uid"])
-    refused = refused_pod(job, warnings, since)
-    if refused is None and known is not None and known.reason in REFUSED:
-        refused = known  # Events are kept for an hour only
-    if refused is not None:
-        return Progress(refused, _RECHECK_SECONDS)
+def _pod_not_created(seen: Input) -> Progress | None:
+    if seen.pod is not None:
+        return None
+    created = datetime.fromisoformat(seen.job["metadata"]["creationTimestamp"])
+    age = seen.seconds_since(created)
+    if age < _POD_EVENTS_SECONDS:
+        return _recheck_at(_POD_EVENTS_SECONDS, age)
+    if seen.warnings is None:
+        return Progress(unexplained_uid=seen.job["metadata"]["uid"])
+    if refusal := _refusal(seen, seen.warnings, created):
+        return Progress(refusal, _RECHECK_SECONDS)
     if age >= _POD_CREATION_SECONDS:
-        return Progress(no_pod(job), _RECHECK_SECONDS)
-    return Progress(recheck_seconds=_POD_CREATION_SECONDS - age)
+        return Progress(pod_missing(seen.job), _RECHECK_SECONDS)
+    return _recheck_at(_POD_CREATION_SECONDS, age)
 
 
-def _between_attempts(
-    job: Job, pod: Pod, known: Problem | None, now: datetime, warnings: Sequence[Event] | None
-) -> Progress:
-    """The Job ends, or gets another Pod after a pause that is longer each time - if it may have one."""
-    ended = ended_at(pod)
-    age = (now - ended).total_seconds() if ended else _POD_QUESTION_SECONDS
-    if age < _POD_QUESTION_SECONDS:
-        return Progress(recheck_seconds=min(_POD_QUESTION_SECONDS - age, _POD_QUESTION_SECONDS))
-    if warnings is None:
-        return Progress(unexplained_uid=job["metadata"]["uid"])
-    refused = refused_pod(job, warnings, _time(pod["metadata"]["creationTimestamp"]))
-    if refused is None and known is not None and known.reason in REFUSED:
-        refused = known
-    return Progress(refused, _RECHECK_SECONDS)
+def _helper_ended(seen: Input) -> Progress | None:
+    return Progress() if seen.pod is not None and not seen.is_leader and is_over(seen.pod) else None
 
 
-def _with_pod(pod: Pod, now: datetime, warnings: Sequence[Event] | None) -> Progress:
-    problem = start_problem(pod)
-    if problem is not None:
-        return Progress(problem)
-    if _is_being_deleted(pod):
-        return _later(_terminating(pod), _time(pod["metadata"]["deletionTimestamp"]), now)
-    lost = lost_node(pod)
-    if lost is not None:
-        return _later(lost.problem, lost.since, now)
-    taken = taken_at(pod)
-    if taken is not None:
-        return _without_container(pod, taken, now, warnings)
-    # That a node takes the Pod is no news by itself; that it does nothing with it has to be found out.
-    return Progress(recheck_seconds=_CONTAINER_CREATION_SECONDS if is_pending(pod) else None)
+def _next_attempt_not_created(seen: Input) -> Progress | None:
+    """The Job ends, or gets another Pod after a back-off; nothing is said unless that Pod is refused."""
+    if seen.pod is None or not is_over(seen.pod):
+        return None
+    # A Pod whose time ran out before its container ran: what it waited for is the cause of what comes now.
+    cause = start_problem(seen.pod) or seen.known if never_ran(seen.pod) else None
+    ended = ended_at(seen.pod)
+    age = seen.seconds_since(ended) if ended else _POD_EVENTS_SECONDS
+    if age < _POD_EVENTS_SECONDS:
+        return replace(_recheck_at(_POD_EVENTS_SECONDS, age), stalled=cause)
+    if seen.warnings is None:
+        return Progress(cause, unexplained_uid=seen.job["metadata"]["uid"])
+    created = datetime.fromisoformat(seen.pod["metadata"]["creationTimestamp"])
+    return Progress(_refusal(seen, seen.warnings, created) or cause, _RECHECK_SECONDS)
 
 
-def _without_container(pod: Pod, taken: datetime, now: datetime, warnings: Sequence[Event] | None) -> Progress:
-    age = (now - taken).total_seconds()
+def _container_cannot_start(seen: Input) -> Progress | None:
+    problem = start_problem(seen.pod) if seen.pod else None
+    return Progress(problem) if problem else None
+
+
+def _deletion_overdue(seen: Input) -> Progress | None:
+    if seen.pod is None or not _is_being_deleted(seen.pod):
+        return None
+    due = datetime.fromisoformat(seen.pod["metadata"]["deletionTimestamp"])
+    return _if_overdue(_terminating(seen.pod), due, seen.now)
+
+
+def _node_lost(seen: Input) -> Progress | None:
+    lost = lost_node(seen.pod) if seen.pod else None
+    return _if_overdue(lost.problem, lost.since, seen.now) if lost else None
+
+
+def _container_not_created(seen: Input) -> Progress | None:
+    scheduled = scheduled_at(seen.pod) if seen.pod else None
+    if seen.pod is None or scheduled is None:
+        return None
+    age = seen.seconds_since(scheduled)
     if age < _CONTAINER_CREATION_SECONDS:
-        return Progress(recheck_seconds=min(_CONTAINER_CREATION_SECONDS - age, _CONTAINER_CREATION_SECONDS))
-    if warnings is None:
-        return Progress(unexplained_uid=pod["metadata"]["uid"])
-    # Nothing is said of a Pod without such Events: a large image takes its time.
-    return Progress(held_up(pod, warnings, taken), _RECHECK_SECONDS)
+        return _recheck_at(_CONTAINER_CREATION_SECONDS, age)
+    if seen.warnings is None:
+        return Progress(unexplained_uid=seen.pod["metadata"]["uid"])
+    # A Pod without such Events is not stalled: a large image takes its time.
+    return Progress(container_blocked(seen.pod, seen.warnings, scheduled), _RECHECK_SECONDS)
 
 
-def _later(problem: Problem, since: datetime, now: datetime) -> Progress:
+def _waits_for_node(seen: Input) -> Progress | None:
+    # That a node is assigned is no relevant event by itself; whether it starts the container has to be found out.
+    is_waiting = seen.pod is not None and is_pending(seen.pod)
+    return Progress(recheck_seconds=_CONTAINER_CREATION_SECONDS) if is_waiting else None
+
+
+_CHECKS: Final[tuple[Check, ...]] = (
+    _pod_deleted_after_stall,
+    _pod_not_created,
+    _helper_ended,
+    _next_attempt_not_created,
+    _container_cannot_start,
+    _deletion_overdue,
+    _node_lost,
+    _container_not_created,
+    _waits_for_node,
+)
+"""In this order, for each of the Job's Pods; a Pod that none of them hits is at work."""
+
+
+# --- what they have in common ----------------------------------------------------------------------------------------
+
+
+def _recheck_at(age_seconds: float, age: float) -> Progress:
+    """Check again at this age; a clock that is behind must not put that off."""
+    return Progress(recheck_seconds=min(age_seconds - age, age_seconds))
+
+
+def _if_overdue(problem: Problem, since: datetime, now: datetime) -> Progress:
     """The problem, once it has lasted long enough not to be a mere delay."""
     remaining = (since - now).total_seconds() + _OVERDUE_SECONDS
     return Progress(recheck_seconds=remaining) if remaining > 0 else Progress(problem)
 
 
-def _is_being_deleted(pod: Mapping[str, Any]) -> bool:
+def _refusal(seen: Input, warnings: Sequence[Event], since: datetime) -> Problem | None:
+    """Why the Job gets no Pod; Events are kept for an hour only, so what is known already outlives them."""
+    found = pod_refused(seen.job, warnings, since)
+    if found is None and seen.known is not None and seen.known.reason in NO_POD_REASONS:
+        return seen.known
+    return found
+
+
+def _is_being_deleted(pod: Pod) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
@@ -201,7 +254,7 @@ def _suspended(job: Job) -> Problem:
     name = job["metadata"]["name"]
     return Problem(
         _SUSPENDED,
-        f"Job {name} is suspended, by somebody or by a queue; if by nobody's wish, set its spec.suspend to false: "
+        f"Job {name} is suspended, by somebody or by a queue; unless that is intended, resume it: "
         f"""kubectl patch job {name} --type=merge -p '{{"spec":{{"suspend":false}}}}'""",
     )
 
@@ -211,10 +264,6 @@ def _terminating(pod: Pod) -> Problem:
     node = pod.get("spec", {}).get("nodeName", "")
     return Problem(
         "PodTerminating",
-        f"Pod {name} is to be deleted but node {node} does not end it; if the node is lost for good, "
+        f"Pod {name} should have been deleted, but node {node} does not end it; if the node is lost for good, "
         f"kubectl delete pod {name} --force",
     )
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

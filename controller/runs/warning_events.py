@@ -52,11 +52,11 @@ _REFUSALS: Final = (
 
 NOT_CREATED: Final = "PodNotCreated"
 
-REFUSED: Final = frozenset({NOT_CREATED, *(refusal.reason for refusal in _REFUSALS)})
-"""The reasons for which a Job gets no Pod."""
+NO_POD_REASONS: Final = frozenset({NOT_CREATED, *(refusal.reason for refusal in _REFUSALS)})
+"""The reasons for which no Pod can be created for a Job."""
 
 
-def refused_pod(job: Mapping[str, Any], warnings: Sequence[Event], since: datetime) -> Problem | None:
+def pod_refused(job: Mapping[str, Any], warnings: Sequence[Event], since: datetime) -> Problem | None:
     """Why no Pod could be created for the Job; None if its Events do not say.
 
     Args:
@@ -76,7 +76,7 @@ def refused_pod(job: Mapping[str, Any], warnings: Sequence[Event], since: dateti
     return Problem(NOT_CREATED, _refused(name, words, f"remove the cause; see kubectl describe job {name}"))
 
 
-def no_pod(job: Mapping[str, Any]) -> Problem:
+def pod_missing(job: Mapping[str, Any]) -> Problem:
     """What is said of a Job without a Pod when its Events do not tell why."""
     name = job["metadata"]["name"]
     return Problem(
@@ -86,7 +86,7 @@ def no_pod(job: Mapping[str, Any]) -> Problem:
     )
 
 
-def held_up(pod: Pod, warnings: Sequence[Event], since: datetime) -> Problem | None:
+def container_blocked(pod: Pod, warnings: Sequence[Event], since: datetime) -> Problem | None:
     """Why the Pod's container has not been created; None if its Events do not say.
 
     Args:

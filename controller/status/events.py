@@ -43,7 +43,7 @@ class PolicyEvent:
     trace_id: str | None = None
 
 
-def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
+def events_between(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
     """What happened between two statuses, the earliest first."""
     happened: list[PolicyEvent] = []
     if after.last_handled_run_request != before.last_handled_run_request:

@@ -80,6 +80,7 @@ class Observation:
         running_since: when the oldest of those was made.
         scheduled_run: the one of those that was started by schedule; CronJobs start no other beside it.
         stalled: why it cannot go on, or why the spec cannot be used.
+        stalled_job_uid: UID of the Job that `stalled` is about; None if it is about none.
         handled_run_request: token of a run request that has its Job now.
         waiting_run_request: token of one that waits until the last requested run has finished.
     """
@@ -96,6 +97,7 @@ class Observation:
     running_since: datetime | None = None
     scheduled_run: UnfinishedRun | None = None
     stalled: Problem | None = None
+    stalled_job_uid: str | None = None
     handled_run_request: str | None = None
     waiting_run_request: str | None = None
 
@@ -127,17 +129,25 @@ def condition(status: SessionPolicyStatus, kind: ConditionType) -> Condition | N
     return next((c for c in status.conditions if c.type is kind), None)
 
 
+def stall_of_job(status: SessionPolicyStatus, job_uid: str) -> Problem | None:
+    """What the status says that this very Job was stalled by; None if it was not."""
+    stalled = condition(status, ConditionType.STALLED)
+    if stalled is None or status.stalled_job_uid != job_uid:
+        return None
+    return Problem(stalled.reason, stalled.message)
+
+
 def is_recorded(status: SessionPolicyStatus, job_uid: str) -> bool:
     """Whether the Job's outcome is in the history."""
     return any(record.job_uid == job_uid for record in status.history)
 
 
-def is_settled(status: SessionPolicyStatus, job_uid: str, ended: datetime, now: datetime) -> bool:
+def is_recorded_or_too_old(status: SessionPolicyStatus, job_uid: str, ended: datetime, now: datetime) -> bool:
     """Whether there is nothing to record of a Job that ended: it is in the history, or too old to enter it."""
     return is_recorded(status, job_uid) or _place(status.history, (ended, job_uid), now) >= HISTORY_LIMIT
 
 
-def observe(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStatus:
+def next_status(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStatus:
     """The status after an observation."""
     history = _merge(before.history, seen)
     new = [record for record in history if not is_recorded(before, record.job_uid)]
@@ -146,6 +156,7 @@ def observe(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStat
     return SessionPolicyStatus(
         observed_generation=seen.generation,
         conditions=_conditions(before, seen, history, missed, last_missed),
+        stalled_job_uid=seen.stalled_job_uid,
         cron_job_name=seen.cron_job_name,
         next_schedule_time=seen.next_schedule_time,
         last_schedule_time=last_schedule,
@@ -297,10 +308,9 @@ def _last_run_readiness(before: SessionPolicyStatus, history: list[RunRecord]) -
         if record.outcome is not Outcome.SKIPPED:
             succeeded = record.outcome is Outcome.SUCCEEDED
             reason, message = record.reason, record.message
-            if record.dry_run:
+            if record.dry_run and reason != DRY_RUN:
                 # Whatever the container says of it: a run that only looked must not look like one that cleaned up.
-                reason = DRY_RUN if succeeded else reason
-                message = message if message.startswith("dry run") else printable(f"dry run: {message}")
+                reason, message = DRY_RUN if succeeded else reason, printable(f"dry run: {message}")
             return Readiness(ConditionStatus.TRUE if succeeded else ConditionStatus.FALSE, reason, message)
     was = condition(before, ConditionType.LAST_RUN_SUCCEEDED)
     return Readiness(was.status, was.reason, was.message) if was else None

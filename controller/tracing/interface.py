@@ -62,7 +62,7 @@ class Tracing(Protocol):
         """Sends the rest within :data:`policy.opentelemetry_env.EXPORT_SECONDS`; never raises."""
 
 
-class Untraced:
+class NoTracing:
     """No traces."""
 
     is_on = False
@@ -100,7 +100,7 @@ def open_tracing(environment: Mapping[str, str], log: Any) -> Tracing:
     if settings.problems:
         log.warning("telemetry off", because="; ".join(settings.problems))
     if settings.traces is None:
-        return Untraced()
+        return NoTracing()
     try:
         # Imported here, so that a controller without a collector does not pay for it.
         from controller.tracing.opentelemetry_export import Telemetry  # noqa: PLC0415
@@ -108,4 +108,4 @@ def open_tracing(environment: Mapping[str, str], log: Any) -> Tracing:
         return Telemetry(settings.traces, environment, log)
     except Exception as error:
         log.warning("telemetry off", because=f"OpenTelemetry could not be set up ({type(error).__name__})")
-        return Untraced()
+        return NoTracing()

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from controller.tracing.interface import NoTracing as UntracedController
 from controller.tracing.interface import Tracing, open_tracing
-from controller.tracing.interface import Untraced as UntracedController
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from job.telemetry.opentelemetry_export import Telemetry
 from policy.manifest import parse_policy
