@@ -22,7 +22,8 @@ from controller.metrics.controller_metrics import Metrics
 from controller.runtime.http_server import HttpServer
 from controller.runtime.leader_election import LeaderElector, Leadership, SoleLeader
 from controller.runtime.log_format import configure_logs
-from controller.settings.controller_settings import Election, InvalidSettingsError, Settings
+from controller.settings.controller_settings import LeaderElection, Settings
+from controller.settings.environment import InvalidSettingsError
 from controller.tracing.interface import Tracing, open_tracing
 
 log = structlog.get_logger("controller.main")
@@ -133,7 +134,7 @@ class Operator:
             self._stopping.set()
 
 
-def _elector(kube: Kube, election: Election | None) -> LeaderElector | None:
+def _elector(kube: Kube, election: LeaderElection | None) -> LeaderElector | None:
     if election is None:
         return None
     # The container may be restarted within its Pod: two processes would share the Pod's name.

@@ -117,8 +117,8 @@ def _job_spec(policy: SessionPolicy, labels: Mapping[str, str], settings: Settin
         "podFailurePolicy": _pod_failure_policy(),
         "template": {
             "metadata": {
-                "labels": {**settings.pod_extras.labels, **labels},
-                "annotations": dict(settings.pod_extras.annotations),
+                "labels": {**settings.pod_extras.pod_labels, **labels},
+                "annotations": dict(settings.pod_extras.pod_annotations),
             },
             "spec": _pod_spec(policy, settings),
         },

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Annotated, TypeVar
 
+from controller.settings.environment import (
+    EnvironmentSettings,
+    Flag,
+    InvalidSettingsError,
+    Names,
+    Required,
+    one_of,
+    whole_number,
+)
 from controller.settings.job_telemetry import JobTelemetry
 from controller.settings.limits import Limits
 from controller.settings.pod_extras import PodExtras
 
-_PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
-_LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+S = TypeVar("S", bound=EnvironmentSettings)
+
+_ELECTION_RULE = "must be set where SESSION_POLICY_LEADER_ELECTION is true"
 
 
-class InvalidSettingsError(ValueError):
-    """The environment does not configure the controller; the message has one line for each problem."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True, slots=True)
-class Election:
+class LeaderElection(EnvironmentSettings):
     """Where the controllers agree which one of them works.
 
     Attributes:
@@ -32,13 +32,12 @@ class Election:
         lease_name: name of the Lease.
     """
 
-    lease_namespace: str
-    pod_name: str
+    lease_namespace: Annotated[str, Required(_ELECTION_RULE)]
+    pod_name: Annotated[str, Required(_ELECTION_RULE)]
     lease_name: str = "session-policy-operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(EnvironmentSettings):
     """What the operator's administrator decides, and the policies' authors cannot.
 
     Attributes:
@@ -48,87 +47,53 @@ class Settings:
         job_priority_class: PriorityClass of the cleanup Pods; empty for the cluster's default.
         watch_namespaces: namespaces that are served; empty for all.
         log_level: DEBUG, INFO, WARNING or ERROR.
-        resync_seconds: every policy is looked at again after this time, whatever events say.
+        resync_seconds: every policy is reconciled again after this time, whatever events say.
         http_port: TCP port of ``/healthz``, ``/readyz`` and ``/metrics``.
+        leader_election: whether there may be other controllers.
         election: where the controllers agree which one works; None for a controller that is alone.
         limits: the most that a policy may ask for.
         pod_extras: what every cleanup Pod gets besides.
         job_telemetry: what runs export.
     """
 
-    job_image: str
-    job_image_pull_policy: str = "IfNotPresent"
-    job_image_pull_secrets: tuple[str, ...] = ()
+    job_image: Annotated[str, Required("must name the image of the cleanup container")]
+    job_image_pull_policy: Annotated[str, one_of("Always", "IfNotPresent", "Never")] = "IfNotPresent"
+    job_image_pull_secrets: Names = ()
     job_priority_class: str = ""
-    watch_namespaces: tuple[str, ...] = ()
-    log_level: str = "INFO"
-    resync_seconds: int = 600
-    http_port: int = 8080
-    election: Election | None = None
-    limits: Limits = field(default_factory=Limits)
-    pod_extras: PodExtras = field(default_factory=PodExtras)
-    job_telemetry: JobTelemetry = field(default_factory=JobTelemetry)
+    watch_namespaces: Names = ()
+    log_level: Annotated[str, one_of("DEBUG", "INFO", "WARNING", "ERROR")] = "INFO"
+    resync_seconds: Annotated[int, whole_number(1, 86_400)] = 600
+    http_port: Annotated[int, whole_number(1, 65_535)] = 8080
+    leader_election: Flag = False
+    election: LeaderElection | None = None
+    limits: Limits = Limits()
+    pod_extras: PodExtras = PodExtras()
+    job_telemetry: JobTelemetry = JobTelemetry()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read the ``SESSION_POLICY_*`` variables.
 
         Raises:
-            InvalidSettingsError: one is missing or wrong.
+            InvalidSettingsError: one is missing or wrong; all problems are told at once.
         """
         problems: list[str] = []
 
-        def text(name: str, default: str = "") -> str:
-            return environment.get(name, "").strip() or default
+        def read(settings: Callable[[], S]) -> S | None:
+            try:
+                return settings()
+            except InvalidSettingsError as error:
+                problems.extend(error.problems)
+                return None
 
-        def names(name: str) -> tuple[str, ...]:
-            return tuple(part.strip() for part in text(name).split(",") if part.strip())
-
-        def choice(name: str, allowed: tuple[str, ...], default: str) -> str:
-            value = text(name, default)
-            if value not in allowed:
-                problems.append(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-            return value
-
-        def number(name: str, default: int, lowest: int, highest: int) -> int:
-            value = text(name, str(default))
-            if not (value.isascii() and value.isdigit() and lowest <= int(value) <= highest):
-                problems.append(f"{name} must be a whole number from {lowest} to {highest}, not {value!r}")
-                return default
-            return int(value)
-
-        def flag(name: str, *, default: bool) -> bool:
-            return choice(name, ("true", "false"), str(default).lower()) == "true"
-
-        def required(name: str) -> str:
-            value = text(name)
-            if not value:
-                problems.append(f"{name} must be set where SESSION_POLICY_LEADER_ELECTION is true")
-            return value
-
-        def election() -> Election:
-            return Election(
-                lease_namespace=required("SESSION_POLICY_LEASE_NAMESPACE"),
-                pod_name=required("SESSION_POLICY_POD_NAME"),
-                lease_name=text("SESSION_POLICY_LEASE_NAME", "session-policy-operator"),
-            )
-
-        settings = cls(
-            job_image=text("SESSION_POLICY_JOB_IMAGE"),
-            job_image_pull_policy=choice("SESSION_POLICY_JOB_IMAGE_PULL_POLICY", _PULL_POLICIES, "IfNotPresent"),
-            job_image_pull_secrets=names("SESSION_POLICY_JOB_IMAGE_PULL_SECRETS"),
-            job_priority_class=text("SESSION_POLICY_JOB_PRIORITY_CLASS"),
-            watch_namespaces=names("SESSION_POLICY_WATCH_NAMESPACES"),
-            log_level=choice("SESSION_POLICY_LOG_LEVEL", _LOG_LEVELS, "INFO"),
-            resync_seconds=number("SESSION_POLICY_RESYNC_SECONDS", 600, 1, 86_400),
-            http_port=number("SESSION_POLICY_HTTP_PORT", 8080, 1, 65_535),
-            election=election() if flag("SESSION_POLICY_LEADER_ELECTION", default=False) else None,
-            limits=Limits.from_environment(environment, problems),
-            pod_extras=PodExtras.from_environment(environment, problems),
-            job_telemetry=JobTelemetry.from_environment(environment, problems),
-        )
-        if not settings.job_image:
-            problems.append("SESSION_POLICY_JOB_IMAGE must name the image of the cleanup container")
-        if problems:
+        has_others = environment.get(cls.variable("leader_election"), "").strip() == "true"
+        groups = {
+            "election": read(lambda: LeaderElection.read(environment)) if has_others else None,
+            "limits": read(lambda: Limits.read(environment)) or Limits(),
+            "pod_extras": read(lambda: PodExtras.read(environment)) or PodExtras(),
+            "job_telemetry": read(lambda: JobTelemetry.read(environment)) or JobTelemetry(),
+        }
+        settings = read(lambda: cls.read(environment, **groups))
+        if settings is None or problems:
             raise InvalidSettingsError(problems)
         return settings

@@ -38,7 +38,9 @@ def test_r1_3_one_endpoint_is_enough_for_both() -> None:
     told = environment(telemetry())
     assert TelemetrySettings.from_environment(told).problems == ()
     assert TelemetrySettings.from_environment(told).traces
-    assert Settings.from_environment(told | sources_as_text(telemetry())).job_telemetry == JobTelemetry(ENDPOINT)
+    assert Settings.from_environment(told | sources_as_text(telemetry())).job_telemetry == JobTelemetry(
+        endpoint=ENDPOINT
+    )
 
 
 def test_r1_3_the_controller_knows_where_it_runs() -> None:
