@@ -374,7 +374,6 @@ def test_an_alert_says_where_how_much_and_where_to_read_on(
         "exp_annotations": {
             "summary": summary,
             "description": description,
-            "runbook_url": f"docs/runbooks/{PREFIX}{alert}.md",
         },
     }
     case = {
