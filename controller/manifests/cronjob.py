@@ -1,4 +1,4 @@
-"""The CronJob of a policy."""
+"""Builds the CronJob of a policy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXIT_BAD_CONFIGURATION: Final = 2
 # is later than this is left to the next tick, so that resuming a policy does not start the run of some hours ago.
 STARTING_DEADLINE_SECONDS: Final = 300
 
-# Finished Jobs hold the evidence that a controller which was down still has to read.
+# A controller that was down still has to read finished Jobs.
 _KEPT_JOBS: Final = 3
 
 # What SIGTERM leaves the run to finish its batch and write its report.
@@ -56,7 +56,7 @@ _USER_ID: Final = 65532
 
 _LOG_VOLUME: Final = "logs"
 
-# 15 % of a CPU and 200 MB are what a run is meant to need.
+# 15 % of a CPU and 200 MB are the targets for a run.
 _DEFAULT_REQUESTS: Final[Mapping[str, Quantity]] = {"cpu": "150m", "memory": "100Mi"}
 _DEFAULT_LIMITS: Final[Mapping[str, Quantity]] = {"cpu": "150m", "memory": "200Mi"}
 
@@ -65,13 +65,13 @@ _MAX_SPEC_BYTES: Final = 120 * 1024
 
 
 def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -> dict[str, Any]:
-    """The CronJob that runs a policy, as the manifest to apply.
+    """The manifest of the CronJob that runs a policy.
 
-    Fields that may be empty are stated nevertheless, so that what the policy no longer says is seen as a difference.
+    Fields that may be empty are stated nevertheless, so that what the policy no longer says shows as a difference.
 
     Raises:
         NotAllowedError: the policy asks for more than the operator's configuration allows.
-        InvalidPolicyError: the policy is too large to hand to its container, or names a quantity that is none.
+        InvalidPolicyError: the policy is too large for an environment variable, or has an invalid quantity.
     """
     spec = policy.spec
     name = cron_job_name(policy.metadata.name)
@@ -165,7 +165,7 @@ def _pod_failure_policy() -> dict[str, Any]:
     return {
         "rules": [
             {
-                # Bad configuration: another attempt would end the same way.
+                # Invalid configuration: another attempt would end the same way.
                 "action": "FailJob",
                 "onExitCodes": {
                     "containerName": CONTAINER_NAME,

@@ -55,17 +55,19 @@ class Metrics:
         )
         self.queue_wait: Final = Histogram(
             f"{_PREFIX}_queue_wait_seconds",
-            "How long a policy waited for a worker.",
+            "How long a policy or revocation waited for a worker.",
             registry=self.registry,
             buckets=_WAIT_BUCKETS,
         )
-        self._queue_depth = Gauge(f"{_PREFIX}_queue_depth", "Policies that wait for a worker.", registry=self.registry)
+        self._queue_depth = Gauge(
+            f"{_PREFIX}_queue_depth", "Policies and revocations that wait for a worker.", registry=self.registry
+        )
         self._leader = Gauge(
-            f"{_PREFIX}_leader", "1 while this controller holds the lease and works, else 0.", registry=self.registry
+            f"{_PREFIX}_leader", "1 while this controller is the leader, else 0.", registry=self.registry
         )
         self._requests = Counter(
             f"{_PREFIX}_api_requests",
-            "Requests to the API server, without the watches; code is error where no answer came.",
+            "Requests to the API server, without the watches; code is error if there was no answer.",
             ["verb", "resource", "code"],
             registry=self.registry,
         )

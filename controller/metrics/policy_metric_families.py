@@ -138,14 +138,14 @@ METRIC_FAMILIES: Final = (
     MetricFamily(
         "ready", "1 if the policy is accepted and its CronJob matches it, else 0.", _holds(ConditionType.READY)
     ),
-    MetricFamily("running", "1 while a run is under way, else 0.", _holds(ConditionType.RUNNING)),
+    MetricFamily("running", "1 while a run is active, else 0.", _holds(ConditionType.RUNNING)),
     MetricFamily("suspended", "1 if scheduled runs are stopped, else 0.", _spec(lambda spec: float(spec.suspend))),
     MetricFamily(
         "schedule_interval_seconds",
         "Longest time between two scheduled starts: for a schedule on weekdays it is the weekend.",
         _spec(lambda spec: longest_interval_seconds(spec.schedule)),
     ),
-    MetricFamily("dry_run", "1 if runs only look, else 0.", _spec(lambda spec: float(spec.dry_run))),
+    MetricFamily("dry_run", "1 if runs are dry runs, else 0.", _spec(lambda spec: float(spec.dry_run))),
     MetricFamily(
         "next_schedule_timestamp_seconds",
         "When the next run is due; absent while suspended.",
@@ -193,7 +193,7 @@ METRIC_FAMILIES: Final = (
     ),
     MetricFamily(
         "last_success_timestamp_seconds",
-        "When a run last ended well.",
+        "When a run last succeeded.",
         _time(lambda status: status.last_success_time),
     ),
     MetricFamily(
@@ -222,11 +222,11 @@ METRIC_FAMILIES: Final = (
         label="state",
     ),
     MetricFamily(
-        "last_run_dry_run", "1 if the last run only looked, else 0.", {"": _last_run(lambda run: run.dry_run)}
+        "last_run_dry_run", "1 if the last run was a dry run, else 0.", {"": _last_run(lambda run: run.dry_run)}
     ),
     MetricFamily(
         "active_sessions",
-        "Live sessions after the last run; absent if it did not come so far as to count them.",
+        "Live sessions after the last run; absent if it ended before they were counted.",
         {"": _last_run(_active)},
     ),
     MetricFamily(
@@ -246,7 +246,7 @@ METRIC_FAMILIES: Final = (
     ),
     MetricFamily(
         "consecutive_failures",
-        "Runs since the last success that did not end well.",
+        "Runs since the last success that failed or were degraded.",
         {"": lambda seen: seen.status.consecutive_failures},
     ),
     MetricFamily(
@@ -353,7 +353,7 @@ def _alerts(seen: PolicyState) -> Iterator[tuple[str, int]]:
 
 
 REASON_FAMILIES: Final = (
-    ReasonFamily("stalled", "1 while the policy is stuck, for this reason.", STALLED_REASONS, _stall),
+    ReasonFamily("stalled", "1 while the policy is stalled, for this reason.", STALLED_REASONS, _stall),
     ReasonFamily("last_run_reason", "1 for the reason of the last run's outcome.", LAST_RUN_REASONS, _reason),
     ReasonFamily(
         "last_run_alerts", "What the last run found worth an alert: how many, or how much of it.", ALERTS, _alerts

@@ -1,4 +1,4 @@
-"""The Job of a SessionRevocation: the policy's Pod, told whose sessions end."""
+"""The Job of a SessionRevocation: the policy's Pod, with the user or session to revoke in its environment."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from policy.names import (
 from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS
 from policy.revocation import RevocationTarget
 
-# A run that has the lock, or a row in use, is a matter of time, whatever patience the policy has with its own runs.
+# A run that holds the lock, or a row in use, passes with time, however few retries the policy's own runs have.
 _LEAST_RETRIES: Final = 3
 
-# It alerts nobody: a Secret that is only for alerts must not keep it from starting. Nor does it export anything.
+# It sends no alerts, so a Secret that is only for alerts must not keep it from starting; and it exports nothing.
 _NOT_NEEDED: Final = (
     frozenset({ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV})
     | OPERATORS_VARIABLES
@@ -33,7 +33,7 @@ _NOT_NEEDED: Final = (
 
 
 def revocation_job_name(uid: str) -> str:
-    """Name of the Job, from the revocation's UID: its name is its author's choice, and may tell of somebody."""
+    """Name of the Job, from the revocation's UID: its name is its author's choice and may contain personal data."""
     return f"revoke-{uid}"
 
 

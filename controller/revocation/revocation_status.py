@@ -1,4 +1,4 @@
-"""The state of a SessionRevocation: from what it was and what is observed to what it is, and what to do next. Pure."""
+"""The next status of a SessionRevocation, and what to do next. Pure."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ from policy.revocation import (
 )
 from policy.status import ConditionStatus
 
-# For so long it is waited for a policy, or for leave to make the Job. Later, the sessions found would be others than
-# those that were meant.
+# The longest wait for a policy, or until the Job may be created. Later, the sessions found would be others than those
+# that were meant.
 _PATIENCE: Final = timedelta(hours=1)
 _RECHECK_SECONDS: Final = 60.0
 
 _States = Mapping[RevocationConditionType, tuple[ConditionStatus, Problem]]
 
-_STARTING: Final = Problem("Starting", "the Job is being made")
-_RUNNING: Final = Problem("Running", "the Job is at work")
+_STARTING: Final = Problem("Starting", "the Job is being created")
+_RUNNING: Final = Problem("Running", "the Job is running")
 _JOB_GONE: Final = Problem(
     "JobGone",
-    "the Job was deleted before its outcome was seen, so what it did is not known; it is not made again, because the "
-    "user may have logged in meanwhile: apply another SessionRevocation to be sure",
+    "the Job was deleted before its outcome was seen, so what it did is not known; it is not created again, because "
+    "the user may have logged in meanwhile: apply another SessionRevocation to be sure",
 )
-_NOT_OWNED: Final = Problem("NotOwned", "there is a Job of the name of this revocation's that was not made for it")
+_NOT_OWNED: Final = Problem(
+    "NotOwned", "a Job of the name of this revocation's exists and is not owned by it; delete it, and apply it again"
+)
 _NOT_REPORTED: Final = Problem(
     "NoReport",
     "the container ended with exit code 0 but left no readable report, so what it did is not known; see the Pod's log, "
     "or apply another SessionRevocation to be sure",
 )
-_WITHHELD: Final = "the words of who refused it are not repeated, because they hold what the revocation is about"
+_WITHHELD: Final = "the reason is not repeated here, because it contains the user"
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a reconciliation saw.
+    """What a reconciliation observed.
 
     Attributes:
         now: when.
         revocation: the resource.
         uid: its UID.
-        created: when it was made.
+        created: when it was created.
         job: the Job of its name, if there is one.
         pods: Pods that may be the Job's.
-        blocked: why there is no Job and none could be made just now.
+        blocked: why there is no Job and none could be created now.
     """
 
     now: datetime
@@ -74,11 +76,11 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """What is to be done.
+    """What to do next.
 
     Attributes:
-        status: to be written first.
-        resume: then let the Job start.
+        status: written first.
+        resume: whether to start the Job then.
         recheck_seconds: when to look again, where no event will tell.
     """
 
@@ -93,7 +95,7 @@ def condition(status: SessionRevocationStatus, kind: RevocationConditionType) ->
 
 
 def is_finished(status: SessionRevocationStatus) -> bool:
-    """Whether it has ended, well or not."""
+    """Whether it has ended, successfully or not."""
     ends = (RevocationConditionType.COMPLETE, RevocationConditionType.FAILED)
     return any(c.type in ends and c.status is ConditionStatus.TRUE for c in status.conditions)
 
@@ -107,12 +109,12 @@ def expires_at(resource: Mapping[str, Any], status: SessionRevocationStatus) -> 
 
 
 def without_user(words: str, user: str | None) -> str:
-    """Words of others, fit for status, Events and logs: the user is personal data."""
+    """The text, or a replacement if it contains the user: personal data is kept out of status, Events and logs."""
     return _WITHHELD if user is not None and user in words else words
 
 
 def next_step(before: SessionRevocationStatus, seen: Observation) -> NextStep:
-    """What becomes of a revocation that has not ended."""
+    """What to do about a revocation that has not ended."""
     if seen.job is None:
         return _without_job(before, seen)
     if not is_owned_by(seen.job, seen.uid) or before.job_uid not in (None, seen.job["metadata"]["uid"]):
@@ -129,12 +131,12 @@ def next_step(before: SessionRevocationStatus, seen: Observation) -> NextStep:
 
 
 def refused_step(before: SessionRevocationStatus, generation: int, problem: Problem, now: datetime) -> NextStep:
-    """The end of a revocation that cannot be read."""
+    """The failed status of a revocation whose spec is invalid."""
     return NextStep(_status(before, generation, now, _end_states(problem), completion_time=now))
 
 
 def events_between(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[PolicyEvent]:
-    """The Events that lie between two states."""
+    """The Events for what changed between two statuses."""
     kinds = RevocationConditionType
     events = []
     if after.job_uid is not None and before.job_uid is None:
@@ -158,7 +160,7 @@ def _without_job(before: SessionRevocationStatus, seen: Observation) -> NextStep
     problem = seen.blocked or _STARTING
     left = (seen.created + _PATIENCE - seen.now).total_seconds()
     if left <= 0:
-        return _failed(before, seen, Problem(problem.reason, f"given up after an hour: {problem.message}"))
+        return _failed(before, seen, Problem(problem.reason, f"given up after an hour; {problem.message}"))
     return NextStep(_in_progress(before, seen, problem), recheck_seconds=min(left, _RECHECK_SECONDS))
 
 
@@ -205,16 +207,16 @@ def _ended(before: SessionRevocationStatus, seen: Observation, job: Job, end: Jo
 
 
 def _done(sessions: RevocationCounts, *, dry_run: bool, by_hash: bool, uncounted: bool) -> Problem:
-    """How it ended well, in words of our own: a container's are not to be trusted with more than numbers."""
+    """The message of a success, composed here: only numbers are taken from the container's report."""
     if dry_run:
         what = f"dry run: {_sessions(sessions.found)} would be revoked; nothing was changed"
         return Problem("DryRun", f"{what}: set dryRun to false in the policy")
-    also = "; what an attempt did that was cut off is not counted" if uncounted else ""
+    also = "; what an interrupted attempt revoked is not counted" if uncounted else ""
     if sessions.revoked or uncounted:
         where = f"{sessions.database_rows:,} in the database, {sessions.redis_keys:,} in Redis"
         return Problem("Revoked", f"{_sessions(sessions.revoked)} revoked ({where}){also}")
     if by_hash:
-        return Problem("NoSessions", "no session has this hash: it has ended, or its hash was made with another key")
+        return Problem("NoSessions", "no session has this hash: it has ended, or the hash was made with another key")
     return Problem("NoSessions", "there was no session to revoke")
 
 
@@ -261,7 +263,7 @@ def _status(
     )
 
 
-# --- what the attempts say -------------------------------------------------------------------------------------------
+# --- reports of the attempts -----------------------------------------------------------------------------------------
 
 
 def _reports(job: Job, pods: Sequence[Pod]) -> list[RevocationReport]:
@@ -278,7 +280,7 @@ def _attempt_count(job: Job) -> int:
 
 
 def _sum(reports: Sequence[RevocationReport]) -> RevocationCounts:
-    """What all attempts did: each finds only what those before it have left."""
+    """The counts of all attempts together: each finds only what those before it have left."""
     each = [report.sessions for report in reports]
     revoked = sum(counts.revoked for counts in each)
     # No attempt leaves more than the one before it.
@@ -294,7 +296,7 @@ def _sum(reports: Sequence[RevocationReport]) -> RevocationCounts:
 
 
 def _bounded(count: int) -> int:
-    """A sum of numbers that are not to be trusted, fit for the status."""
+    """A sum of untrusted numbers, within what the status may hold."""
     return min(count, 2**53)
 
 

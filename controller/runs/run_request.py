@@ -29,14 +29,14 @@ def requested_run(policy: Mapping[str, Any]) -> str | None:
 
 
 def build_job(cron_job: Mapping[str, Any], policy_uid: str, token: str) -> dict[str, Any]:
-    """The Job of a requested run: as the CronJob would make it, under a name that is the same whenever it is built."""
+    """The Job of a requested run: as the CronJob would create it, with a name derived from policy and token."""
     metadata = cron_job["metadata"]
     template = cron_job["spec"]["jobTemplate"]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            # With the policy's UID: a policy that was deleted and made again may use the same token.
+            # With the policy's UID: a policy that was deleted and created again may use the same token.
             "name": f"{metadata['name']}-{_digest(f'{policy_uid} {token}')}",
             "namespace": metadata["namespace"],
             "labels": dict(template["metadata"]["labels"]),

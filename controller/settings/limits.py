@@ -1,6 +1,6 @@
 """Limits that the operator's administrator sets to what policies may ask for.
 
-A policy that asks for more is refused, never cut: what a policy says and what runs must agree.
+A policy that asks for more is refused, never adjusted: what a policy says and what runs must agree.
 """
 
 from __future__ import annotations
