@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.manifests.owner_reference import controller_reference
 from controller.settings.controller_settings import Settings
 from controller.settings.limits import Limits, NotAllowedError
 from controller.settings.quantity import Quantity, quantity_value
@@ -86,16 +87,7 @@ def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -
             "name": name,
             "namespace": policy.metadata.namespace,
             "labels": dict(labels),
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": policy.metadata.name,
-                    "uid": policy_uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [controller_reference(API_VERSION, KIND, policy.metadata.name, policy_uid)],
         },
         "spec": {
             "schedule": spec.schedule,

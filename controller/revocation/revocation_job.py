@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from controller.manifests.cronjob import build_cron_job, job_deadline_seconds
+from controller.manifests.owner_reference import controller_reference
 from controller.settings.controller_settings import Settings
 from policy.manifest import SessionPolicy, SessionRevocation
 from policy.names import (
@@ -67,16 +68,7 @@ def build_revocation_job(
             "name": revocation_job_name(uid),
             "namespace": revocation.metadata.namespace,
             "labels": labels,
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": REVOCATION_KIND,
-                    "name": revocation.metadata.name,
-                    "uid": uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [controller_reference(API_VERSION, REVOCATION_KIND, revocation.metadata.name, uid)],
         },
         "spec": {
             "suspend": True,

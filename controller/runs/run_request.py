@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.manifests.owner_reference import controller_reference
 from controller.runs.job_state import MANUAL_ANNOTATION
 from policy.names import RUN_REQUEST_ANNOTATION
 from policy.report import printable
@@ -41,16 +42,7 @@ def build_job(cron_job: Mapping[str, Any], policy_uid: str, token: str) -> dict[
             "namespace": metadata["namespace"],
             "labels": dict(template["metadata"]["labels"]),
             "annotations": {MANUAL_ANNOTATION: "manual", RUN_REQUEST_ANNOTATION: token},
-            "ownerReferences": [
-                {
-                    "apiVersion": "batch/v1",
-                    "kind": "CronJob",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [controller_reference("batch/v1", "CronJob", metadata["name"], metadata["uid"])],
         },
         "spec": template["spec"],
     }

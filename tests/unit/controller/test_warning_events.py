@@ -64,7 +64,7 @@ def test_r1_2_the_server_s_words_and_what_to_do(words: str, reason: str, said: s
     assert found is not None
     assert found.reason == reason
     assert said in found.message
-    assert "Job shop-29000000 " in found.message
+    assert "Job shop-29000000: " in found.message
 
 
 def test_the_words_do_not_change_with_every_attempt() -> None:
