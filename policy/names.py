@@ -25,7 +25,7 @@ POLICY_LABEL = f"{GROUP}/policy"
 """On CronJobs, Jobs and Pods: the policy's name, shortened like the CronJob's."""
 
 REVOCATION_LABEL = f"{GROUP}/revocation"
-"""On the Job and the Pods of a SessionRevocation: its UID. Its name is its author's choice and may contain personal data."""
+"""On the Job and the Pods of a SessionRevocation: its UID. Its name may contain personal data."""
 
 RUN_REQUEST_ANNOTATION = f"{GROUP}/run-requested-at"
 """On a SessionPolicy: any new value starts one run now."""

@@ -348,8 +348,8 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
             "Stalled",
             {'stalled{reason="ImagePullBackOff"}': "1"},
             {"reason": "ImagePullBackOff"},
-            "SessionPolicy web/shop is stuck (ImagePullBackOff)",
-            "It cannot go on without help. `kubectl describe spol -n web shop` tells what to do.",
+            "SessionPolicy web/shop is stalled (ImagePullBackOff)",
+            "It cannot go on by itself. `kubectl describe spol -n web shop` tells what to do.",
         ),
     ],
 )
