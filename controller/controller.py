@@ -1,7 +1,7 @@
-"""The running controller: events come in, workers reconcile, and a resync makes up for whatever events were lost.
+"""The running controller: events fill a queue, workers reconcile, and a periodic resync makes up for lost events.
 
-Events and lists feed the cache; what is news there has its policy looked at. A policy is not looked at before
-everything in its namespace has been listed once: one whose CronJob is not known yet would look as if it had none.
+Events and lists feed the cache; a change that matters there has its policy reconciled. No policy is reconciled before
+everything in its namespace has been listed once: one whose CronJob is not cached yet would look as if it had none.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from controller.api.kube import (
     NotFoundError,
     UnavailableError,
 )
-from controller.cache.cache import Cache, Key, Owner, parse_version
-from controller.cache.facts import is_ended, is_of_revocation, owner_label
-from controller.metrics.metrics import Metrics, Result
-from controller.reconcile import Reconciler
-from controller.revocation.revocation import RevocationReconciler
-from controller.runtime.election import Leadership
+from controller.cache.indexer import Key, Owner
+from controller.cache.object_cache import ObjectCache, parse_version
+from controller.cache.owner_label import is_of_revocation, owner_label
+from controller.cache.relevant_fields import is_ended
+from controller.metrics.controller_metrics import Metrics, Result
+from controller.reconcile.policy_reconciler import PolicyReconciler
+from controller.revocation.revocation_reconciler import RevocationReconciler
+from controller.runtime.leader_election import Leadership
 from controller.runtime.workqueue import WorkQueue
-from controller.settings.settings import Settings
-from controller.tracing.trace import Tracing
+from controller.settings.controller_settings import Settings
+from controller.tracing.interface import Tracing
 
 log = structlog.get_logger("controller")
 
@@ -48,19 +50,19 @@ class Subject(NamedTuple):
 Body = Mapping[str, Any]
 
 _WORKERS: Final = 16
-# A Job, its Pod and its CronJob change within moments of each other: one look is enough for all.
-_SETTLE_SECONDS: Final = 0.1
+# A Job, its Pod and its CronJob change within moments of each other: one reconciliation is enough for all.
+_DEBOUNCE_SECONDS: Final = 0.1
 # Several requests, but far less than a Pod's usual grace of 30 seconds.
 _FINISH_SECONDS: Final = 5.0
 _CRD_POLL_SECONDS: Final = 2.0
-# What went between the first list and the beginning of the watch is not told by any event.
+# What was deleted between the first list and the beginning of the watch is not told by any event.
 _FIRST_RESYNC_SECONDS: Final = 30.0
 _FIRST_LIST_RETRY_SECONDS: Final = 1.0
 _LONGEST_LIST_RETRY_SECONDS: Final = 60.0
 
 
 class Controller:
-    """Owns the queue and its workers. Handlers only report what they were told."""
+    """Owns the cache, the queue and its workers. Handlers only pass events on to :meth:`on_event`."""
 
     def __init__(
         self, kube: Kube, settings: Settings, metrics: Metrics, leadership: Leadership, tracing: Tracing
@@ -69,8 +71,8 @@ class Controller:
         self._settings = settings
         self._metrics = metrics
         self._leadership = leadership
-        self._cache = Cache()
-        self._policies = Reconciler(kube, self._cache, settings, tracing=tracing)
+        self._cache = ObjectCache()
+        self._policies = PolicyReconciler(kube, self._cache, settings, tracing=tracing)
         self._revocations = RevocationReconciler(kube, settings)
         self._queue: WorkQueue[Subject] = WorkQueue(metrics.queue_wait.observe)
         metrics.watch_queue(self._queue.__len__)
@@ -91,7 +93,7 @@ class Controller:
         ]
 
     async def stop(self) -> None:
-        """Stop working. What is in hand is finished, if that takes no longer than a few seconds.
+        """Stop working. Reconciliations under way are finished, if that takes no longer than a few seconds.
 
         A reconciliation that is cut short is repeated by the next controller.
         """
@@ -107,23 +109,23 @@ class Controller:
         """Whether all workers are alive."""
         return bool(self._workers) and not any(task.done() for task in [*self._workers, *self._background])
 
-    def seen(self, kind: Kind, body: Body, *, deleted: bool) -> None:
-        """An object was listed, added, changed or deleted."""
+    def on_event(self, kind: Kind, body: Body, *, deleted: bool) -> None:
+        """Update the cache with an object that was listed, added, changed or deleted, and queue what depends on it."""
         try:
-            news = self._cache.see_deleted(kind, body) if deleted else self._cache.see(kind, body)
+            changed = self._cache.delete(kind, body) if deleted else self._cache.upsert(kind, body)
             if kind is REVOCATIONS:
-                self._note_unfinished(body, deleted=deleted)
+                self._track_unfinished(body, deleted=deleted)
         except (KeyError, TypeError, ValueError, AttributeError):
-            # One object that somebody wrote nonsense into must not keep the rest of a list from being seen.
-            log.exception("object not understood", resource=kind.plural, name=body["metadata"].get("name"))
+            # One object with invalid content must not keep the rest of a list from being cached.
+            log.exception("object ignored: invalid content", resource=kind.plural, name=body["metadata"].get("name"))
             return
         if kind is POLICIES:
-            self._keep_figures((body["metadata"]["namespace"], body["metadata"]["name"]))
-        if news:
-            self._wake(kind, (body["metadata"]["namespace"], owner_label(kind, body)))
+            self._update_metrics((body["metadata"]["namespace"], body["metadata"]["name"]))
+        if changed:
+            self._enqueue(kind, (body["metadata"]["namespace"], owner_label(kind, body)))
 
-    def _note_unfinished(self, body: Body, *, deleted: bool) -> None:
-        """Remember which revocations are to be looked at when their policy changes."""
+    def _track_unfinished(self, body: Body, *, deleted: bool) -> None:
+        """Remember which revocations have to be reconciled when their policy changes."""
         metadata = body["metadata"]
         policy = Subject(POLICIES, metadata["namespace"], body["spec"]["policyName"])
         waiting = self._unfinished.setdefault(policy, set())
@@ -133,21 +135,21 @@ class Controller:
         if not waiting:
             del self._unfinished[policy]
 
-    def _keep_figures(self, key: Key) -> None:
-        """Have the metrics show the policy as it was last seen, which an event or a list may lag behind."""
+    def _update_metrics(self, key: Key) -> None:
+        """Have the metrics show the policy as the cache has it, which an event or a list may lag behind."""
         policy = self._cache.policy(*key)
         if policy is None:
-            self._metrics.policies.gone(key)
+            self._metrics.policies.delete(key)
         else:
-            self._metrics.policies.seen(policy)
+            self._metrics.policies.upsert(policy)
 
-    def _wake(self, kind: Kind, owner: Owner) -> None:
-        """Have the policy or revocation looked at that an object of this kind belongs to, or is."""
+    def _enqueue(self, kind: Kind, owner: Owner) -> None:
+        """Queue the policy or revocation that an object of this kind belongs to, or is."""
         subject = self._subject_of(owner)
         if subject is None or not self._is_listed(subject.namespace):
-            return  # all in its namespace are looked at once that is listed
+            return  # everything in its namespace is queued once that is listed
         if kind is not subject.kind:
-            self._queue.add_after(subject, _SETTLE_SECONDS)
+            self._queue.add_after(subject, _DEBOUNCE_SECONDS)
             return
         self._queue.add(subject)
         for revocation in self._unfinished.get(subject, ()):
@@ -164,24 +166,24 @@ class Controller:
 
     async def _process(self, subject: Subject) -> None:
         names = {"resource": subject.kind.plural, "name": subject.name, "namespace": subject.namespace}
-        await self._leadership.confirmed()
+        await self._leadership.wait_until_leading()
         began, result = time.monotonic(), Result.SUCCESS
         try:
             recheck_seconds = await self._reconcile(subject)
         except (ConflictError, NotFoundError):
             result = Result.CONFLICT
-            self._queue.retry(subject)  # somebody wrote at the same time: look again
+            self._queue.retry(subject)  # somebody wrote at the same time
         except UnavailableError as error:
             result = Result.UNAVAILABLE
             delay = self._queue.retry(subject, error.retry_after_seconds)
-            log.warning("will retry", **names, error=str(error), delay_seconds=delay)
+            log.warning("reconciliation will be retried", **names, error=str(error), delay_seconds=delay)
         except KubeError as error:
             result = Result.ERROR
             delay = self._queue.retry(subject)
-            log.error("will retry", **names, error=str(error), delay_seconds=delay)
+            log.error("reconciliation will be retried", **names, error=str(error), delay_seconds=delay)
         except Exception:
             result = Result.ERROR
-            # A defect that one policy brings out must not keep the others from being served.
+            # A bug that one policy triggers must not keep the others from being reconciled.
             self._queue.retry(subject)
             log.exception("reconciliation failed", **names)
         else:
@@ -202,7 +204,7 @@ class Controller:
             raise
 
     async def _resync(self, scope: str | None) -> None:
-        """List everything at the start and from time to time, in one namespace or in all, and look at all of it."""
+        """List everything in one namespace or in all, at the start and periodically, and queue all of it."""
         period = float(self._settings.resync_seconds)
         retry_seconds = _FIRST_LIST_RETRY_SECONDS
         while True:
@@ -211,32 +213,32 @@ class Controller:
                 for kind in KINDS:
                     await self._list(kind, scope)
             except KubeError as error:
-                log.warning("listing failed", namespace=scope, error=str(error), delay_seconds=retry_seconds)
+                log.warning("list will be retried", namespace=scope, error=str(error), delay_seconds=retry_seconds)
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, _LONGEST_LIST_RETRY_SECONDS)
                 continue
             retry_seconds = _FIRST_LIST_RETRY_SECONDS
             self._listed.add(scope)
             subjects = [
-                Subject(kind, *key) for kind in (POLICIES, REVOCATIONS) for key in self._cache.names(kind, scope)
+                Subject(kind, *key) for kind in (POLICIES, REVOCATIONS) for key in self._cache.keys(kind, scope)
             ]
             for number, subject in enumerate(subjects):
                 self._queue.add_after(subject, 0 if first else period * number / len(subjects))
             await asyncio.sleep(min(period, _FIRST_RESYNC_SECONDS) if first else period)
 
     async def _list(self, kind: Kind, scope: str | None) -> None:
-        """Bring the cache up to date with all objects of a kind. Only a whole list tells what is gone."""
+        """Bring the cache up to date with all objects of a kind. Only a complete list tells what was deleted."""
         listed: set[Key] = set()
         version = ""
         async for page in self._kube.list_pages(kind, scope):
             version = version or page.version
             for body in page.items:
                 listed.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-                self.seen(kind, body, deleted=False)
-        for owner in self._cache.see_list(kind, scope, listed, parse_version(version)):
-            self._wake(kind, owner)
+                self.on_event(kind, body, deleted=False)
+        for owner in self._cache.replace(kind, scope, listed, parse_version(version)):
+            self._enqueue(kind, owner)
         if kind is POLICIES:
-            self._metrics.policies.retain(self._cache.names(POLICIES, None))
+            self._metrics.policies.retain(self._cache.keys(POLICIES, None))
 
     async def _await_crd(self) -> None:
         while True:
@@ -244,7 +246,7 @@ class Controller:
                 missing = await self._kube.missing_definitions()
                 if not missing:
                     return
-                log.warning("waiting for the CustomResourceDefinitions", missing=missing)
+                log.warning("waiting for CustomResourceDefinitions; install them", missing=missing)
             except KubeError as error:
                 log.warning("waiting for the API server", error=str(error))
             await asyncio.sleep(_CRD_POLL_SECONDS)

@@ -1,7 +1,7 @@
-"""All Kopf handlers. They pass on what happened and decide nothing.
+"""All Kopf handlers. They pass events on to the controller and decide nothing.
 
-Only ``on.event``: it needs no finalizer and no annotation on any object, so nothing is stuck or littered when the
-operator is gone. Kopf does not retry such handlers, which is why they only fill a queue.
+Only ``on.event``: it needs no finalizer and no annotation on any object, so no object is stuck or left with leftovers
+when the operator is removed. Kopf does not retry such handlers, which is why they only fill a queue.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ def operator_registry(controller: Controller) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def policy(event: kopf.RawEvent, **_: Any) -> None:
-        controller.seen(POLICIES, event["object"], deleted=event["type"] == "DELETED")
+        controller.on_event(POLICIES, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event(GROUP, VERSION, REVOCATION_PLURAL, registry=registry)
     async def revocation(event: kopf.RawEvent, **_: Any) -> None:
-        controller.seen(REVOCATIONS, event["object"], deleted=event["type"] == "DELETED")
+        controller.on_event(REVOCATIONS, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("batch", "v1", "cronjobs", registry=registry)
     async def cron_job(event: kopf.RawEvent, **_: Any) -> None:
-        controller.seen(CRON_JOBS, event["object"], deleted=event["type"] == "DELETED")
+        controller.on_event(CRON_JOBS, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def job(event: kopf.RawEvent, **_: Any) -> None:
-        controller.seen(JOBS, event["object"], deleted=event["type"] == "DELETED")
+        controller.on_event(JOBS, event["object"], deleted=event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(event: kopf.RawEvent, **_: Any) -> None:
-        controller.seen(PODS, event["object"], deleted=event["type"] == "DELETED")
+        controller.on_event(PODS, event["object"], deleted=event["type"] == "DELETED")
 
     return registry

@@ -1,4 +1,4 @@
-"""Kopf's settings, where its defaults do not suit, each with its reason."""
+"""Kopf's settings that differ from its defaults, each with its reason."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     # Without watching CRDs and namespaces, the operator needs no rights on them. It waits for its CRD before it starts.
     settings.scanning.disabled = True
-    # Which of several replicas works is decided by a Lease before Kopf starts (`election`). Kopf's own peering would
+    # A Lease decides before Kopf starts which of several replicas works (`leader_election`). Kopf's own peering would
     # need a resource of its own, and only pauses the watches.
     settings.peering.standalone = True
     # The default of five minutes would hide an API server that hangs.
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = Backoffs()
-    # A watch that hears nothing for this long, not even a bookmark, is dead; it is stated because outcomes rely on it.
+    # A watch that gets nothing for this long, not even a bookmark, is dead; stated because outcomes rely on it.
     settings.watching.inactivity_timeout = 70
     # Filtered by the server: foreign Jobs and Pods never reach this process.
     for resource in (("batch", "cronjobs"), ("batch", "jobs"), ("", "pods")):

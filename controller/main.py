@@ -18,12 +18,13 @@ from controller.api.kube import Kube, NoClusterError
 from controller.controller import Controller
 from controller.handlers import operator_registry
 from controller.kopf_settings import kopf_settings
-from controller.metrics.metrics import Metrics
-from controller.runtime.election import Elector, Leadership, Unopposed
+from controller.metrics.controller_metrics import Metrics
 from controller.runtime.http_server import HttpServer
-from controller.runtime.logs import configure_logs
-from controller.settings.settings import Election, InvalidSettingsError, Settings
-from controller.tracing.trace import Tracing, open_tracing
+from controller.runtime.leader_election import LeaderElector, Leadership, SoleLeader
+from controller.runtime.log_format import configure_logs
+from controller.settings.controller_settings import LeaderElection, Settings
+from controller.settings.environment import InvalidSettingsError
+from controller.tracing.interface import Tracing, open_tracing
 
 log = structlog.get_logger("controller.main")
 
@@ -35,12 +36,12 @@ _STOP_SECONDS: Final = 25
 
 
 class Operator:
-    """One process: stands by until it holds the lease, works until it is told to stop or has lost it."""
+    """One controller process: waits until it holds the lease, and works until it is stopped or has lost it."""
 
     def __init__(self, kube: Kube, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
         self._settings = settings
         self._elector = _elector(kube, settings.election)
-        leadership: Leadership = self._elector or Unopposed()
+        leadership: Leadership = self._elector or SoleLeader()
         kube.guard_writes(leadership.seconds_left)
         metrics.watch_leadership(leadership.seconds_left)
         self._controller = Controller(kube, settings, metrics, leadership, tracing)
@@ -55,27 +56,27 @@ class Operator:
         try:
             await self._server.start(port)
         except OSError as error:
-            log.error("cannot listen", port=port, error=str(error))
+            log.error("cannot listen for HTTP; is the port in use?", port=port, error=str(error))
             return EXIT_FAILED
-        closing = asyncio.create_task(self._close_server_when_stopping(), name="end of the HTTP server")
+        closing = asyncio.create_task(self._close_server_when_stopping(), name="stop of the HTTP server")
         try:
-            return await self._stand_and_work()
+            return await self._lead_and_work()
         finally:
             self._stop()
             await closing
 
-    async def _stand_and_work(self) -> int:
+    async def _lead_and_work(self) -> int:
         if self._elector is None:
             await self._work()
             return 0
         if not await self._is_elected(self._elector):
             return 0
-        holding = asyncio.create_task(self._elector.hold(), name="lease")
+        holding = asyncio.create_task(self._elector.renew(), name="lease")
         holding.add_done_callback(lambda _: self._stop())
         try:
             await self._work()
         finally:
-            # Held until the last write is done, and given back before anything else.
+            # Held until the last write is done, and released before anything else.
             lost = holding.done()
             holding.cancel()
             await asyncio.wait([holding])
@@ -84,7 +85,7 @@ class Operator:
             holding.result()
         return EXIT_FAILED if lost else 0
 
-    async def _is_elected(self, elector: Elector) -> bool:
+    async def _is_elected(self, elector: LeaderElector) -> bool:
         """Wait for the lease; False if told to stop meanwhile."""
         acquiring = asyncio.create_task(elector.acquire(), name="election")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -133,21 +134,21 @@ class Operator:
             self._stopping.set()
 
 
-def _elector(kube: Kube, election: Election | None) -> Elector | None:
+def _elector(kube: Kube, election: LeaderElection | None) -> LeaderElector | None:
     if election is None:
         return None
-    # The container may be restarted within its Pod: the Pod's name alone is that of two processes.
+    # The container may be restarted within its Pod: two processes would share the Pod's name.
     identity = f"{election.pod_name}_{secrets.token_hex(4)}"
-    return Elector(kube, election.lease_namespace, election.lease_name, identity)
+    return LeaderElector(kube, election.lease_namespace, election.lease_name, identity)
 
 
 async def run_operator(settings: Settings) -> int:
     """Connect and run; return the exit code.
 
     Raises:
-        NoClusterError: it is not known where the API server is.
+        NoClusterError: there is neither a service account nor a kubeconfig.
     """
-    # A second series for each counter, with the time of the process's start: nobody reads it.
+    # Without this, each counter has a second series, with the time of the process's start; nobody reads it.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     kube = await Kube.connect(metrics.api_request)
@@ -156,14 +157,14 @@ async def run_operator(settings: Settings) -> int:
         return await Operator(kube, settings, metrics, tracing).run()
     finally:
         await kube.close()
-        tracing.close()  # last: nothing waits for this process any more, such as the next leader
+        tracing.close()  # last: it takes time, and the next leader waits for all before
 
 
 def main() -> None:
     """Entry point.
 
-    Exit code 0 after SIGTERM or SIGINT, 2 for a bad configuration, 1 for all else: the lease was lost, the port is
-    taken, something unforeseen. Starting anew may help then.
+    Exit code 0 after SIGTERM or SIGINT, 2 for a bad configuration, 1 for everything else, where a restart may help: the
+    lease was lost, the port is in use, an unexpected error.
     """
     try:
         settings = Settings.from_environment(os.environ)

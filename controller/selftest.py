@@ -1,6 +1,6 @@
-"""Proves that the installed operator works: ``python -m controller.selftest NAMESPACE``, which `helm test` runs.
+"""Tests the installed operator: ``python -m controller.selftest NAMESPACE``, which `helm test` runs.
 
-A policy that never runs is created; a working controller accepts it and makes its CronJob. Then it is deleted.
+It creates a policy that never runs, waits until the controller has created its CronJob, and deletes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PAUSE_SECONDS: Final = 1
 
 
 class SelfTestError(Exception):
-    """The operator does not do its work; the message says what was seen instead."""
+    """The operator does not work; the message says what was seen instead."""
 
 
 def probe_policy(namespace: str, name: str) -> dict[str, Any]:
-    """A policy that is suspended, only counts, and names a Secret that nobody reads."""
+    """A suspended dry-run policy whose Secret need not exist."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -31,7 +31,7 @@ def probe_policy(namespace: str, name: str) -> dict[str, Any]:
             "schedule": "0 0 * * *",
             "suspend": True,
             "dryRun": True,
-            # No administrator can allow less.
+            # No limits of the operator can be lower.
             "job": {"retries": 0, "timeoutSeconds": 30},
             "stores": {"database": {"urlFrom": {"secretKeyRef": {"name": name, "key": "url"}}}},
         },
@@ -39,14 +39,14 @@ def probe_policy(namespace: str, name: str) -> dict[str, Any]:
 
 
 def ready_message(policy: dict[str, Any]) -> str | None:
-    """What the controller says of the policy once it is Ready, else None."""
+    """The message of the policy's Ready condition once it is true, else None."""
     condition = _ready_condition(policy)
     current = condition.get("observedGeneration") == policy["metadata"]["generation"]
     return str(condition.get("message")) if current and condition.get("status") == "True" else None
 
 
-async def prove(kube: Kube, namespace: str, timeout_seconds: float) -> str:
-    """Create a policy, wait until it is Ready, delete it; return what the controller said of it.
+async def check_operator(kube: Kube, namespace: str, timeout_seconds: float) -> str:
+    """Create a policy, wait until it is Ready, delete it; return the message of its Ready condition.
 
     Raises:
         SelfTestError: it did not become Ready in time, or could not be created.
@@ -55,7 +55,7 @@ async def prove(kube: Kube, namespace: str, timeout_seconds: float) -> str:
     try:
         await kube.create_policy(probe_policy(namespace, name))
     except KubeError as error:
-        raise SelfTestError(f"no policy can be created in namespace {namespace}: {error}") from error
+        raise SelfTestError(f"the test policy could not be created in namespace {namespace}: {error}") from error
     last: dict[str, Any] = {}
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -66,17 +66,21 @@ async def prove(kube: Kube, namespace: str, timeout_seconds: float) -> str:
                 await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError:
         seen = _ready_condition(last)
-        told = f"Ready is {seen.get('status')}: {seen.get('message')}" if seen else "no controller has looked at it"
-        raise SelfTestError(f"policy {namespace}/{name} not Ready within {timeout_seconds:g} s; {told}") from None
+        state = (
+            f"Ready is {seen.get('status')}: {seen.get('message')}"
+            if seen
+            else "it has no status; see the controller's log"
+        )
+        raise SelfTestError(f"policy {namespace}/{name} is not Ready after {timeout_seconds:g} s; {state}") from None
     finally:
         await kube.delete_policy(namespace, name)
 
 
 async def run(namespace: str, timeout_seconds: float) -> str:
-    """Connect as the Pod's service account and prove it."""
+    """Connect as the Pod's service account and run the test."""
     kube = await Kube.connect()
     try:
-        return await prove(kube, namespace, timeout_seconds)
+        return await check_operator(kube, namespace, timeout_seconds)
     finally:
         await kube.close()
 

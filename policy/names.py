@@ -1,4 +1,4 @@
-"""Names that both sides, and the people who use them, rely on."""
+"""Names that job, controller and users share: API group, labels, annotations, environment variables."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ POLICY_LABEL = f"{GROUP}/policy"
 """On CronJobs, Jobs and Pods: the policy's name, shortened like the CronJob's."""
 
 REVOCATION_LABEL = f"{GROUP}/revocation"
-"""On the Job and the Pods of a SessionRevocation: its UID. Its name is its author's choice and may tell of somebody."""
+"""On the Job and the Pods of a SessionRevocation: its UID. Its name may contain personal data."""
 
 RUN_REQUEST_ANNOTATION = f"{GROUP}/run-requested-at"
-"""On a SessionPolicy: any new value asks for one run now."""
+"""On a SessionPolicy: any new value starts one run now."""
 
 SPEC_ENV = "SESSION_POLICY"
 """Environment variable of the job's container that holds the policy's manifest as JSON."""
 
 REVOCATION_ENV = "SESSION_POLICY_REVOCATION"
-"""Likewise, of a SessionRevocation's container: whose sessions end, as JSON."""
+"""Environment variable of a SessionRevocation's container: whose sessions end, as JSON."""
 
 DATABASE_URL_ENV = "DATABASE_URL"
 REDIS_URL_ENV = "REDIS_URL"

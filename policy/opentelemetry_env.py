@@ -1,8 +1,7 @@
-"""What OpenTelemetry's standard environment variables ask for, as far as this product decides it itself.
+"""OpenTelemetry's standard environment variables, as far as this product evaluates them itself.
 
-The SDK reads the rest (headers, certificates, resource attributes, sampler). It is imported only where there is
-somewhere to export to, and only where nothing here is wrong: it would guess, warn with values that may be secret, or
-fail.
+The SDK reads the rest (headers, certificates, resource attributes, sampler). It is imported only where an endpoint is
+set and all of these variables are valid: it would guess, log values that may be secret, or fail.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ OPERATORS_VARIABLES: Final = frozenset(
 )
 """In a run's container only the operator sets these. It may have others of OpenTelemetry's, from the administrator."""
 
-DONE: Final = frozenset(
+CHANGE_COUNTS: Final = frozenset(
     {
         "sessions.evicted",
         "sessions.deleted",
@@ -57,7 +56,7 @@ DONE: Final = frozenset(
         "redis.ttl_added",
     }
 )
-"""The counts of what a run did; the others say how much it found."""
+"""The counts of what a run changed; the others are of what it found."""
 
 _OTLP: Final = "OTEL_EXPORTER_OTLP"
 _DEFAULT_TIMEOUT_SECONDS: Final = 10.0
@@ -80,7 +79,7 @@ RESOURCE_FIELDS: Final = {
     "k8s.job.uid": JOB_UID_ENV,
     "k8s.cronjob.name": CRON_JOB_NAME_ENV,
 }
-"""Resource attributes that the downward API tells, with the variables that they are in."""
+"""Resource attributes from the downward API, with the variables that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,8 @@ class TelemetrySettings:
 
     Attributes:
         traces: seconds that one export of spans may take, with all its attempts; None for no traces.
-        metrics: likewise, of metrics.
-        problems: what is wrong, for people; names variables, never what they hold. What has a problem is off.
+        metrics: the same for metrics.
+        problems: what is wrong, for people; names variables, never their values. A signal with a problem is off.
     """
 
     traces: float | None
@@ -102,7 +101,7 @@ class TelemetrySettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> TelemetrySettings:
-        """Reads the ``OTEL_*`` variables. Without an endpoint, all is off."""
+        """Read the ``OTEL_*`` variables. Without an endpoint, everything is off."""
         if environment.get(DISABLED_ENV, "").strip().lower() == "true":
             return cls(None, None)
         problems: dict[str, None] = {}
@@ -124,7 +123,7 @@ class _Signal:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is somewhere to export to, and nobody has said not to."""
+        """Whether an endpoint is set and the exporter is not ``none``."""
         return bool(self._value("ENDPOINT")[1]) and self._exporter != "none"
 
     @property
@@ -154,7 +153,7 @@ class _Signal:
         return self._values.get(f"OTEL_{self._name}_EXPORTER", "")
 
     def _value(self, suffix: str) -> tuple[str, str]:
-        """The variable that counts, and what it says."""
+        """The variable that applies, and its value."""
         own, common = f"{_OTLP}_{self._name}_{suffix}", f"{_OTLP}_{suffix}"
         name = own if self._values.get(own) else common
         return name, self._values.get(name, "")
@@ -189,7 +188,7 @@ def samples(environment: Mapping[str, str], trace_id: str) -> bool:
 
 
 def is_url(text: str) -> bool:
-    """Whether a collector may be there."""
+    """Whether this is an HTTP URL that a collector may have."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # reading it checks it
@@ -209,7 +208,7 @@ def _number(text: str) -> float | None:
 
 
 def resource_attributes(service: str, version: str, container: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Who exports, by OpenTelemetry's semantic conventions; in a cluster the downward API tells where.
+    """The resource attributes of the process, by OpenTelemetry's semantic conventions and the downward API.
 
     Args:
         service: name of the service.

@@ -1,4 +1,4 @@
-"""The status of a SessionPolicy: what the controller writes and people read."""
+"""The status of a SessionPolicy, which the controller writes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Condition(Model):
     last_transition_time: Timestamp
     """When status last changed."""
     observed_generation: Count
-    """metadata.generation this was judged from."""
+    """metadata.generation that the condition was set for."""
 
 
 class Trigger(StrEnum):
@@ -54,11 +54,11 @@ class Trigger(StrEnum):
     REQUEST = "Request"
     """The policy's run-requested-at annotation."""
     MANUAL = "Manual"
-    """A Job somebody made from the CronJob."""
+    """A Job that somebody created from the CronJob."""
 
 
 class RunRecord(RunReport):
-    """A finished run as the status keeps it: the report, and what only the cluster knows."""
+    """A finished run in the status: the container's report, and what only the cluster knows."""
 
     job_name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the Job."""
@@ -69,18 +69,18 @@ class RunRecord(RunReport):
 
 
 class RunTotals(Model):
-    """Sums over all runs since the policy was made. They only ever grow; a Job is counted once."""
+    """Sums over all runs since the policy was created. They never decrease; a Job is counted once."""
 
     runs_succeeded: Count = 0
-    """Runs that ended well, dry runs among them."""
+    """Runs that succeeded, including dry runs."""
     runs_degraded: Count = 0
     """Runs that left something undone."""
     runs_failed: Count = 0
     """Runs that failed."""
     runs_skipped: Count = 0
-    """Runs that found another one at work and did nothing."""
+    """Runs that did nothing because another one held the lock."""
     deleted_sessions: Count = 0
-    """Sessions deleted; what a dry run says does not count."""
+    """Sessions deleted; dry runs do not count."""
     missed_schedules: Count = 0
     """Times at which a run was due and none was started."""
 
@@ -92,6 +92,8 @@ class SessionPolicyStatus(Model):
     """metadata.generation the controller last acted on."""
     conditions: list[Condition] = []
     """Ready, LastRunSucceeded and, while they hold, Stalled and Running."""
+    stalled_job_uid: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="stalledJobUID")
+    """UID of the Job that Stalled is about, while it is about one."""
     cron_job_name: Annotated[str, Field(max_length=253)] | None = None
     """Name of the CronJob that starts the runs."""
     next_schedule_time: Timestamp | None = None
@@ -103,11 +105,11 @@ class SessionPolicyStatus(Model):
     last_missed_schedule_time: Timestamp | None = None
     """The last of those times."""
     last_success_time: Timestamp | None = None
-    """When a run that was no dry run last ended well."""
+    """When a run that was no dry run last succeeded."""
     consecutive_failures: Count = 0
-    """Runs that did not end well since one last did; skipped ones do not count."""
+    """Runs since the last success that failed or were degraded; skipped ones do not count."""
     totals: RunTotals = RunTotals()
-    """Sums over all runs since the policy was made."""
+    """Sums over all runs since the policy was created."""
     last_handled_run_request: Annotated[str, Field(max_length=256)] | None = None
     """The value of the run-requested-at annotation that was last acted on."""
     last_run: RunRecord | None = None

@@ -1,4 +1,4 @@
-"""The ids of a run's trace: the same for whoever knows the run, so that both sides write one trace without talking.
+"""The ids of a run's trace, derived from UIDs, so that job and controller write into one trace independently.
 
 Kubernetes' UIDs are hashed because samplers compare a trace id with a ratio: a UUID's fixed bits would make them sample
 all runs or none.
@@ -33,7 +33,7 @@ def root_span_id(job_uid: str, pod_uid: str) -> str:
 
 
 def traceparent(cron_job: Mapping[str, Any]) -> str:
-    """The W3C trace context of the reconciliation that makes a CronJob so.
+    """The W3C trace context of the reconciliation that applies this CronJob.
 
     It follows from the manifest: it changes only when the manifest does, and any other value in its place is drift.
 

@@ -26,9 +26,6 @@ HEADER = """\
 # Written from that schema by `make chart-docs`: describe a value and set its default there.
 """
 
-# Helm passes it to every chart, asked or not.
-UNDOCUMENTED = ("global",)
-
 
 @dataclass(frozen=True)
 class Value:
@@ -61,8 +58,7 @@ def values_of(schema: Schema) -> Iterator[Value]:
         ValueError: one has no description, or no default.
     """
     for key, node in schema["properties"].items():
-        if key not in UNDOCUMENTED:
-            yield from _values((key,), node, {}, schema["definitions"])
+        yield from _values((key,), node, {}, schema["definitions"])
 
 
 def values_yaml(schema: Schema) -> str:

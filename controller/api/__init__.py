@@ -1,1 +1,1 @@
-"""The Kubernetes API as far as the controller uses it."""
+"""Access to the Kubernetes API."""

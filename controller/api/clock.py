@@ -1,7 +1,7 @@
-"""The API server's clock, read off the answers it gives anyway.
+"""The API server's clock, taken from the Date header of its answers.
 
-Jobs and CronJobs carry the control plane's times. A node whose clock is wrong must not make the controller see a run
-in the future, nor one that should have started long ago.
+Jobs and CronJobs have the control plane's times. By a node's clock that is wrong, the controller would see runs in the
+future, or runs that should have started long ago.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from email.utils import parsedate_to_datetime
 
 
 class ServerClock:
-    """Tells the time by the last answer; by this machine's clock until there is one.
+    """The time by the server's last answer; by this machine's clock until there is one.
 
     Args:
         local: this machine's clock.
-        monotonic: seconds that pass evenly, whatever is done to the clock.
+        monotonic: seconds of a clock that nobody can change.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ServerClock:
         self._read: tuple[datetime, float] | None = None
 
     def read(self, date: str) -> None:
-        """Take the time from an answer's ``Date`` header; one that is none is ignored."""
+        """Take the time from an answer's ``Date`` header; an invalid one is ignored."""
         try:
             said = parsedate_to_datetime(date)
         except ValueError:

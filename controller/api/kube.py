@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as this controller uses it. Nothing else in the package talks to it."""
+"""A client for what this controller needs of the Kubernetes API. Kopf watches; everything else goes through here."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from policy.report import printable
 Resource = dict[str, Any]
 
 _TIMEOUT_SECONDS: Final = 15.0
-# A Lease is renewed every few seconds: a second attempt is worth more than a long wait for the first.
+# A Lease is renewed every few seconds: a second attempt is better than a long wait for the first.
 _LEASE_TIMEOUT_SECONDS: Final = 3.0
 _CONNECT_SECONDS: Final = 5.0
 PAGE_SIZE: Final = 100
-"""Objects of one answer to a list. A page of CronJobs is 1 MB of JSON, and far more while it is taken apart."""
+"""Objects in one page of a list. A page of CronJobs is 1 MB of JSON, and takes far more memory while it is parsed."""
 _MAX_WORDS: Final = 400
 _MAX_EVENTS: Final = 50
 
@@ -44,12 +44,12 @@ _APPLY_PATCH: Final = "application/apply-patch+yaml"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of objects that the controller follows.
+    """A kind of objects that the controller watches.
 
     Attributes:
         api: path of its API group and version.
         plural: its name in paths.
-        selector: which of them the controller follows, by label; empty for all.
+        selector: label selector of those that it watches; empty for all.
     """
 
     api: str
@@ -64,19 +64,19 @@ JOBS: Final = Kind(_BATCH, "jobs", POLICY_LABEL)
 PODS: Final = Kind(_CORE, "pods", POLICY_LABEL)
 
 KINDS: Final = (PODS, JOBS, CRON_JOBS, POLICIES, REVOCATIONS)
-"""In the order in which to list them: what a Job's end is judged from is known before the end itself."""
+"""In the order in which to list them: Pods before their Jobs, whose outcome is judged from them."""
 
 
 class KubeError(Exception):
-    """The API server did not do what it was asked; the message holds its own words, on one line."""
+    """A request failed; the message is the API server's own, on one line."""
 
 
 class NoClusterError(Exception):
-    """It is not known where the API server is, or with which credentials it is reached."""
+    """Neither a service account nor a usable kubeconfig tells how to reach the API server."""
 
 
 class NotFoundError(KubeError):
-    """There is no such object, or its namespace is being deleted and takes no new ones."""
+    """There is no such object, or its namespace is being deleted."""
 
 
 class AlreadyExistsError(KubeError):
@@ -125,10 +125,10 @@ class InvalidError(KubeError):
 
 
 class UnavailableError(KubeError):
-    """The server could not be reached, did not answer in time, or is overloaded: try again later.
+    """The server could not be reached, did not answer in time, or is overloaded: retry later.
 
     Attributes:
-        retry_after_seconds: how long the server asked to be left alone; 0 if it did not say.
+        retry_after_seconds: its Retry-After header; 0 if there was none.
     """
 
     def __init__(self, message: str, retry_after_seconds: float = 0) -> None:
@@ -137,11 +137,11 @@ class UnavailableError(KubeError):
 
 
 class NotLeaderError(UnavailableError):
-    """Not sent: it would have changed something, and another controller may be the one that works now."""
+    """A write was not sent, because another controller may be the leader by now."""
 
 
 RequestObserver = Callable[[str, str, str], None]
-"""Told of every request: its verb, its resource, and the HTTP status or ``error`` for no answer."""
+"""Called for every request with its verb, its resource, and the HTTP status or ``error`` for no answer."""
 
 
 def _unobserved(_verb: str, _resource: str, _code: str) -> None:
@@ -163,7 +163,7 @@ class Kube:
         """Use the Pod's service account, or the kubeconfig outside a cluster.
 
         Args:
-            observe: is told of every request.
+            observe: called for every request.
 
         Raises:
             NoClusterError: there is neither.
@@ -176,7 +176,7 @@ class Kube:
             try:
                 await config.load_kube_config(client_configuration=configuration)
             except (config.ConfigException, OSError) as error:
-                raise NoClusterError(f"KUBECONFIG names no usable kubeconfig: {error}") from error
+                raise NoClusterError(f"no usable kubeconfig, see KUBECONFIG: {error}") from error
         configuration.retries = None  # the work queue retries, with its own back-off
         api = client.ApiClient(configuration)
         api.user_agent = FIELD_MANAGER
@@ -188,7 +188,7 @@ class Kube:
         return self._has_answered
 
     def guard_writes(self, seconds_left: Callable[[], float]) -> None:
-        """Ask this before every request that changes something, Leases excepted; see `Leadership.seconds_left`."""
+        """Call this before every write except those of Leases; see `Leadership.seconds_left`."""
         self._seconds_left = seconds_left
 
     async def close(self) -> None:
@@ -196,7 +196,7 @@ class Kube:
         await self._api.close()
 
     def now(self) -> datetime:
-        """The time by the API server's clock, as its last answer told it."""
+        """The time by the API server's clock, as of its last answer."""
         return self._clock.now()
 
     async def missing_definitions(self) -> list[str]:
@@ -225,8 +225,8 @@ class Kube:
             page = await self._request(
                 "GET", _path(kind.api, namespace, kind.plural), query | ({"continue": token} if token else {})
             )
-            for item in page["items"] or []:  # of no objects some answers say null
-                # In lists of the built-in kinds they are stated only once.
+            for item in page["items"] or []:  # some servers answer null for no objects
+                # In lists of the built-in kinds, only the list has them.
                 item.setdefault("apiVersion", page["apiVersion"])
                 item.setdefault("kind", page["kind"].removesuffix("List"))
             yield Page(page["metadata"]["resourceVersion"], page["items"] or [])
@@ -327,7 +327,7 @@ class Kube:
         return await self._get(_path(_BATCH, namespace, "jobs", name))
 
     async def resume_job(self, namespace: str, name: str, uid: str) -> None:
-        """Let the suspended Job of this UID start, and no other.
+        """Start the suspended Job of this UID, and no other.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -387,7 +387,7 @@ class Kube:
 
     async def _lease_request(self, method: str, path: str, body: Resource | None = None) -> Resource:
         query = None if method == "GET" else _MANAGED
-        # Who works is decided by these: they cannot ask it.
+        # Leader election itself must not depend on being the leader.
         return await self._request(method, path, query, body, timeout_seconds=_LEASE_TIMEOUT_SECONDS, guarded=False)
 
     async def _get(self, path: str) -> Resource | None:
@@ -414,10 +414,10 @@ class Kube:
             url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
             left = self._seconds_left() if guarded and method != "GET" else math.inf
             if left <= 0:
-                raise NotLeaderError("not sent: this controller does not hold the lease for certain")
+                raise NotLeaderError("not sent: this controller may no longer be the leader")
             timeout = aiohttp.ClientTimeout(
                 total=timeout_seconds,
-                # Once connected, a request is sent at once. One that cannot be before the time is up is given up.
+                # Once connected, a request is sent at once; one that cannot connect in time is given up.
                 connect=min(left, timeout_seconds),
                 sock_connect=min(left, _CONNECT_SECONDS),
             )
@@ -448,12 +448,12 @@ def _path(api: str, namespace: str | None, plural: str, name: str = "") -> str:
 
 
 def _where(error: Exception) -> str:
-    """What was connected to: a proxy, where the environment names one."""
+    """The address of the connection: a proxy's, where the environment names one."""
     return f" at {error.host}:{error.port}" if isinstance(error, aiohttp.ClientConnectorError) else ""
 
 
 def _verb_and_resource(method: str, path: str) -> tuple[str, str]:
-    """Kubernetes' word for what is done, and to which resource; ``discovery`` for a group's list of resources.
+    """The request's verb and resource as Kubernetes names them; ``discovery`` for a group's list of resources.
 
     Names and namespaces are left out: the number of different results is small.
     """
@@ -477,7 +477,7 @@ def _decode(status: int, headers: Mapping[str, str], content: bytes) -> Resource
     if not isinstance(answer, dict):
         if well:
             raise UnavailableError(f"the API server answered {status} with something that is not an object")
-        answer = {}  # a path that is not served, or a proxy in between, answers in plain text
+        answer = {}  # plain text: a path that is not served, or a proxy in between
     if well:
         return answer
     raise _error(status, headers, answer)
@@ -505,7 +505,7 @@ def _error(status: int, headers: Mapping[str, str], answer: Resource) -> KubeErr
 
 
 def _is_namespace_ending(answer: Resource) -> bool:
-    """Whether an object was refused because its namespace is being deleted: nobody's rights are at fault."""
+    """Whether an object was refused because its namespace is being deleted, not for lack of rights."""
     return any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(answer))
 
 

@@ -1,4 +1,4 @@
-"""How both clients, Kopf's for the watches and our own for everything else, find and trust the API server."""
+"""How both clients, Kopf's for watches and this package's for everything else, find and authenticate the API server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PORT = "KUBERNETES_SERVICE_PORT"
 
 
 def is_in_cluster(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the Pod's service account is to be used. A kubeconfig, if named, goes first."""
+    """Whether to use the Pod's service account; KUBECONFIG, if set, wins."""
     return bool(environment.get(_HOST)) and not environment.get("KUBECONFIG")
 
 
 def api_server(environment: Mapping[str, str] = os.environ) -> str:
-    """URL of the API server as the kubelet tells it to every Pod: by address, so that it needs no cluster DNS."""
+    """URL of the API server from the variables of every Pod: an IP address, so that it needs no cluster DNS."""
     host, port = environment[_HOST], environment.get(_PORT, "443")
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
@@ -29,7 +29,7 @@ class LenientConnectionInfo(kopf.ConnectionInfo):
     """Trusts the same certificate authorities as kubectl.
 
     Since Python 3.13, an authority without the key usage extension is refused by default. Many clusters have such a
-    one. Chain, dates and host name are verified as ever.
+    one. Chain, dates and host name are still verified.
     """
 
     def as_ssl_context(self) -> ssl.SSLContext:

@@ -1,1 +1,1 @@
-"""The last seen state of every watched object."""
+"""The cache of watched objects, as an informer's in client-go."""

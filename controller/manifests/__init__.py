@@ -1,1 +1,1 @@
-"""The manifests that the controller applies: pure builders."""
+"""Pure builders of the manifests that the controller applies."""

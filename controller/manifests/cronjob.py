@@ -1,4 +1,4 @@
-"""The CronJob of a policy."""
+"""Builds the CronJob of a policy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from controller.manifests.owner_reference import controller_reference
+from controller.settings.controller_settings import Settings
 from controller.settings.limits import Limits, NotAllowedError
 from controller.settings.quantity import Quantity, quantity_value
-from controller.settings.settings import Settings
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -39,7 +40,7 @@ EXIT_BAD_CONFIGURATION: Final = 2
 # is later than this is left to the next tick, so that resuming a policy does not start the run of some hours ago.
 STARTING_DEADLINE_SECONDS: Final = 300
 
-# Finished Jobs hold the evidence that a controller which was down still has to read.
+# A controller that was down still has to read finished Jobs.
 _KEPT_JOBS: Final = 3
 
 # What SIGTERM leaves the run to finish its batch and write its report.
@@ -56,7 +57,7 @@ _USER_ID: Final = 65532
 
 _LOG_VOLUME: Final = "logs"
 
-# 15 % of a CPU and 200 MB are what a run is meant to need.
+# 15 % of a CPU and 200 MB are the targets for a run.
 _DEFAULT_REQUESTS: Final[Mapping[str, Quantity]] = {"cpu": "150m", "memory": "100Mi"}
 _DEFAULT_LIMITS: Final[Mapping[str, Quantity]] = {"cpu": "150m", "memory": "200Mi"}
 
@@ -65,13 +66,13 @@ _MAX_SPEC_BYTES: Final = 120 * 1024
 
 
 def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -> dict[str, Any]:
-    """The CronJob that runs a policy, as the manifest to apply.
+    """The manifest of the CronJob that runs a policy.
 
-    Fields that may be empty are stated nevertheless, so that what the policy no longer says is seen as a difference.
+    Fields that may be empty are stated nevertheless, so that what the policy no longer says shows as a difference.
 
     Raises:
         NotAllowedError: the policy asks for more than the operator's configuration allows.
-        InvalidPolicyError: the policy is too large to hand to its container, or names a quantity that is none.
+        InvalidPolicyError: the policy is too large for an environment variable, or has an invalid quantity.
     """
     spec = policy.spec
     name = cron_job_name(policy.metadata.name)
@@ -86,16 +87,7 @@ def build_cron_job(policy: SessionPolicy, policy_uid: str, settings: Settings) -
             "name": name,
             "namespace": policy.metadata.namespace,
             "labels": dict(labels),
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": policy.metadata.name,
-                    "uid": policy_uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [controller_reference(API_VERSION, KIND, policy.metadata.name, policy_uid)],
         },
         "spec": {
             "schedule": spec.schedule,
@@ -117,8 +109,8 @@ def _job_spec(policy: SessionPolicy, labels: Mapping[str, str], settings: Settin
         "podFailurePolicy": _pod_failure_policy(),
         "template": {
             "metadata": {
-                "labels": {**settings.pod_extras.labels, **labels},
-                "annotations": dict(settings.pod_extras.annotations),
+                "labels": {**settings.pod_extras.pod_labels, **labels},
+                "annotations": dict(settings.pod_extras.pod_annotations),
             },
             "spec": _pod_spec(policy, settings),
         },
@@ -165,7 +157,7 @@ def _pod_failure_policy() -> dict[str, Any]:
     return {
         "rules": [
             {
-                # Bad configuration: another attempt would end the same way.
+                # Invalid configuration: another attempt would end the same way.
                 "action": "FailJob",
                 "onExitCodes": {
                     "containerName": CONTAINER_NAME,

@@ -1,9 +1,9 @@
-"""Whether a CronJob is still what was applied, and how to take back what others changed.
+"""Drift detection: whether a CronJob is still what was applied, and how to revert what others changed.
 
 Two things are compared. What the desired manifest states must be so. What it does not state (a field somebody added,
 such as ``hostNetwork``) is told from the server's defaults by field ownership: nobody but this controller may own
 anything below ``spec``, and the controller nothing that it does not state. An addition that hides its owner, written
-under this controller's name or with emptied managedFields, is not seen; it takes the right to write CronJobs.
+under this controller's name or with emptied managedFields, is not detected; it needs the right to write CronJobs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from controller.settings.quantity import quantity_value
 from policy.names import FIELD_MANAGER
 
-# Maps with keys of the user's choice: a key that is not wanted is as wrong as one that is missing.
+# Maps with keys of the user's choice: an additional key is as wrong as a missing one.
 _FREE_MAPS: Final = frozenset({"nodeSelector", "requests", "limits", "labels", "annotations"})
 _QUANTITIES: Final = frozenset({"requests", "limits"})
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
@@ -30,12 +30,12 @@ def is_owned_by(cron_job: Mapping[str, Any], uid: str) -> bool:
 
 
 def matches(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> bool:
-    """Whether the CronJob is all that the desired manifest states.
+    """Whether the CronJob is what the desired manifest states.
 
     Labels and owner references that others added to its metadata do not matter.
     """
     wanted, found = desired["metadata"], observed["metadata"]
-    # After `take_over` the controller owns what others added; being killed before the apply must not make that pass.
+    # After `take_over` the controller owns what others added: that shows even if it is killed before the apply.
     applied = [entry["fieldsV1"].get("f:spec", {}) for entry in found.get("managedFields") or [] if _is_applied(entry)]
     return all(_states(desired["spec"], fields) for fields in applied) and (
         _same(wanted["labels"], found.get("labels"))
@@ -79,7 +79,7 @@ def take_over(observed: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         "apiVersion": observed["apiVersion"],
         "fieldsType": "FieldsV1",
         "fieldsV1": applied,
-        # When the spec last changed must stay known: what was due before that is not missed.
+        # The time of the last change of the spec is needed: runs due before it do not count as missed.
         **({"time": max(times)} if times else {}),
     }
     return [

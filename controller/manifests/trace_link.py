@@ -1,4 +1,4 @@
-"""The link from runs to the reconciliation that configured them: a variable of the container in the CronJob."""
+"""The trace context of the reconciliation, as a variable in the CronJob's container, so that runs link to it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from policy.opentelemetry_env import TRACEPARENT_ENV, TelemetrySettings
 
 
 def linked(cron_job: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-    """The manifest with the link, where its runs are traced.
+    """The manifest with that variable, if its runs are traced.
 
     Args:
         cron_job: the manifest without it.
-        traceparent: W3C trace context; None for no link.
+        traceparent: W3C trace context; None to leave it out.
     """
     made = copy.deepcopy(dict(cron_job))
     pod = _pod(made)
@@ -27,7 +27,7 @@ def linked(cron_job: Mapping[str, Any], traceparent: str | None) -> dict[str, An
 
 
 def link(cron_job: Mapping[str, Any]) -> str | None:
-    """The link in a CronJob; None if there is none."""
+    """The trace context in a CronJob; None if there is none."""
     return variables(_pod(cron_job)).get(TRACEPARENT_ENV)
 
 

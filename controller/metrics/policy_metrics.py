@@ -1,8 +1,8 @@
-"""What Prometheus is told of each policy, all of it read from the policy itself.
+"""The metrics of each policy, all of them read from the policy itself.
 
-So the figures are right at once after a restart or a change of leader, and gone when the policy is. Of a policy only
-the numbers are kept. A figure that is not known has no sample: 0 would look like a measurement. Whatever a container
-has reported, the labels are a policy's namespace and name, and words from closed sets.
+So they are right at once after a restart or a change of leader, and gone when the policy is. Only the numbers of a
+policy are kept. A value that is not known has no sample: 0 would look like a measurement. Whatever a container has
+reported, the labels are a policy's namespace and name, and words from closed sets.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.metrics.policy_figures import FAMILIES, NAMED_FAMILIES, Observed
-from controller.status.status import stored_status
+from controller.metrics.policy_metric_families import METRIC_FAMILIES, REASON_FAMILIES, PolicyState
+from controller.status.policy_status import stored_status
 from policy.manifest import InvalidPolicyError, parse_policy
 
 PolicyKey = tuple[str, str]
@@ -25,8 +25,8 @@ _PREFIX: Final = "session_policy"
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyFigures:
-    """The figures of one policy.
+class PolicySamples:
+    """The values of one policy.
 
     Attributes:
         values: in the order of the families and their labels; None for what is not known.
@@ -37,26 +37,26 @@ class PolicyFigures:
     named: tuple[tuple[tuple[str, int], ...], ...]
 
 
-def figures(policy: Mapping[str, Any]) -> PolicyFigures:
-    """Read a policy's figures from its spec and status."""
+def policy_samples(policy: Mapping[str, Any]) -> PolicySamples:
+    """Read the values of a policy's metrics from its spec and status."""
     stored = policy.get("status") or {}
-    # The history is long, and hardly a figure is read from it.
+    # The history is long, and hardly a value is read from it.
     status = stored_status({"status": {k: v for k, v in stored.items() if k != "history"}})
     try:
         spec = parse_policy(policy).spec
     except InvalidPolicyError:
         spec = None
-    seen = Observed(spec, status, tuple(stored.get("history") or ()))
-    return PolicyFigures(
-        values=tuple(read(seen) for family in FAMILIES for read in family.read.values()),
-        named=tuple(family.samples(seen) for family in NAMED_FAMILIES),
+    state = PolicyState(spec, status, tuple(stored.get("history") or ()))
+    return PolicySamples(
+        values=tuple(read(state) for family in METRIC_FAMILIES for read in family.read.values()),
+        named=tuple(family.samples(state) for family in REASON_FAMILIES),
     )
 
 
-def families(policies: Iterable[tuple[PolicyKey, PolicyFigures]]) -> Iterator[Metric]:
+def families(policies: Iterable[tuple[PolicyKey, PolicySamples]]) -> Iterator[Metric]:
     """The metrics of all policies."""
-    found = [(key, iter(seen.values), iter(seen.named)) for key, seen in policies]
-    for family in FAMILIES:
+    found = [(key, iter(samples.values), iter(samples.named)) for key, samples in policies]
+    for family in METRIC_FAMILIES:
         kind = CounterMetricFamily if family.is_counter else GaugeMetricFamily
         labels = ["namespace", "policy", *([family.label] if family.label else [])]
         metric = kind(f"{_PREFIX}_{family.name}", family.documentation, labels=labels)
@@ -66,7 +66,7 @@ def families(policies: Iterable[tuple[PolicyKey, PolicyFigures]]) -> Iterator[Me
                 if value is not None:
                     metric.add_metric([*key, own] if family.label else key, value)
         yield metric
-    for named in NAMED_FAMILIES:
+    for named in REASON_FAMILIES:
         metric = GaugeMetricFamily(
             f"{_PREFIX}_{named.name}", named.documentation, labels=["namespace", "policy", "reason"]
         )
@@ -77,34 +77,34 @@ def families(policies: Iterable[tuple[PolicyKey, PolicyFigures]]) -> Iterator[Me
 
 
 class PolicyMetrics(Collector):
-    """The figures of the policies that were seen."""
+    """A Prometheus collector of the metrics of all policies."""
 
     def __init__(self) -> None:
-        self._policies: dict[PolicyKey, PolicyFigures] = {}
+        self._policies: dict[PolicyKey, PolicySamples] = {}
         self._is_shown: Callable[[], bool] = lambda: True
 
-    def seen(self, policy: Mapping[str, Any]) -> None:
-        """A policy is as it is here."""
+    def upsert(self, policy: Mapping[str, Any]) -> None:
+        """Add or update a policy."""
         metadata = policy["metadata"]
-        self._policies[metadata["namespace"], metadata["name"]] = figures(policy)
+        self._policies[metadata["namespace"], metadata["name"]] = policy_samples(policy)
 
-    def gone(self, key: PolicyKey) -> None:
-        """A policy is no more."""
+    def delete(self, key: PolicyKey) -> None:
+        """Remove a policy that was deleted."""
         self._policies.pop(key, None)
 
     def retain(self, keys: Iterable[PolicyKey]) -> None:
-        """There are no other policies than these: the end of one may not have been told."""
+        """Remove all policies but these; the event of a deletion may have been lost."""
         for key in self._policies.keys() - set(keys):
-            self.gone(key)
+            self.delete(key)
 
-    def shown_while(self, is_shown: Callable[[], bool]) -> None:
-        """Show the figures only while this holds."""
+    def show_while(self, is_shown: Callable[[], bool]) -> None:
+        """Show the policies only while this is true."""
         self._is_shown = is_shown
 
     def collect(self) -> Iterator[Metric]:
-        """For the registry; called from any thread."""
+        """All samples, for the registry; called from any thread."""
         return families(list(self._policies.items()) if self._is_shown() else [])
 
     def describe(self) -> Iterator[Metric]:
-        """The names, for the registry."""
+        """The metrics without samples, for the registry."""
         return families([])

@@ -1,1 +1,1 @@
-"""SessionRevocations: their Job and their status."""
+"""The reconciliation of a SessionRevocation: its Job and its status."""

@@ -1,4 +1,4 @@
-"""The Job of a SessionRevocation: the policy's Pod, told whose sessions end."""
+"""The Job of a SessionRevocation: the policy's Pod, with the user or session to revoke in its environment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from typing import Any, Final
 
 from controller.manifests.cronjob import build_cron_job, job_deadline_seconds
-from controller.settings.settings import Settings
+from controller.manifests.owner_reference import controller_reference
+from controller.settings.controller_settings import Settings
 from policy.manifest import SessionPolicy, SessionRevocation
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -21,10 +22,10 @@ from policy.names import (
 from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS
 from policy.revocation import RevocationTarget
 
-# A run that has the lock, or a row in use, is a matter of time, whatever patience the policy has with its own runs.
+# A run that holds the lock, or a row in use, passes with time, however few retries the policy's own runs have.
 _LEAST_RETRIES: Final = 3
 
-# It alerts nobody: a Secret that is only for alerts must not keep it from starting. Nor does it export anything.
+# It sends no alerts, so a Secret that is only for alerts must not keep it from starting; and it exports nothing.
 _NOT_NEEDED: Final = (
     frozenset({ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV})
     | OPERATORS_VARIABLES
@@ -33,14 +34,14 @@ _NOT_NEEDED: Final = (
 
 
 def revocation_job_name(uid: str) -> str:
-    """Name of the Job, from the revocation's UID: its name is its author's choice, and may tell of somebody."""
+    """Name of the Job, from the revocation's UID: its name is its author's choice and may contain personal data."""
     return f"revoke-{uid}"
 
 
 def build_revocation_job(
     revocation: SessionRevocation, uid: str, policy: SessionPolicy, policy_uid: str, settings: Settings
 ) -> dict[str, Any]:
-    """The Job, as the manifest to create. It is suspended: see :mod:`controller.revocation.revocation`.
+    """The Job, as the manifest to create. It is suspended: see :mod:`controller.revocation.revocation_reconciler`.
 
     Args:
         revocation: whose sessions end.
@@ -67,16 +68,7 @@ def build_revocation_job(
             "name": revocation_job_name(uid),
             "namespace": revocation.metadata.namespace,
             "labels": labels,
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": REVOCATION_KIND,
-                    "name": revocation.metadata.name,
-                    "uid": uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [controller_reference(API_VERSION, REVOCATION_KIND, revocation.metadata.name, uid)],
         },
         "spec": {
             "suspend": True,

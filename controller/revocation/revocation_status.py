@@ -1,4 +1,4 @@
-"""The state of a SessionRevocation: from what it was and what is observed to what it is, and what to do next. Pure."""
+"""The next status of a SessionRevocation, and what to do next. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from controller.manifests.drift import is_owned_by
-from controller.runs.outcome import Job, failure_cause, job_end, last_attempt
+from controller.runs.job_state import Job, JobEnd, job_end, last_attempt
 from controller.runs.pods import Pod, Problem, termination
-from controller.runs.progress import progress, stall_of_job
+from controller.runs.run_record import failure_cause
+from controller.runs.stall_checks import check_progress
+from controller.runs.termination_report import parse_report
 from controller.status.events import PolicyEvent, Severity
 from policy.manifest import SessionRevocation
 from policy.report import printable
@@ -26,44 +26,43 @@ from policy.revocation import (
 )
 from policy.status import ConditionStatus
 
-# What the kubelet keeps of a termination message.
-_MAX_REPORT_BYTES: Final = 4096
-
-# For so long it is waited for a policy, or for leave to make the Job. Later, the sessions found would be others than
-# those that were meant.
+# The longest wait for a policy, or until the Job may be created. Later, the sessions found would be others than those
+# that were meant.
 _PATIENCE: Final = timedelta(hours=1)
 _RECHECK_SECONDS: Final = 60.0
 
 _States = Mapping[RevocationConditionType, tuple[ConditionStatus, Problem]]
 
-_STARTING: Final = Problem("Starting", "the Job is being made")
-_RUNNING: Final = Problem("Running", "the Job is at work")
+_STARTING: Final = Problem("Starting", "the Job is being created")
+_RUNNING: Final = Problem("Running", "the Job is running")
 _JOB_GONE: Final = Problem(
     "JobGone",
-    "the Job was deleted before its outcome was seen, so what it did is not known; it is not made again, because the "
-    "user may have logged in meanwhile: apply another SessionRevocation to be sure",
+    "the Job was deleted before its outcome was seen, so what it did is not known; it is not created again, because "
+    "the user may have logged in meanwhile: apply another SessionRevocation to be sure",
 )
-_NOT_OWNED: Final = Problem("NotOwned", "there is a Job of the name of this revocation's that was not made for it")
+_NOT_OWNED: Final = Problem(
+    "NotOwned", "a Job of the name of this revocation's exists and is not owned by it; delete it, and apply it again"
+)
 _NOT_REPORTED: Final = Problem(
     "NoReport",
     "the container ended with exit code 0 but left no readable report, so what it did is not known; see the Pod's log, "
     "or apply another SessionRevocation to be sure",
 )
-_WITHHELD: Final = "the words of who refused it are not repeated, because they hold what the revocation is about"
+_WITHHELD: Final = "the reason is not repeated here, because it contains the user"
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What a reconciliation saw.
+class Observation:
+    """What a reconciliation observed.
 
     Attributes:
         now: when.
         revocation: the resource.
         uid: its UID.
-        created: when it was made.
+        created: when it was created.
         job: the Job of its name, if there is one.
         pods: Pods that may be the Job's.
-        blocked: why there is no Job and none could be made just now.
+        blocked: why there is no Job and none could be created now.
     """
 
     now: datetime
@@ -76,12 +75,12 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What is to be done.
+class NextStep:
+    """What to do next.
 
     Attributes:
-        status: to be written first.
-        resume: then let the Job start.
+        status: written first.
+        resume: whether to start the Job then.
         recheck_seconds: when to look again, where no event will tell.
     """
 
@@ -96,7 +95,7 @@ def condition(status: SessionRevocationStatus, kind: RevocationConditionType) ->
 
 
 def is_finished(status: SessionRevocationStatus) -> bool:
-    """Whether it has ended, well or not."""
+    """Whether it has ended, successfully or not."""
     ends = (RevocationConditionType.COMPLETE, RevocationConditionType.FAILED)
     return any(c.type in ends and c.status is ConditionStatus.TRUE for c in status.conditions)
 
@@ -110,35 +109,34 @@ def expires_at(resource: Mapping[str, Any], status: SessionRevocationStatus) -> 
 
 
 def without_user(words: str, user: str | None) -> str:
-    """Words of others, fit for status, Events and logs: the user is personal data."""
+    """The text, or a replacement if it contains the user: personal data is kept out of status, Events and logs."""
     return _WITHHELD if user is not None and user in words else words
 
 
-def next_step(before: SessionRevocationStatus, seen: Sight) -> Step:
-    """What becomes of a revocation that has not ended."""
+def next_step(before: SessionRevocationStatus, seen: Observation) -> NextStep:
+    """What to do about a revocation that has not ended."""
     if seen.job is None:
         return _without_job(before, seen)
     if not is_owned_by(seen.job, seen.uid) or before.job_uid not in (None, seen.job["metadata"]["uid"]):
         return _failed(before, seen, _JOB_GONE if before.job_uid else _NOT_OWNED)
     end = job_end(seen.job)
     if end is not None:
-        succeeded, why, completed = end
-        return _ended(before, seen, seen.job, succeeded, why, completed)
+        return _ended(before, seen, seen.job, end)
     if seen.job["spec"].get("suspend"):
-        return Step(_in_progress(before, seen, _STARTING), resume=True)
-    stands = progress(seen.job, seen.pods, condition(before, RevocationConditionType.STALLED), seen.now)
-    if stands.stalled is not None:
-        return Step(_in_progress(before, seen, stands.stalled, stalled=True))
-    return Step(_in_progress(before, seen, _RUNNING), recheck_seconds=stands.recheck_seconds)
+        return NextStep(_in_progress(before, seen, _STARTING), resume=True)
+    progress = check_progress(seen.job, seen.pods, _known_stall(before), seen.now)
+    if progress.stalled is not None:
+        return NextStep(_in_progress(before, seen, progress.stalled, stalled=True))
+    return NextStep(_in_progress(before, seen, _RUNNING), recheck_seconds=progress.recheck_seconds)
 
 
-def refused(before: SessionRevocationStatus, generation: int, problem: Problem, now: datetime) -> Step:
-    """The end of a revocation that cannot be read."""
-    return Step(_status(before, generation, now, _end_states(problem), completion_time=now))
+def refused_step(before: SessionRevocationStatus, generation: int, problem: Problem, now: datetime) -> NextStep:
+    """The failed status of a revocation whose spec is invalid."""
+    return NextStep(_status(before, generation, now, _end_states(problem), completion_time=now))
 
 
-def happened(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[PolicyEvent]:
-    """The Events that lie between two states."""
+def events_between(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[PolicyEvent]:
+    """The Events for what changed between two statuses."""
     kinds = RevocationConditionType
     events = []
     if after.job_uid is not None and before.job_uid is None:
@@ -156,18 +154,24 @@ def happened(before: SessionRevocationStatus, after: SessionRevocationStatus) ->
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
-def _without_job(before: SessionRevocationStatus, seen: Sight) -> Step:
+def _without_job(before: SessionRevocationStatus, seen: Observation) -> NextStep:
     if before.job_uid is not None:
         return _failed(before, seen, _JOB_GONE)
     problem = seen.blocked or _STARTING
     left = (seen.created + _PATIENCE - seen.now).total_seconds()
     if left <= 0:
-        return _failed(before, seen, Problem(problem.reason, f"given up after an hour: {problem.message}"))
-    return Step(_in_progress(before, seen, problem), recheck_seconds=min(left, _RECHECK_SECONDS))
+        return _failed(before, seen, Problem(problem.reason, f"given up after an hour; {problem.message}"))
+    return NextStep(_in_progress(before, seen, problem), recheck_seconds=min(left, _RECHECK_SECONDS))
+
+
+def _known_stall(before: SessionRevocationStatus) -> Problem | None:
+    """What stalled the revocation's Job, the only one it ever has, when it was last looked at."""
+    stalled = condition(before, RevocationConditionType.STALLED)
+    return Problem(stalled.reason, stalled.message) if stalled else None
 
 
 def _in_progress(
-    before: SessionRevocationStatus, seen: Sight, problem: Problem, *, stalled: bool = False
+    before: SessionRevocationStatus, seen: Observation, problem: Problem, *, stalled: bool = False
 ) -> SessionRevocationStatus:
     # kstatus takes Stalled for a failure and Reconciling for work in progress.
     kind = RevocationConditionType.STALLED if stalled else RevocationConditionType.RECONCILING
@@ -178,44 +182,41 @@ def _in_progress(
     return _status(before, _generation(seen), seen.now, states, seen.job)
 
 
-def _failed(before: SessionRevocationStatus, seen: Sight, problem: Problem) -> Step:
-    return Step(_status(before, _generation(seen), seen.now, _end_states(problem), completion_time=seen.now))
+def _failed(before: SessionRevocationStatus, seen: Observation, problem: Problem) -> NextStep:
+    return NextStep(_status(before, _generation(seen), seen.now, _end_states(problem), completion_time=seen.now))
 
 
-def _ended(
-    before: SessionRevocationStatus, seen: Sight, job: Job, succeeded: bool, why: str, completed: datetime
-) -> Step:
+def _ended(before: SessionRevocationStatus, seen: Observation, job: Job, end: JobEnd) -> NextStep:
     last = last_attempt(job, seen.pods)
     ended = termination(last) if last else None
-    report = parse_report(ended.message) if ended else None
+    report = parse_report(RevocationReport, ended.message) if ended else None
     reports = _reports(job, seen.pods)
     sessions, dry_run = _sum(reports), any(r.dry_run for r in reports)
-    if succeeded and report is not None:
+    if end.succeeded and report is not None:
         uncounted = len(reports) < _attempt_count(job)
         done = _done(sessions, dry_run=dry_run, by_hash=seen.revocation.spec.user is None, uncounted=uncounted)
         states: _States = {RevocationConditionType.COMPLETE: (ConditionStatus.TRUE, done)}
-    elif succeeded:
+    elif end.succeeded:
         states = _end_states(_NOT_REPORTED)
     elif report is not None and ended is not None and ended.exit_code != 0:
         states = _end_states(Problem(report.reason, without_user(report.message, seen.revocation.spec.user)))
     else:
-        stalled = stall_of_job(condition(before, RevocationConditionType.STALLED), job)
-        states = _end_states(failure_cause(last, why, stalled))
-    status = _status(before, _generation(seen), seen.now, states, job, completion_time=completed)
-    return Step(status.model_copy(update={"sessions": sessions if reports else None, "dry_run": dry_run}))
+        states = _end_states(failure_cause(last, end.failure_reason, _known_stall(before)))
+    status = _status(before, _generation(seen), seen.now, states, job, completion_time=end.time)
+    return NextStep(status.model_copy(update={"sessions": sessions if reports else None, "dry_run": dry_run}))
 
 
 def _done(sessions: RevocationCounts, *, dry_run: bool, by_hash: bool, uncounted: bool) -> Problem:
-    """How it ended well, in words of our own: a container's are not to be trusted with more than numbers."""
+    """The message of a success, composed here: only numbers are taken from the container's report."""
     if dry_run:
         what = f"dry run: {_sessions(sessions.found)} would be revoked; nothing was changed"
         return Problem("DryRun", f"{what}: set dryRun to false in the policy")
-    also = "; what an attempt did that was cut off is not counted" if uncounted else ""
+    also = "; what an interrupted attempt revoked is not counted" if uncounted else ""
     if sessions.revoked or uncounted:
         where = f"{sessions.database_rows:,} in the database, {sessions.redis_keys:,} in Redis"
         return Problem("Revoked", f"{_sessions(sessions.revoked)} revoked ({where}){also}")
     if by_hash:
-        return Problem("NoSessions", "no session has this hash: it has ended, or its hash was made with another key")
+        return Problem("NoSessions", "no session has this hash: it has ended, or the hash was made with another key")
     return Problem("NoSessions", "there was no session to revoke")
 
 
@@ -262,24 +263,14 @@ def _status(
     )
 
 
-# --- what the attempts say -------------------------------------------------------------------------------------------
-
-
-def parse_report(message: str) -> RevocationReport | None:
-    """The report in a termination message; None if it is anything but a valid report."""
-    if len(message.encode(errors="replace")) > _MAX_REPORT_BYTES:
-        return None
-    try:
-        return RevocationReport.model_validate_json(message, strict=True, by_alias=True, by_name=False)
-    except ValidationError:
-        return None
+# --- reports of the attempts -----------------------------------------------------------------------------------------
 
 
 def _reports(job: Job, pods: Sequence[Pod]) -> list[RevocationReport]:
     """The reports of all attempts that left one."""
     uid = job["metadata"]["uid"]
     own = (pod for pod in pods if any(o["uid"] == uid for o in pod["metadata"].get("ownerReferences") or []))
-    found = (parse_report(ended.message) for pod in own if (ended := termination(pod)))
+    found = (parse_report(RevocationReport, ended.message) for pod in own if (ended := termination(pod)))
     return [report for report in found if report is not None]
 
 
@@ -289,7 +280,7 @@ def _attempt_count(job: Job) -> int:
 
 
 def _sum(reports: Sequence[RevocationReport]) -> RevocationCounts:
-    """What all attempts did: each finds only what those before it have left."""
+    """The counts of all attempts together: each finds only what those before it have left."""
     each = [report.sessions for report in reports]
     revoked = sum(counts.revoked for counts in each)
     # No attempt leaves more than the one before it.
@@ -305,7 +296,7 @@ def _sum(reports: Sequence[RevocationReport]) -> RevocationCounts:
 
 
 def _bounded(count: int) -> int:
-    """A sum of numbers that are not to be trusted, fit for the status."""
+    """A sum of untrusted numbers, within what the status may hold."""
     return min(count, 2**53)
 
 
@@ -313,5 +304,5 @@ def _sessions(number: int) -> str:
     return "1 session" if number == 1 else f"{number:,} sessions"
 
 
-def _generation(seen: Sight) -> int:
+def _generation(seen: Observation) -> int:
     return seen.revocation.metadata.generation or 0

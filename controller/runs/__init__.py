@@ -1,1 +1,1 @@
-"""Runs observed: from Jobs and Pods to outcomes."""
+"""Runs: what Jobs, Pods, CronJobs and Events show of them."""

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from controller.runs.outcome import MANUAL_ANNOTATION
+from controller.manifests.owner_reference import controller_reference
+from controller.runs.job_state import MANUAL_ANNOTATION
 from policy.names import RUN_REQUEST_ANNOTATION
 from policy.report import printable
 
@@ -29,28 +30,19 @@ def requested_run(policy: Mapping[str, Any]) -> str | None:
 
 
 def build_job(cron_job: Mapping[str, Any], policy_uid: str, token: str) -> dict[str, Any]:
-    """The Job of a requested run: as the CronJob would make it, under a name that is the same whenever it is built."""
+    """The Job of a requested run: as the CronJob would create it, with a name derived from policy and token."""
     metadata = cron_job["metadata"]
     template = cron_job["spec"]["jobTemplate"]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            # With the policy's UID: a policy that was deleted and made again may use the same token.
+            # With the policy's UID: a policy that was deleted and created again may use the same token.
             "name": f"{metadata['name']}-{_digest(f'{policy_uid} {token}')}",
             "namespace": metadata["namespace"],
             "labels": dict(template["metadata"]["labels"]),
             "annotations": {MANUAL_ANNOTATION: "manual", RUN_REQUEST_ANNOTATION: token},
-            "ownerReferences": [
-                {
-                    "apiVersion": "batch/v1",
-                    "kind": "CronJob",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [controller_reference("batch/v1", "CronJob", metadata["name"], metadata["uid"])],
         },
         "spec": template["spec"],
     }

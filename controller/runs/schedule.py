@@ -1,7 +1,7 @@
 """When runs are due: for display, and to notice that one was not started.
 
-The API server alone judges what a schedule may be, and kube-controller-manager when it starts a run. What is said here
-has to agree with them, so where they might read a schedule differently, nothing is said.
+The API server alone decides what a valid schedule is, and kube-controller-manager when it starts a run. Where they
+might read a schedule differently from the library used here, nothing is reported.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MOST_MISSED: Final = 100
 _FIELDS: Final = 5
 _DAY_OF_MONTH, _DAY_OF_WEEK = 2, 4
 
-# A run may be started until the last moment of its deadline, and the CronJob tells of it a little later.
+# A run may be started until the last moment of its deadline, and the CronJob's status follows a little later.
 _GIVEN_UP: Final = timedelta(seconds=STARTING_DEADLINE_SECONDS + 30)
 
-# The CronJob usually tells that a run was started before this; then nobody has to look.
+# The CronJob's status usually shows by then that a run was started; then no further check is needed.
 _STARTED: Final = timedelta(seconds=10)
 
-# Enough to find so many runs although some fall into hours that the zone has twice, or not at all.
+# Enough to find so many runs although some fall into hours that the time zone has twice, or not at all.
 _MOST_STEPS: Final = 3 * MOST_MISSED
 
 
@@ -46,7 +46,7 @@ def next_run(spec: SessionPolicySpec, after: datetime) -> datetime | None:
 def missed_runs(spec: SessionPolicySpec, since: datetime, now: datetime) -> tuple[datetime, ...]:
     """The times at which a run was due and which are past their starting deadline, newest first.
 
-    Times in hours that the zone has twice or not at all are left out: which of them count is a matter of taste. At
+    Times in hours that the zone has twice or not at all are left out: implementations differ on them. At
     most `MOST_MISSED` are returned, the newest.
 
     Args:
@@ -58,7 +58,7 @@ def missed_runs(spec: SessionPolicySpec, since: datetime, now: datetime) -> tupl
 
 
 def look_again_seconds(spec: SessionPolicySpec, since: datetime, now: datetime) -> float | None:
-    """After how many seconds it may be seen that a run was, or was not, started; None if none is due ever.
+    """After how many seconds to check whether a run was started; None if none is ever due.
 
     Args:
         spec: the policy's spec.
@@ -73,7 +73,7 @@ def look_again_seconds(spec: SessionPolicySpec, since: datetime, now: datetime) 
     if waiting and waiting[0] + _STARTED > now:
         looks.append(waiting[0] + _STARTED)
     elif waiting:
-        looks.append(waiting[0] + _GIVEN_UP)  # where runs are due more often than that, a look after each will do
+        looks.append(waiting[0] + _GIVEN_UP)  # where runs are due more often than that, a check after each is enough
     # A second later: times are whole seconds, and to wake up too early would be to wake up twice.
     return (min(looks) - now).total_seconds() + 1
 
@@ -85,7 +85,7 @@ def _due(spec: SessionPolicySpec, after: datetime, until: datetime) -> tuple[dat
     found: list[datetime] = []
     try:
         zone = ZoneInfo(spec.time_zone)
-        # On the wall clock, without a zone: croniter has its own ideas of the nights when clocks change.
+        # In local time without a zone: croniter differs from Kubernetes in the nights when clocks change.
         times = croniter(spec.schedule, until.astimezone(zone).replace(tzinfo=None) + timedelta(seconds=1))
         for _ in range(_MOST_STEPS):
             due = _in_zone(times.get_prev(datetime), zone)
@@ -109,7 +109,7 @@ def _in_zone(wall: datetime, zone: ZoneInfo) -> datetime | None:
 
 
 def _is_read_alike(schedule: str) -> bool:
-    """Whether both readers mean the same: they do not agree on days of the month and of the week with steps."""
+    """Whether croniter and Kubernetes read it alike: they differ on days of the month and of the week with steps."""
     fields = schedule.split()
     if len(fields) != _FIELDS:
         return False

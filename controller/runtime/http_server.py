@@ -15,14 +15,14 @@ _SHUTDOWN_SECONDS = 1.0
 
 
 class HttpServer:
-    """Answers as soon as it is started, on a standby as on a leader."""
+    """Answers as soon as it is started, on the leader as on standbys."""
 
     def __init__(self, registry: CollectorRegistry, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> None:
         """Make a server.
 
         Args:
             registry: what ``/metrics`` shows.
-            is_alive: for ``/healthz``; asked in the event loop, so an answer also tells that the loop runs.
+            is_alive: for ``/healthz``; called in the event loop, so an answer also shows that the loop runs.
             is_ready: for ``/readyz``.
         """
         self._registry = registry
@@ -47,7 +47,7 @@ class HttpServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        # Thousands of policies take a good part of a second to write down; the event loop has better things to do.
+        # Thousands of policies take a good part of a second to write; that must not block the event loop.
         body = await asyncio.to_thread(encode, self._registry)
         response = web.Response(body=body, headers={"Content-Type": content_type})
         response.enable_compression()

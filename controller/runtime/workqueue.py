@@ -1,7 +1,7 @@
 """A work queue as Kubernetes controllers use it.
 
-Each key is worked on by one worker at a time, what is added several times in the meantime is done once, and what failed
-is retried with exponential back-off.
+Each key is processed by one worker at a time; a key that is added several times meanwhile is processed once; one that
+failed is retried with exponential back-off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class WorkQueue(Generic[Key]):
         """Make an empty queue.
 
         Args:
-            observe_wait: told, for each key that a worker takes, how many seconds it waited for one.
+            observe_wait: called with the seconds that a key waited, for each key that a worker takes.
         """
         self._observe_wait = observe_wait
         self._ready: asyncio.Queue[Key | None] = asyncio.Queue()  # None wakes a worker when the queue is closed
@@ -45,7 +45,7 @@ class WorkQueue(Generic[Key]):
         return len(self._waiting)
 
     def add(self, key: Key) -> None:
-        """Have the key worked on as soon as a worker is free."""
+        """Queue the key; it is processed as soon as a worker is free."""
         self._cancel_timer(key)
         if key in self._active:
             self._again.add(key)
@@ -54,7 +54,7 @@ class WorkQueue(Generic[Key]):
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, delay_seconds: float) -> None:
-        """Have the key worked on after a delay, or earlier if it is added with a shorter one."""
+        """Queue the key after a delay, or earlier if it is added with a shorter one."""
         loop = asyncio.get_running_loop()
         due = loop.time() + delay_seconds
         timer = self._timers.get(key)
@@ -64,10 +64,10 @@ class WorkQueue(Generic[Key]):
         self._timers[key] = loop.call_at(due, self._timer_expired, key)
 
     def retry(self, key: Key, at_least_seconds: float = 0) -> float:
-        """Have the key worked on again after its back-off, and return that delay in seconds.
+        """Queue the key again after its back-off, and return that delay in seconds.
 
-        Each failure doubles it, but for those before it was over: when something is added again and again while a
-        server is away for a moment, all that fail are one failure.
+        Each failure doubles it, except those before it was over: when a key is added again and again while a server is
+        unavailable for a moment, all failures count as one.
         """
         now = asyncio.get_running_loop().time()
         left = self._retry_at.get(key, now) - now
@@ -81,12 +81,12 @@ class WorkQueue(Generic[Key]):
         return delay
 
     def forget(self, key: Key) -> None:
-        """Reset the key's back-off: it went well."""
+        """Reset the key's back-off after a success."""
         self._failures.pop(key, None)
         self._retry_at.pop(key, None)
 
     def close(self) -> None:
-        """Hand out no more keys: workers end, each when it is done with the key in hand."""
+        """Hand out no more keys: each worker ends when it is done with its key."""
         self._closed = True
         self._ready.put_nowait(None)
 

@@ -1,1 +1,1 @@
-"""The controller's configuration, and what it lets policies ask for."""
+"""The controller's configuration, read from environment variables."""

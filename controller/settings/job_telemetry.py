@@ -1,15 +1,14 @@
-"""What runs export, and where to: by the operator's configuration, and as far as a policy wants it.
-
-All of it becomes OpenTelemetry's standard variables of the container.
-"""
+"""The OpenTelemetry variables of the cleanup container, from the operator's configuration and the policy's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import AfterValidator
+from pydantic_settings import SettingsConfigDict
+
+from controller.settings.environment import PREFIX, EnvironmentSettings, Flag, whole_number
 from controller.settings.pod_extras import DNS_NAME
 from policy.names import (
     CRON_JOB_NAME_ENV,
@@ -32,13 +31,6 @@ from policy.opentelemetry_env import (
 )
 from policy.spec import Telemetry
 
-_ENDPOINT: Final = "SESSION_POLICY_JOB_TELEMETRY_ENDPOINT"
-_HEADERS_SECRET: Final = "SESSION_POLICY_JOB_TELEMETRY_HEADERS_SECRET"  # noqa: S105 a variable's name
-_HEADERS_KEY: Final = "SESSION_POLICY_JOB_TELEMETRY_HEADERS_KEY"
-_SAMPLING: Final = "SESSION_POLICY_JOB_TELEMETRY_SAMPLING_PERCENT"
-_RESOURCE: Final = "SESSION_POLICY_JOB_TELEMETRY_RESOURCE_ATTRIBUTES"
-_METRICS: Final = "SESSION_POLICY_JOB_TELEMETRY_METRICS"
-
 _SECRET_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _WHOLE: Final = 100
 
@@ -52,9 +44,29 @@ _FIELDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class JobTelemetry:
-    """What the operator's administrator wants of every run.
+# No value is repeated: a URL may hold a password.
+
+
+def _collector_url(text: str) -> str:
+    if text and not is_url(text):
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return text
+
+
+def _secret_name(text: str) -> str:
+    if text and not DNS_NAME.fullmatch(text):
+        raise ValueError("must be the name of a Secret")
+    return text
+
+
+def _secret_key(text: str) -> str:
+    if not _SECRET_KEY.fullmatch(text):
+        raise ValueError("must be a key of a Secret")
+    return text
+
+
+class JobTelemetry(EnvironmentSettings):
+    """What the operator's administrator wants every run to export: ``SESSION_POLICY_JOB_TELEMETRY_*``.
 
     Attributes:
         endpoint: URL of the collector, for OTLP over HTTP; empty for none.
@@ -66,40 +78,14 @@ class JobTelemetry:
         metrics: whether a run exports its counts as metrics, too.
     """
 
-    endpoint: str = ""
-    headers_secret: str = ""
-    headers_key: str = "headers"
-    sampling_percent: int = _WHOLE
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}JOB_TELEMETRY_")
+
+    endpoint: Annotated[str, AfterValidator(_collector_url)] = ""
+    headers_secret: Annotated[str, AfterValidator(_secret_name)] = ""
+    headers_key: Annotated[str, AfterValidator(_secret_key)] = "headers"
+    sampling_percent: Annotated[int, whole_number(0, _WHOLE)] = _WHOLE
     resource_attributes: str = ""
-    metrics: bool = True
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str], problems: list[str]) -> JobTelemetry:
-        """Read the ``SESSION_POLICY_JOB_TELEMETRY_*`` variables.
-
-        Args:
-            environment: of the process.
-            problems: gets a line for each variable that is wrong.
-        """
-
-        def text(name: str, default: str = "") -> str:
-            return environment.get(name, "").strip() or default
-
-        endpoint, secret, key = text(_ENDPOINT), text(_HEADERS_SECRET), text(_HEADERS_KEY, "headers")
-        percent, metrics = text(_SAMPLING, str(_WHOLE)), text(_METRICS, "true")
-        # No value is repeated: a URL may hold a password.
-        if endpoint and not is_url(endpoint):
-            problems.append(f"{_ENDPOINT} must be a URL that begins with http:// or https://")
-        if secret and not DNS_NAME.fullmatch(secret):
-            problems.append(f"{_HEADERS_SECRET} must be the name of a Secret")
-        if not _SECRET_KEY.fullmatch(key):
-            problems.append(f"{_HEADERS_KEY} must be a key of a Secret")
-        if not (percent.isascii() and percent.isdigit() and int(percent) <= _WHOLE):
-            problems.append(f"{_SAMPLING} must be a whole number from 0 to {_WHOLE}")
-            percent = str(_WHOLE)
-        if metrics not in ("true", "false"):
-            problems.append(f"{_METRICS} must be true or false")
-        return cls(endpoint, secret, key, int(percent), text(_RESOURCE), metrics == "true")
+    metrics: Flag = True
 
     def variables(self, wanted: Telemetry, cron_job_name: str) -> list[dict[str, Any]]:
         """The variables of a policy's container; none where nothing is exported, so that nothing changes there.
@@ -117,7 +103,7 @@ class JobTelemetry:
             {"name": ENDPOINT_ENV, "value": endpoint},
             {"name": PROTOCOL_ENV, "value": "http/protobuf"},
         ]
-        if self.headers_secret and not wanted.endpoint:  # they may be a password, and whose that endpoint is not known
+        if self.headers_secret and not wanted.endpoint:  # they may be a password, and that endpoint anybody's
             key = {"name": self.headers_secret, "key": self.headers_key, "optional": True}
             found.append({"name": HEADERS_ENV, "valueFrom": {"secretKeyRef": key}})
         percent = self.sampling_percent if wanted.sampling_percent is None else wanted.sampling_percent

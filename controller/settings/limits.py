@@ -1,21 +1,23 @@
-"""What the operator's administrator lets a policy ask for.
+"""Limits that the operator's administrator sets to what policies may ask for.
 
-A policy that asks for more is refused, never cut: what a policy says and what runs must agree.
+A policy that asks for more is refused, never adjusted: what a policy says and what runs must agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator
+from pydantic_settings import SettingsConfigDict
 
 from controller.settings import container_env
+from controller.settings.environment import PREFIX, EnvironmentSettings, Flag, whole_number
 from controller.settings.quantity import Quantity, quantity_value
 from policy.manifest import InvalidPolicyError
 from policy.report import printable
 
 _LONGEST_VALUE: Final = 40
-_TRUTH: Final = {"true": True, "false": False}
 _REMEDY: Final = "or ask the operator's administrator"
 
 
@@ -23,9 +25,21 @@ class NotAllowedError(InvalidPolicyError):
     """The policy is valid, but asks for more than the operator's configuration allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most that a policy may ask for.
+def _positive_quantity(text: str) -> str:
+    try:
+        usable = not text or quantity_value(text) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"must be a quantity above zero, such as 2, 500m or 1Gi, not {text!r}")
+    return text
+
+
+_QuantityText = Annotated[str, AfterValidator(_positive_quantity)]
+
+
+class Limits(EnvironmentSettings):
+    """The most that a policy may ask for: ``SESSION_POLICY_JOB_MAX_*`` and ``SESSION_POLICY_JOB_ALLOW_*``.
 
     Attributes:
         max_cpu: CPU that a cleanup Pod may request or use, as a quantity; empty for any.
@@ -39,64 +53,18 @@ class Limits:
         allow_telemetry_endpoint: whether policies may name a collector of their own.
     """
 
-    max_cpu: str = ""
-    max_memory: str = ""
-    max_timeout_seconds: int | None = None
-    max_retries: int | None = None
-    max_parallelism: int | None = None
-    allow_node_selector: bool = True
-    allow_tolerations: bool = True
-    allow_log_volumes: bool = True
-    allow_telemetry_endpoint: bool = False
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}JOB_")
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str], problems: list[str]) -> Limits:
-        """Read the ``SESSION_POLICY_JOB_MAX_*`` and ``SESSION_POLICY_JOB_ALLOW_*`` variables.
-
-        Args:
-            environment: of the process.
-            problems: gets a line for each variable that is wrong.
-        """
-
-        def text(name: str) -> str:
-            return environment.get(name, "").strip()
-
-        def quantity(name: str) -> str:
-            value = text(name)
-            try:
-                usable = not value or quantity_value(value) > 0
-            except ValueError:
-                usable = False
-            if not usable:
-                problems.append(f"{name} must be a quantity above zero, such as 2, 500m or 1Gi, not {value!r}")
-            return value if usable else ""
-
-        def number(name: str, lowest: int) -> int | None:
-            value = text(name)
-            if value and not (value.isascii() and value.isdigit() and int(value) >= lowest):
-                problems.append(f"{name} must be a whole number from {lowest}, not {value!r}")
-                return None
-            return int(value) if value else None
-
-        def truth(name: str, default: str = "true") -> bool:
-            value = text(name) or default
-            if value not in _TRUTH:
-                problems.append(f"{name} must be true or false, not {value!r}")
-            return _TRUTH.get(value, False)
-
-        return cls(
-            max_cpu=quantity("SESSION_POLICY_JOB_MAX_CPU"),
-            max_memory=quantity("SESSION_POLICY_JOB_MAX_MEMORY"),
-            # No policy can ask for less than 30 seconds.
-            max_timeout_seconds=number("SESSION_POLICY_JOB_MAX_TIMEOUT_SECONDS", 30),
-            max_retries=number("SESSION_POLICY_JOB_MAX_RETRIES", 0),
-            max_parallelism=number("SESSION_POLICY_JOB_MAX_PARALLELISM", 1),
-            allow_node_selector=truth("SESSION_POLICY_JOB_ALLOW_NODE_SELECTOR"),
-            allow_tolerations=truth("SESSION_POLICY_JOB_ALLOW_TOLERATIONS"),
-            allow_log_volumes=truth("SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES"),
-            # A host of the author's choice; all others come from Secrets.
-            allow_telemetry_endpoint=truth("SESSION_POLICY_JOB_ALLOW_TELEMETRY_ENDPOINT", "false"),
-        )
+    max_cpu: _QuantityText = ""
+    max_memory: _QuantityText = ""
+    max_timeout_seconds: Annotated[int | None, whole_number(30)] = None
+    max_retries: Annotated[int | None, whole_number(0)] = None
+    max_parallelism: Annotated[int | None, whole_number(1)] = None
+    allow_node_selector: Flag = True
+    allow_tolerations: Flag = True
+    allow_log_volumes: Flag = True
+    # A host of the author's choice; all others come from Secrets.
+    allow_telemetry_endpoint: Flag = False
 
     def resource(self, name: str) -> str:
         """The most of a resource, as a quantity; empty for any amount."""

@@ -1,16 +1,18 @@
 """What the operator's administrator adds to every cleanup Pod: labels, annotations, variables, a service account.
 
-None of it may take the place of what the operator sets itself.
+None of it may override what the operator sets itself.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
 
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
+
+from controller.settings.environment import PREFIX, EnvironmentSettings, InvalidVariableError, Strings
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
     ALERT_SECURITY_URLS_ENV,
@@ -23,11 +25,6 @@ from policy.names import (
     SPEC_ENV,
 )
 from policy.opentelemetry_env import OPERATORS_VARIABLES
-
-_LABELS: Final = "SESSION_POLICY_JOB_POD_LABELS"
-_ANNOTATIONS: Final = "SESSION_POLICY_JOB_POD_ANNOTATIONS"
-_VARIABLES: Final = "SESSION_POLICY_JOB_ENV"
-_SERVICE_ACCOUNT: Final = "SESSION_POLICY_JOB_SERVICE_ACCOUNT"
 
 _OWN_LABELS: Final = frozenset(
     {"app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/managed-by"}
@@ -49,48 +46,55 @@ _LABEL_VALUE: Final = re.compile(rf"({_NAME})?")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True)
-class PodExtras:
-    """Additions to every cleanup Pod.
+def _checked_annotations(values: Mapping[str, str]) -> Mapping[str, str]:
+    return _unless(_key_problems(values), values)
+
+
+def _checked_labels(values: Mapping[str, str]) -> Mapping[str, str]:
+    wrong = [key for key, value in values.items() if not _LABEL_VALUE.fullmatch(value)]
+    return _unless(_key_problems(values) + [f"the value of {key!r} is no valid label value" for key in wrong], values)
+
+
+def _key_problems(values: Mapping[str, str]) -> list[str]:
+    invalid = [f"{key!r} is no valid key" for key in values if not _KEY.fullmatch(key)]
+    return invalid + [f"{key!r} belongs to the operator" for key in values if _is_own_key(key)]
+
+
+def _checked_variables(values: Mapping[str, str]) -> Mapping[str, str]:
+    invalid = [f"{name!r} is no valid name" for name in values if not _VARIABLE.fullmatch(name)]
+    reserved = [f"{name!r} belongs to the operator" for name in values if is_own_variable(name)]
+    return _unless(invalid + reserved, values)
+
+
+def _unless(problems: list[str], values: Mapping[str, str]) -> Mapping[str, str]:
+    if problems:
+        raise InvalidVariableError(problems)
+    return values
+
+
+def _service_account(name: str) -> str:
+    if name and not DNS_NAME.fullmatch(name):
+        raise ValueError(f"must be the name of a ServiceAccount, not {name!r}")
+    return name
+
+
+class PodExtras(EnvironmentSettings):
+    """Additions to every cleanup Pod: ``SESSION_POLICY_JOB_POD_*``, ``…_JOB_ENV`` and ``…_JOB_SERVICE_ACCOUNT``.
 
     Attributes:
-        labels: of the Pod.
-        annotations: of the Pod.
+        pod_labels: labels of the Pod.
+        pod_annotations: annotations of the Pod.
         env: variables of the container, by name. Kubernetes replaces ``$(NAME)`` in a value, as in any Pod.
         service_account: name of a ServiceAccount in each policy's namespace; empty for the namespace's default. The
             Pod gets no token of it.
     """
 
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    service_account: str = ""
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}JOB_")
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str], problems: list[str]) -> PodExtras:
-        """Read the ``SESSION_POLICY_JOB_*`` variables; maps are JSON objects.
-
-        Args:
-            environment: of the process.
-            problems: gets a line for each variable that is wrong, or that would override what the operator sets.
-        """
-        labels = _texts(environment, _LABELS, problems)
-        annotations = _texts(environment, _ANNOTATIONS, problems)
-        env = _texts(environment, _VARIABLES, problems)
-        account = environment.get(_SERVICE_ACCOUNT, "").strip()
-        for name, keys in ((_LABELS, labels), (_ANNOTATIONS, annotations)):
-            problems += [f"{name}: {key!r} is no valid key" for key in keys if not _KEY.fullmatch(key)]
-            problems += [f"{name}: {key!r} belongs to the operator" for key in keys if _is_own_key(key)]
-        problems += [
-            f"{_LABELS}: the value of {key!r} is no valid label value"
-            for key, value in labels.items()
-            if not _LABEL_VALUE.fullmatch(value)
-        ]
-        problems += [f"{_VARIABLES}: {key!r} is no valid name" for key in env if not _VARIABLE.fullmatch(key)]
-        problems += [f"{_VARIABLES}: {key!r} belongs to the operator" for key in env if is_own_variable(key)]
-        if account and not DNS_NAME.fullmatch(account):
-            problems.append(f"{_SERVICE_ACCOUNT} must be the name of a ServiceAccount, not {account!r}")
-        return cls(labels, annotations, env, account)
+    pod_labels: Annotated[Strings, AfterValidator(_checked_labels)] = Field(default_factory=dict)
+    pod_annotations: Annotated[Strings, AfterValidator(_checked_annotations)] = Field(default_factory=dict)
+    env: Annotated[Strings, AfterValidator(_checked_variables)] = Field(default_factory=dict)
+    service_account: Annotated[str, AfterValidator(_service_account)] = ""
 
 
 def is_own_variable(name: str) -> bool:
@@ -100,18 +104,3 @@ def is_own_variable(name: str) -> bool:
 
 def _is_own_key(key: str) -> bool:
     return key in _OWN_LABELS or key.startswith(_OWN_PREFIXES)
-
-
-def _texts(environment: Mapping[str, str], name: str, problems: list[str]) -> dict[str, str]:
-    text = environment.get(name, "").strip()
-    if not text:
-        return {}
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    # The value is not repeated: a variable may hold a password.
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        problems.append(f'{name} must be a JSON object of texts, such as {{"key": "value"}}')
-        return {}
-    return found

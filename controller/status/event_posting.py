@@ -1,4 +1,4 @@
-"""Posting of Events."""
+"""Creates Kubernetes Events, and logs them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = structlog.get_logger("controller.status.events")
 async def post_events(
     kube: Kube, resource: Resource, happened: Iterable[PolicyEvent], now: datetime, kind: str = KIND
 ) -> None:
-    """Log what happened to a resource and create Events of it.
+    """Log what happened to a resource and create an Event for each.
 
-    They are a courtesy: one that cannot be created is logged and let go.
+    An Event that cannot be created is logged and not retried.
     """
     metadata = resource["metadata"]
     for event in happened:
@@ -29,6 +29,6 @@ async def post_events(
         try:
             await kube.create_event(build_event(resource, event, now, kind))
         except (AlreadyExistsError, NotFoundError):
-            pass  # told by the controller that worked before; or the namespace goes, and all that could be read in it
+            pass  # created by the leader before, or the namespace is being deleted
         except KubeError as error:
             log.warning("event not created", reason=event.reason, error=str(error))

@@ -1,4 +1,4 @@
-"""Kubernetes Events on a policy: the story that ``kubectl describe`` tells. Only what changed is told."""
+"""Kubernetes Events on a policy, one for each change that ``kubectl describe`` should show."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from controller.runs.missed import MISSED, OVERRUN, count_text, overlap, overlap_text
-from controller.status.status import APPLIED, condition, is_recorded
+from controller.runs.missed_schedules import MISSED, OVERRUN, count_text, overlap, overlap_text
+from controller.status.policy_status import APPLIED, condition, is_recorded
 from policy.names import API_VERSION, FIELD_MANAGER, KIND
 from policy.report import Outcome
 from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus
@@ -26,13 +26,13 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyEvent:
-    """Something that happened to a policy.
+    """An Event to be created on a policy.
 
     Attributes:
         severity: Normal or Warning.
-        reason: what, in one CamelCase word.
-        message: what, for people.
-        job_uid: of the Job whose end this tells; empty for anything else. It is told once.
+        reason: what happened, in one CamelCase word.
+        message: what happened, for people.
+        job_uid: UID of the Job whose end this is about, which is reported once; empty for anything else.
         trace_id: of the run's trace; None if there is none.
     """
 
@@ -43,8 +43,8 @@ class PolicyEvent:
     trace_id: str | None = None
 
 
-def changes(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
-    """What happened between two statuses, the earliest first."""
+def events_between(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
+    """The Events for what changed between two statuses, the earliest first."""
     happened: list[PolicyEvent] = []
     if after.last_handled_run_request != before.last_handled_run_request:
         happened.append(
@@ -86,28 +86,28 @@ def build_event(resource: Mapping[str, Any], event: PolicyEvent, now: datetime, 
 
 
 def _suffix(policy_uid: str, event: PolicyEvent) -> str:
-    """Of what is told once, the same from whichever controller tells it: the second attempt finds it there."""
+    """Random, or for a Job's end the same from every controller: a second attempt finds that the Event exists."""
     if not event.job_uid:
         return secrets.token_hex(8)
     return hashlib.sha256(f"{policy_uid}/{event.job_uid}/{event.reason}".encode()).hexdigest()[:16]
 
 
 def _run_event(record: RunRecord) -> PolicyEvent:
-    well = record.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
-    told = f"Job {record.job_name}: {record.message}" if record.message else f"Job {record.job_name}"
+    is_normal = record.outcome in (Outcome.SUCCEEDED, Outcome.SKIPPED)
+    text = f"Job {record.job_name}: {record.message}" if record.message else f"Job {record.job_name}"
     details = [] if record.reason == record.outcome.value else [record.reason]
     details += [f"trace {record.trace_id}"] if record.trace_id else []
     return PolicyEvent(
-        Severity.NORMAL if well else Severity.WARNING,
+        Severity.NORMAL if is_normal else Severity.WARNING,
         f"Run{record.outcome.value}",
-        f"{told} ({', '.join(details)})" if details else told,
+        f"{text} ({', '.join(details)})" if details else text,
         record.job_uid,
         record.trace_id,
     )
 
 
 def _missed_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
-    """The first missed run is told, and again when there are ten, and a hundred."""
+    """An Event for the first missed run, for the tenth and for the hundredth."""
     missed, last = after.missed_schedules, after.last_missed_schedule_time
     was = before.missed_schedules if missed >= before.missed_schedules else 0
     if last is None or not missed or (was and len(str(missed)) == len(str(was))):
@@ -120,7 +120,7 @@ def _missed_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> l
         overlap_text(missed, last, job)
         if job
         else f"no run was started when one was due at {last:%Y-%m-%dT%H:%M:%SZ} ({count_text(missed)}); see kubectl "
-        f"describe cronjob {after.cron_job_name}, and whether kube-controller-manager works"
+        f"describe cronjob {after.cron_job_name} and check kube-controller-manager"
     )
     return [PolicyEvent(Severity.WARNING, MISSED, told)]
 
@@ -138,7 +138,7 @@ def _condition_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -
         severity = Severity.NORMAL if ready.status is ConditionStatus.TRUE else Severity.WARNING
         happened.append(PolicyEvent(severity, ready.reason, ready.message))
     stalled = condition(after, ConditionType.STALLED)
-    # A spec that cannot be used is told by Ready already, and a missed run by its number.
+    # Ready reports an invalid spec already, and `_missed_events` the missed runs.
     if (
         stalled
         and _differs(stalled, condition(before, stalled.type))
@@ -150,7 +150,7 @@ def _condition_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -
 
 
 def _is_first_apply(ready: Condition, was: Condition | None) -> bool:
-    """Whether this is the plain beginning, which the CronJob's creation tells already."""
+    """Whether this is the first time that the policy is ready, which the Event CronJobCreated reports already."""
     began = was is None or was.status is ConditionStatus.UNKNOWN
     return began and ready.status is ConditionStatus.TRUE and ready.reason == APPLIED
 

@@ -1,6 +1,6 @@
-"""OpenTelemetry in the controller: spans, exported in the background. Imported only where there is somewhere to.
+"""Spans of the controller, exported with OpenTelemetry. Imported only where a collector is configured.
 
-A run's trace is the job's; the controller adds to it by the ids that follow from the UIDs of Job and Pod.
+A run's trace begins in the job; the controller adds to it by the ids that follow from the UIDs of Job and Pod.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _RECONCILE: Final = "reconcile"
 
 
 class Telemetry:
-    """Implements :class:`controller.tracing.trace.Tracing`.
+    """Implements :class:`controller.tracing.interface.Tracing`.
 
     Args:
         timeout: seconds that one export may take, with all its attempts.
         environment: of the process.
-        log: is told when spans are no longer delivered, and when they are again.
+        log: gets a line when spans are no longer delivered, and when they are again.
     """
 
     def __init__(self, timeout: float, environment: Mapping[str, str], log: Any) -> None:
@@ -68,7 +68,7 @@ class Telemetry:
         return True
 
     def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
-        """The reconciliation's trace context, if the sampler takes it."""
+        """The reconciliation's trace context, if it is sampled."""
         found = traceparent(cron_job)
         result = self._provider.sampler.should_sample(Context(), _context(found).trace_id, _RECONCILE)
         return found if result.decision is Decision.RECORD_AND_SAMPLE else None
@@ -82,7 +82,7 @@ class Telemetry:
         is_repair: bool = False,
         error: BaseException | None = None,
     ) -> None:
-        """A span with the ids of the trace context. A repair is below it, a failure beside it: it has its own id."""
+        """Record a span with the ids of the trace context; of a repair below it, of a failure beside it."""
         ids = _context(traceparent)
         span_id = ids.span_id if error is None else self._ids.random_span_id()
         parent = trace.set_span_in_context(trace.NonRecordingSpan(ids), Context()) if is_repair else Context()
@@ -100,7 +100,7 @@ class Telemetry:
         span.end()
 
     def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
-        """A span below the run's; and the run's own, if its container could write none."""
+        """Record a span below the run's, and the run's own if its container could not."""
         if record.trace_id is None:
             return
         attributes = {
@@ -125,21 +125,21 @@ class Telemetry:
         span.end()
 
     def close(self) -> None:
-        """Sends the rest, from a thread that holds up nothing."""
+        """Send the rest, from a thread that does not keep the process from ending."""
         closing = threading.Thread(target=self._provider.shutdown, name="telemetry-close", daemon=True)
         closing.start()
         closing.join(EXPORT_SECONDS)
 
 
 class _GivenIds(RandomIdGenerator):
-    """Random ids, but for a span that must have certain ones."""
+    """Generates random ids, except for a span that must have given ones."""
 
     def __init__(self) -> None:
         self._given: ContextVar[tuple[int, int] | None] = ContextVar("given", default=None)
 
     @contextmanager
     def given(self, trace_id: int, span_id: int) -> Iterator[None]:
-        """Within the block, the span that begins a trace gets these."""
+        """Within the block, the root span of a trace gets these ids."""
         token = self._given.set((trace_id, span_id))
         try:
             yield
@@ -147,7 +147,7 @@ class _GivenIds(RandomIdGenerator):
             self._given.reset(token)
 
     def random_span_id(self) -> int:
-        """One that no other span has."""
+        """A new random id."""
         return super().generate_span_id()
 
     def generate_trace_id(self) -> int:
@@ -160,7 +160,7 @@ class _GivenIds(RandomIdGenerator):
 
 
 class _Exporter(SpanExporter):
-    """Tells once that spans are not delivered, not with every batch."""
+    """Logs that spans are not delivered once, not with every batch."""
 
     def __init__(self, exporter: SpanExporter, log: Any) -> None:
         self._exporter = exporter
@@ -171,7 +171,9 @@ class _Exporter(SpanExporter):
         result = self._exporter.export(spans)
         delivers = result is SpanExportResult.SUCCESS
         if self._delivers and not delivers:
-            self._log.warning("telemetry not delivered", because="no collector takes traces; they are lost meanwhile")
+            self._log.warning(
+                "telemetry not delivered", because="the collector does not accept traces; they are lost meanwhile"
+            )
         elif delivers and not self._delivers:
             self._log.info("telemetry delivered again")
         self._delivers = delivers
@@ -187,7 +189,7 @@ def _fail(span: trace.Span, record: RunRecord) -> None:
 
 
 def _context(traceparent: str) -> trace.SpanContext:
-    """The ids of a trace context of our own making."""
+    """The ids of a trace context that this product made."""
     _, trace_id, span_id, _ = traceparent.split("-")
     return _sampled(int(trace_id, 16), int(span_id, 16))
 

@@ -33,7 +33,7 @@ from job.telemetry.trace import Delivery, changes
 from policy.manifest import SessionPolicy
 from policy.names import CONTAINER_NAME, JOB_UID_ENV, POD_UID_ENV
 from policy.opentelemetry_env import (
-    DONE,
+    CHANGE_COUNTS,
     EXPORT_SECONDS,
     TRACEPARENT_ENV,
     TelemetrySettings,
@@ -186,7 +186,7 @@ class _Meters:
         meter = self._provider.get_meter(_SCOPE)
         for name, count in counts(report.sessions, report.redis).items():
             options = {"name": f"session_policy.run.{name}", "unit": _UNITS.get(name, "{session}")}
-            if name in DONE:
+            if name in CHANGE_COUNTS:
                 meter.create_counter(**options).add(count, policy)
             else:
                 meter.create_gauge(**options).set(count, policy)

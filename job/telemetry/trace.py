@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from policy.manifest import SessionPolicy
-from policy.opentelemetry_env import DONE, counts
+from policy.opentelemetry_env import CHANGE_COUNTS, counts
 from policy.report import RunReport
 from stores.model.tally import Tally
 
@@ -17,7 +17,7 @@ from stores.model.tally import Tally
 def changes(before: Tally, after: Tally) -> dict[str, int]:
     """What a step has counted: how much it did, and how much is known to be there since, where that is new."""
     old, new = (counts(tally.counts(), tally.redis.counts()) for tally in (before, after))
-    return {k: count - old[k] if k in DONE else count for k, count in new.items() if count != old[k]}
+    return {k: count - old[k] if k in CHANGE_COUNTS else count for k, count in new.items() if count != old[k]}
 
 
 class Delivery(Protocol):

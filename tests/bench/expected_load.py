@@ -26,7 +26,7 @@ import sqlalchemy as sa
 import yaml
 
 from controller.manifests.cronjob import build_cron_job
-from controller.settings.settings import Settings
+from controller.settings.controller_settings import Settings
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.manifest import parse_policy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV, REDIS_URL_ENV, SPEC_ENV

@@ -19,7 +19,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.manifests.cronjob import build_cron_job
-from controller.settings.settings import Settings
+from controller.settings.controller_settings import Settings
 from policy.manifest import parse_policy
 from policy.names import GROUP, PLURAL, VERSION
 from tests.bench.api_client import ApiClient, at_once

@@ -431,6 +431,6 @@ def test_a_deleted_job_that_only_bears_the_label_is_neither_recorded_nor_kept(
         forged["metadata"] |= {"namespace": own.namespace, "labels": {POLICY_LABEL: policy.name}}
         forged["metadata"]["resourceVersion"] = policy.get()["metadata"]["resourceVersion"]
         controller.tell(JOBS, forged, deleted=True)
-        assert controller.departed_jobs(own.namespace, policy.name) == 1
-        eventually(lambda: controller.departed_jobs(own.namespace, policy.name) == 0, what="it is let go")
+        assert controller.deleted_jobs(own.namespace, policy.name) == 1
+        eventually(lambda: controller.deleted_jobs(own.namespace, policy.name) == 0, what="it is let go")
         assert not policy.status().get("history")

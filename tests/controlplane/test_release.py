@@ -5,6 +5,7 @@ These tests replace the resource definitions, so they have a control plane of th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.controlplane.api import Api
 from tests.controlplane.policies import manifest
 from tests.support.chart import CHART, ROOT
 from tests.support.controlplane import ControlPlane, ControlPlaneUnavailable
-from tests.support.helm import Helm, helm
+from tests.support.helm import Helm, HelmFailed, field_manager, helm
 from tests.support.kube import Kubectl, eventually
 from tests.support.prometheus_kinds import stub_definition
 from tools.chart_lint import EVERYTHING
@@ -232,3 +233,42 @@ def test_r1_4_the_plain_manifests_install_the_operator(kubectl: Kubectl) -> None
         assert "created" not in again
     finally:
         kubectl.run("delete", "-k", directory, "--ignore-not-found", "--wait=false")
+
+
+def test_k8_8_helm_takes_over_the_plain_manifests_as_the_page_says(kubectl: Kubectl, plane: ControlPlane) -> None:
+    directory = str(ROOT / "manifests")
+    name = namespace = yaml.safe_load((ROOT / "manifests" / "namespace.yaml").read_text())["metadata"]["name"]
+    try:
+        kubectl.run("apply", "--server-side", "-k", directory)
+        apply_policy_with_history(kubectl, namespace)
+        before = {kind: kubectl.get(kind, found, namespace) for kind, found in (("deployment", name), ("spol", "shop"))}
+        with pytest.raises(HelmFailed, match="invalid ownership metadata"):
+            install(plane, name, namespace)
+        for command in taking_over():
+            kubectl.run(*command)
+        install(plane, name, namespace)
+        for kind, was in before.items():
+            assert kubectl.get(kind, was["metadata"]["name"], namespace)["metadata"]["uid"] == was["metadata"]["uid"]
+        (container,) = kubectl.get("deployment", name, namespace)["spec"]["template"]["spec"]["containers"]
+        assert container["image"].startswith("registry.example.com/")
+        helm(plane.kubeconfig).uninstall(name=name, namespace=namespace, timeout_seconds=240)
+        assert not kubectl.exists("deployment", name, namespace)
+        assert holds(kubectl.get("spol", "shop", namespace)["status"], STATUS)
+    finally:
+        kubectl.run("delete", "-k", directory, "--ignore-not-found", "--wait=false")
+
+
+def install(plane: ControlPlane, name: str, namespace: str) -> None:
+    """The chart, with an image that is not the manifests'."""
+    values = {"controller": {"image": {"registry": "registry.example.com"}}}
+    helm(plane.kubeconfig).install(CHART, values, name=name, namespace=namespace, timeout_seconds=240, wait=False)
+
+
+def taking_over() -> list[list[str]]:
+    """The kubectl commands by which docs/how-to/install.md hands the manifests' objects to Helm."""
+    _, _, section = (ROOT / "docs" / "how-to" / "install.md").read_text().partition("### From the manifests to Helm\n")
+    block = section.partition("```sh\n")[2].partition("```")[0].replace("\\\n", " ")
+    words = shlex.split(block.partition("helm install")[0].replace('"helm"', f'"{field_manager()}"'))
+    starts = [number for number, word in enumerate(words) if word == "kubectl"]
+    commands = [words[start + 1 : end] for start, end in zip(starts, [*starts[1:], len(words)], strict=True)]
+    return [[str(ROOT / "manifests") if word == "manifests" else word for word in command] for command in commands]

@@ -15,8 +15,8 @@ import pytest
 from kubernetes.aio import client, config
 
 from controller.api.kube import Kube, Resource
-from controller.revocation.revocation import RevocationReconciler
-from controller.settings.settings import Settings
+from controller.revocation.revocation_reconciler import RevocationReconciler
+from controller.settings.controller_settings import Settings
 from policy.manifest import InvalidRevocationError, parse_revocation, parse_target
 from policy.names import REVOCATION_LABEL
 from tests.controlplane.conftest import StartController

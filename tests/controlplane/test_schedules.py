@@ -12,10 +12,10 @@ import pytest
 from kubernetes.aio import client, config
 
 from controller.api.kube import KINDS, Kube
-from controller.cache.cache import Cache
-from controller.reconcile import Reconciler
-from controller.runs.missed import last_schedule_time
-from controller.settings.settings import Settings
+from controller.cache.object_cache import ObjectCache
+from controller.reconcile.policy_reconciler import PolicyReconciler
+from controller.runs.missed_schedules import last_schedule_time
+from controller.settings.controller_settings import Settings
 from tests.controlplane.conftest import StartController
 from tests.controlplane.kubelet import Kubelet, report
 from tests.controlplane.policies import Policies, Policy
@@ -41,12 +41,14 @@ class Controller:
         await config.load_kube_config(str(self._kubeconfig), client_configuration=configuration)
         kube = Kube(client.ApiClient(configuration))
         try:
-            cache = Cache()
+            cache = ObjectCache()
             for kind in KINDS:
                 async for page in kube.list_pages(kind, policy.namespace):
                     for body in page.items:
-                        cache.see(kind, body)
-            reconciler = Reconciler(kube, cache, Settings(job_image="registry.example/job:test"), lambda: self.now)
+                        cache.upsert(kind, body)
+            reconciler = PolicyReconciler(
+                kube, cache, Settings(job_image="registry.example/job:test"), lambda: self.now
+            )
             return await reconciler.reconcile(policy.namespace, policy.name)
         finally:
             await kube.close()

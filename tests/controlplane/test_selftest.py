@@ -66,14 +66,14 @@ def test_it_fails_where_no_controller_works_and_leaves_nothing(
 ) -> None:
     result = run_selftest(namespace, command=("-c", _IMPATIENT))
     assert result.returncode == 1
-    assert "no controller has looked at it" in result.stderr
+    assert "it has no status; see the controller's log" in result.stderr
     assert cluster.names("spol", namespace) == set()
 
 
 def test_it_says_what_it_may_not(run_selftest: SelfTest) -> None:
     result = run_selftest("default")
     assert result.returncode == 1
-    assert "no policy can be created in namespace default" in result.stderr
+    assert "the test policy could not be created in namespace default" in result.stderr
     assert "forbidden" in result.stderr
 
 

@@ -13,10 +13,10 @@ from kubernetes.aio import client, config
 
 from controller.api.kube import Kind, Kube
 from controller.controller import Controller
-from controller.metrics.metrics import Metrics
-from controller.runtime.election import Unopposed
-from controller.settings.settings import Settings
-from controller.tracing.trace import Untraced
+from controller.metrics.controller_metrics import Metrics
+from controller.runtime.leader_election import SoleLeader
+from controller.settings.controller_settings import Settings
+from controller.tracing.interface import NoTracing
 from policy.names import FIELD_MANAGER
 from tests.controlplane.controller_process import JOB_IMAGE
 from tests.support.kube import eventually
@@ -40,16 +40,16 @@ class UnwatchingController:
 
         def see() -> None:
             assert self._controller is not None
-            self._controller.seen(kind, body, deleted=deleted)
+            self._controller.on_event(kind, body, deleted=deleted)
             done.set()
 
         self._loop.call_soon_threadsafe(see)
         assert done.wait(10)
 
-    def departed_jobs(self, namespace: str, label: str) -> int:
+    def deleted_jobs(self, namespace: str, label: str) -> int:
         """How many deleted Jobs it keeps for a policy."""
         assert self._controller is not None
-        return len(self._controller._cache._departed_jobs.get((namespace, label), {}))
+        return len(self._controller._cache._job_tombstones.get((namespace, label), {}))
 
     def run(self) -> None:
         """Work until `stop`."""
@@ -74,7 +74,7 @@ class UnwatchingController:
         api.user_agent = FIELD_MANAGER
         kube = Kube(api)
         try:
-            self._controller = Controller(kube, self._settings, Metrics(), Unopposed(), Untraced())
+            self._controller = Controller(kube, self._settings, Metrics(), SoleLeader(), NoTracing())
             await self._controller.start()
             await self._stopping.wait()
             await self._controller.stop()

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from controller.tracing.trace import Tracing, open_tracing
-from controller.tracing.trace import Untraced as UntracedController
+from controller.tracing.interface import NoTracing as UntracedController
+from controller.tracing.interface import Tracing, open_tracing
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from job.telemetry.opentelemetry_export import Telemetry
 from policy.manifest import parse_policy
@@ -642,7 +642,7 @@ def test_a_controller_without_an_endpoint_traces_nothing_and_imports_nothing() -
     (warning,) = log.events
     assert "canary" not in str(warning)
     imported = (
-        "import sys; from controller.tracing.trace import open_tracing; open_tracing({}, None);"
+        "import sys; from controller.tracing.interface import open_tracing; open_tracing({}, None);"
         "sys.exit('opentelemetry' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", imported], check=False).returncode == 0
@@ -650,7 +650,7 @@ def test_a_controller_without_an_endpoint_traces_nothing_and_imports_nothing() -
 
 _CONTROLLER = """
 import os, time
-from controller.tracing.trace import open_tracing
+from controller.tracing.interface import open_tracing
 from policy.manifest import parse_policy
 from tests.support.runs import Log, manifest
 log = Log()

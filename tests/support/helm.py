@@ -53,6 +53,13 @@ def helm(kubeconfig: Path | None = None) -> Helm:
     return HelmLibrary(kubeconfig) if program is None else HelmProgram(program, kubeconfig)
 
 
+def field_manager() -> str:
+    """As what Helm writes: its own name, or as a library that of the process."""
+    if shutil.which("helm"):
+        return "helm"
+    return Path(Path("/proc/self/cmdline").read_text().split("\0")[0]).name
+
+
 class HelmProgram:
     """The `helm` program, version 3 or 4."""
 

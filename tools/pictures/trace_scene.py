@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from controller.tracing.trace import open_tracing
+from controller.tracing.interface import open_tracing
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.names import JOB_UID_ENV, NAMESPACE_ENV, POD_NAME_ENV, POD_UID_ENV
 from policy.opentelemetry_env import TRACEPARENT_ENV

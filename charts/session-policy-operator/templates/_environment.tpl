@@ -22,12 +22,12 @@
       fieldPath: metadata.name
 {{- with .Values.job }}
 - name: SESSION_POLICY_JOB_IMAGE
-  value: {{ include "operator.image" (dict "image" .image "defaultTag" $.Chart.AppVersion) | quote }}
+  value: {{ include "operator.image" (dict "context" $ "image" .image) | quote }}
 - name: SESSION_POLICY_JOB_IMAGE_PULL_POLICY
   value: {{ .image.pullPolicy | quote }}
-{{- with .imagePullSecrets }}
+{{- with include "operator.pullSecretNames" (dict "context" $ "names" .imagePullSecrets) }}
 - name: SESSION_POLICY_JOB_IMAGE_PULL_SECRETS
-  value: {{ join "," . | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- with .priorityClassName }}
 - name: SESSION_POLICY_JOB_PRIORITY_CLASS

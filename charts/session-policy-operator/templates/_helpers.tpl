@@ -60,17 +60,17 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* An image reference; arguments: the image's values and the default tag. */}}
+{{/* An image reference, the chart's appVersion its default tag; arguments: context and the image's values. */}}
 {{- define "operator.image" -}}
 {{- $image := .image }}
 {{- $name := $image.repository }}
-{{- if $image.registry }}
-{{- $name = printf "%s/%s" (trimSuffix "/" $image.registry) $name }}
+{{- with default $image.registry .context.Values.global.imageRegistry }}
+{{- $name = printf "%s/%s" (trimSuffix "/" .) $name }}
 {{- end }}
 {{- if $image.digest }}
 {{- printf "%s@%s" $name $image.digest }}
 {{- else }}
-{{- printf "%s:%s" $name (default .defaultTag $image.tag) }}
+{{- printf "%s:%s" $name (default .context.Chart.AppVersion $image.tag) }}
 {{- end }}
 {{- end }}
 
@@ -88,9 +88,26 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* Names of pull secrets, separated by commas: the global ones and those given. Arguments: context and names. */}}
+{{- define "operator.pullSecretNames" -}}
+{{- $names := .names }}
+{{- range .context.Values.global.imagePullSecrets }}
+{{- if kindIs "map" . }}
+{{- $names = append $names .name }}
+{{- else }}
+{{- $names = append $names . }}
+{{- end }}
+{{- end }}
+{{- uniq $names | join "," }}
+{{- end }}
+
+{{/* The pull secrets of a pod of the controller's image, as its spec has them; empty for none. */}}
 {{- define "operator.imagePullSecrets" -}}
-{{- range . }}
-- name: {{ . | quote }}
+{{- with include "operator.pullSecretNames" (dict "context" . "names" .Values.controller.imagePullSecrets) }}
+imagePullSecrets:
+  {{- range splitList "," . }}
+  - name: {{ . | quote }}
+  {{- end }}
 {{- end }}
 {{- end }}
 

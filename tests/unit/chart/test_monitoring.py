@@ -221,10 +221,15 @@ def test_alerts_link_the_runbooks_where_they_are_said_to_be(place: str, link: st
     assert links == {alert: runbook_link(alert, place) for alert in links}
 
 
-def test_by_default_the_links_are_to_the_pages_of_the_repository() -> None:
-    for alert, link in runbooks({}).items():
-        assert link == runbook_link(alert) == RUNBOOKS.format(alert=alert)
-        assert (ROOT / link).is_file()
+def test_k8_8_without_a_url_the_alerts_have_no_link_rather_than_one_that_leads_nowhere() -> None:
+    (rule,) = of_kind(render({"monitoring": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
+    found = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
+    assert found
+    for each in [*found, *alerts()]:
+        assert "runbook_url" not in each["annotations"]
+        page = runbook_link(each["alert"])
+        assert page == RUNBOOKS.format(alert=each["alert"])
+        assert (ROOT / page).is_file()
 
 
 def test_grafanas_sidecar_finds_the_dashboard() -> None:

@@ -33,6 +33,21 @@ def pod_templates(values: dict[str, Any]) -> list[dict[str, Any]]:
     return pods + of_kind(objects, "Pod", tests=True)
 
 
+def test_k8_9_global_registry_and_pull_secrets_apply_to_every_pod_and_other_globals_are_let_pass() -> None:
+    shared = {"imageRegistry": "mirror.example.com/", "imagePullSecrets": ["mirror", {"name": "other"}], "storage": "x"}
+    values = {
+        "global": shared,
+        "controller": {"image": {"registry": "own.example.com"}, "imagePullSecrets": ["own", "mirror"]},
+        "job": {"image": {"registry": "own.example.com"}},
+    }
+    for pod in pod_templates(values):
+        assert pod["spec"]["containers"][0]["image"].startswith("mirror.example.com/session-policy-controller:")
+        assert pod["spec"]["imagePullSecrets"] == [{"name": "own"}, {"name": "mirror"}, {"name": "other"}]
+    told = environment(values)
+    assert told["SESSION_POLICY_JOB_IMAGE"].startswith("mirror.example.com/session-policy-job:")
+    assert told["SESSION_POLICY_JOB_IMAGE_PULL_SECRETS"] == "mirror,other"
+
+
 def test_distribution_and_application_have_the_same_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())

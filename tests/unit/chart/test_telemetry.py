@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.resources import OTELResourceDetector
 
+from controller.settings.controller_settings import Settings
 from controller.settings.job_telemetry import JobTelemetry
-from controller.settings.settings import Settings
 from policy.opentelemetry_env import RESOURCE_FIELDS, TelemetrySettings
 from tests.support.chart import container, environment
 from tools.chart_lint import EVERYTHING
@@ -38,7 +38,9 @@ def test_r1_3_one_endpoint_is_enough_for_both() -> None:
     told = environment(telemetry())
     assert TelemetrySettings.from_environment(told).problems == ()
     assert TelemetrySettings.from_environment(told).traces
-    assert Settings.from_environment(told | sources_as_text(telemetry())).job_telemetry == JobTelemetry(ENDPOINT)
+    assert Settings.from_environment(told | sources_as_text(telemetry())).job_telemetry == JobTelemetry(
+        endpoint=ENDPOINT
+    )
 
 
 def test_r1_3_the_controller_knows_where_it_runs() -> None:

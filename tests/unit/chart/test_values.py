@@ -37,7 +37,7 @@ def test_every_value_is_described_and_has_a_default() -> None:
             assert set(set_to) == set(value.schema["properties"]), value.name
         else:
             assert set_to == value.default, value.name
-    assert set(VALUES) == set(SCHEMA["properties"]) - set(chart_docs.UNDOCUMENTED)
+    assert set(VALUES) == set(SCHEMA["properties"])
 
 
 def test_the_readme_names_every_value() -> None:
@@ -103,6 +103,9 @@ def test_no_object_takes_unknown_names_except_those_that_kubernetes_judges() -> 
         ({"networkPolicy": {"apiServer": {"cidrs": ["kubernetes"]}}}, "/networkPolicy/apiServer/cidrs/0"),
         ({"networkPolicy": {"metricsFrom": [{"namespace": "a"}]}}, "namespace"),
         ({"monitoring": {"podMonitor": {"enabled": "always"}}}, "/monitoring/podMonitor/enabled"),
+        ({"monitoring": {"prometheusRule": {"runbookUrl": "docs/runbooks"}}}, "/monitoring/prometheusRule/runbookUrl"),
+        ({"global": {"imageRegistry": ["registry"]}}, "/global/imageRegistry"),
+        ({"global": {"imagePullSecrets": [{"secret": "a"}]}}, "/global/imagePullSecrets/0"),
         ({"extraObjects": [{"kind": "ConfigMap"}]}, "apiVersion"),
     ],
     ids=str,

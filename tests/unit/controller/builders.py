@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.settings.settings import Settings
+from controller.settings.controller_settings import Settings
 from policy.manifest import SessionPolicy, parse_policy
 from policy.names import API_VERSION, KIND
 from policy.report import Outcome

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.runs.missed import UnfinishedRun
+from controller.runs.missed_schedules import UnfinishedRun
 from controller.runs.pods import Problem
-from controller.status.status import Observation, Readiness, observe
+from controller.status.policy_status import Observation, Readiness, next_status
 from policy.report import Outcome
 from policy.status import ConditionStatus, SessionPolicyStatus
 from tests.unit.controller.builders import START, run
@@ -22,7 +22,7 @@ REFUSED = Readiness(ConditionStatus.FALSE, "InvalidSchedule", "expected exactly 
 def status(
     readiness: Readiness, generation: int = 7, before: SessionPolicyStatus = EMPTY, **seen: Any
 ) -> SessionPolicyStatus:
-    return observe(before, Observation(now=START, generation=generation, readiness=readiness, **seen))
+    return next_status(before, Observation(now=START, generation=generation, readiness=readiness, **seen))
 
 
 SKIPPED = tuple(run(-number, Outcome.SKIPPED) for number in range(3))

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from controller.api.kube import JOBS
 from controller.controller import Controller
-from controller.metrics.metrics import Metrics
-from controller.runtime.election import Unopposed
-from controller.tracing.trace import Untraced
+from controller.metrics.controller_metrics import Metrics
+from controller.runtime.leader_election import SoleLeader
+from controller.tracing.interface import NoTracing
 from tests.unit.controller.builders import SETTINGS, job
 
 
@@ -22,9 +22,9 @@ def labelled(resource: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def test_an_object_that_makes_no_sense_does_not_keep_the_others_from_being_seen() -> None:
-    controller = Controller(cast("Any", SimpleNamespace(now=None)), SETTINGS, Metrics(), Unopposed(), Untraced())
+    controller = Controller(cast("Any", SimpleNamespace(now=None)), SETTINGS, Metrics(), SoleLeader(), NoTracing())
     nonsense = labelled(job(ended="Failed", uid="nonsense", name="nonsense"), 1)
     del nonsense["status"]["conditions"][0]["lastTransitionTime"]
-    controller.seen(JOBS, nonsense, deleted=False)
-    controller.seen(JOBS, labelled(job(), 2), deleted=False)
+    controller.on_event(JOBS, nonsense, deleted=False)
+    controller.on_event(JOBS, labelled(job(), 2), deleted=False)
     assert [held.uid for held in controller._cache.jobs(("web", "shop"))] == [job()["metadata"]["uid"]]

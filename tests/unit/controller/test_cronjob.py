@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -178,8 +177,12 @@ def test_the_pod_has_no_api_access_and_no_rights() -> None:
 
 
 def test_what_only_the_administrator_decides_comes_from_the_settings() -> None:
-    settings = dataclasses.replace(
-        SETTINGS, job_image_pull_policy="Always", job_image_pull_secrets=("registry",), job_priority_class="low"
+    settings = SETTINGS.model_copy(
+        update={
+            "job_image_pull_policy": "Always",
+            "job_image_pull_secrets": ("registry",),
+            "job_priority_class": "low",
+        }
     )
     cron_job = build_cron_job(typed_policy(), POLICY_UID, settings)
     assert container(cron_job)["image"] == SETTINGS.job_image

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from controller.runs.missed import UnfinishedRun
+from controller.runs.missed_schedules import UnfinishedRun
 from controller.runs.pods import Problem
-from controller.status.events import PolicyEvent, Severity, build_event, changes
-from controller.status.status import Observation, Readiness, observe
+from controller.status.events import PolicyEvent, Severity, build_event, events_between
+from controller.status.policy_status import Observation, Readiness, next_status
 from policy.report import Outcome
 from policy.status import ConditionStatus, RunRecord, SessionPolicyStatus
 from tests.unit.controller.builders import POLICY_UID, START, policy_resource, run
@@ -21,11 +21,11 @@ EMPTY = SessionPolicyStatus()
 
 
 def after(before: SessionPolicyStatus, readiness: Readiness = READY, **seen: Any) -> SessionPolicyStatus:
-    return observe(before, Observation(now=START, generation=1, readiness=readiness, **seen))
+    return next_status(before, Observation(now=START, generation=1, readiness=readiness, **seen))
 
 
 def told(before: SessionPolicyStatus, now: SessionPolicyStatus) -> list[tuple[str, str]]:
-    return [(event.severity.value, event.reason) for event in changes(before, now)]
+    return [(event.severity.value, event.reason) for event in events_between(before, now)]
 
 
 def test_a_plain_beginning_is_told_by_the_cron_job_s_creation_alone() -> None:
@@ -49,7 +49,7 @@ def test_r1_3_a_run_s_trace_is_told_with_it() -> None:
         run(number, outcome).model_copy(update={"trace_id": f"{number}" * 32})
         for number, outcome in ((1, Outcome.SUCCEEDED), (2, Outcome.FAILED))
     )
-    events = changes(after(EMPTY), after(EMPTY, finished=(well, badly, run(3))))
+    events = events_between(after(EMPTY), after(EMPTY, finished=(well, badly, run(3))))
     assert [event.message for event in events] == [
         f"Job shop-1: run 1 (Completed, trace {'1' * 32})",
         f"Job shop-2: run 2 (SomethingWrong, trace {'2' * 32})",
@@ -97,13 +97,13 @@ def test_missed_runs_are_told_at_first_then_at_ten_then_at_a_hundred() -> None:
 
 def test_a_run_that_takes_longer_than_the_interval_is_told_as_such() -> None:
     good = after(EMPTY, running="shop-1", scheduled_run=UnfinishedRun("shop-1", START - timedelta(hours=2)))
-    (event,) = changes(
+    (event,) = events_between(
         good, missed(good, running="shop-1", scheduled_run=UnfinishedRun("shop-1", START - timedelta(hours=2)))
     )
     assert event.reason == "MissedSchedule"
     assert "Job shop-1 had not finished" in event.message
     long = run(5).model_copy(update={"start_time": START - timedelta(hours=2)})
-    (event,) = (e for e in changes(good, missed(good, finished=(long,))) if e.reason == "MissedSchedule")
+    (event,) = (e for e in events_between(good, missed(good, finished=(long,))) if e.reason == "MissedSchedule")
     assert "Job shop-5 had not finished" in event.message
 
 
@@ -123,7 +123,7 @@ def test_the_event_points_at_the_policy_and_its_name_is_valid_for_the_longest_on
 
 def test_the_end_of_a_job_has_the_same_name_from_every_controller_and_another_than_any_else() -> None:
     def names(policy: dict[str, Any], *finished: RunRecord) -> list[str]:
-        found = changes(after(EMPTY), after(EMPTY, finished=finished))
+        found = events_between(after(EMPTY), after(EMPTY, finished=finished))
         return [build_event(policy, event, START)["metadata"]["name"] for event in found]
 
     both = names(policy_resource(), run(1), run(2))

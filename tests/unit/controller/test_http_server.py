@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from controller.metrics.metrics import Metrics
+from controller.metrics.controller_metrics import Metrics
 from controller.runtime.http_server import HttpServer
 from job.demo.servers.process import free_port
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from controller.manifests.cronjob import build_cron_job
 from controller.manifests.trace_link import link, linked
+from controller.settings.controller_settings import Settings
+from controller.settings.environment import InvalidSettingsError
 from controller.settings.job_telemetry import JobTelemetry
 from controller.settings.limits import Limits, NotAllowedError
 from controller.settings.pod_extras import PodExtras
-from controller.settings.settings import InvalidSettingsError, Settings
 from policy.manifest import InvalidPolicyError
 from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS, TelemetrySettings, samples
 from policy.tracing import trace_id, traceparent
@@ -20,12 +20,19 @@ from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
 ENDPOINT = "http://collector:4318"
-FULL = JobTelemetry(ENDPOINT, "otlp", "token", 25, "k8s.cluster.name=north", metrics=False)
+FULL = JobTelemetry(
+    endpoint=ENDPOINT,
+    headers_secret="otlp",
+    headers_key="token",
+    sampling_percent=25,
+    resource_attributes="k8s.cluster.name=north",
+    metrics=False,
+)
 PREFIX = "SESSION_POLICY_JOB_TELEMETRY_"
 
 
 def built(configured: JobTelemetry, limits: Limits | None = None, **spec: Any) -> dict[str, Any]:
-    settings = dataclasses.replace(SETTINGS, job_telemetry=configured, limits=limits or Limits())
+    settings = SETTINGS.model_copy(update={"job_telemetry": configured, "limits": limits or Limits()})
     return build_cron_job(typed_policy(**spec), POLICY_UID, settings)
 
 
@@ -86,7 +93,7 @@ def test_r1_3_the_operator_s_configuration_becomes_the_standard_variables() -> N
 
 
 def test_the_container_is_told_every_resource_attribute_that_it_looks_for() -> None:
-    told = env(JobTelemetry(ENDPOINT)).keys() | {"SESSION_POLICY_JOB_UID"}
+    told = env(JobTelemetry(endpoint=ENDPOINT)).keys() | {"SESSION_POLICY_JOB_UID"}
     assert set(RESOURCE_FIELDS.values()) <= told
 
 
@@ -94,9 +101,9 @@ def test_only_the_operator_sets_what_it_sets() -> None:
     own = {name for name in env(FULL) if name.startswith("OTEL_")} | env(FULL, enabled=False).keys()
     assert own <= OPERATORS_VARIABLES
     for name in OPERATORS_VARIABLES:
-        problems: list[str] = []
-        PodExtras.from_environment({"SESSION_POLICY_JOB_ENV": f'{{"{name}": "x"}}'}, problems)
-        assert problems == [f"SESSION_POLICY_JOB_ENV: {name!r} belongs to the operator"]
+        with pytest.raises(InvalidSettingsError) as raised:
+            PodExtras.read({"SESSION_POLICY_JOB_ENV": f'{{"{name}": "x"}}'})
+        assert raised.value.problems == [f"SESSION_POLICY_JOB_ENV: {name!r} belongs to the operator"]
 
 
 def test_r1_3_a_policy_may_be_left_out_whatever_the_operator_says() -> None:
@@ -114,7 +121,7 @@ def test_r1_3_a_policy_may_have_a_share_of_its_own(percent: int, ratio: str) -> 
 def test_r1_3_every_whole_percent_is_what_the_sampler_is_told() -> None:
     ids = [trace_id(str(n)) for n in range(1000)]
     for percent in (0, 20, 50, 80, 100):
-        told = env(JobTelemetry(ENDPOINT), samplingPercent=percent)
+        told = env(JobTelemetry(endpoint=ENDPOINT), samplingPercent=percent)
         taken = sum(samples(told, i) for i in ids)
         assert abs(taken - 10 * percent) < (60 if 0 < percent < 100 else 1)
 
@@ -183,5 +190,5 @@ def test_r1_3_the_link_is_there_where_runs_are_traced() -> None:
 
 def test_r1_3_the_link_changes_with_the_template_only() -> None:
     assert traceparent(built(FULL)) == traceparent(built(FULL))
-    others = [built(FULL, suspend=True), built(dataclasses.replace(FULL, sampling_percent=26))]
+    others = [built(FULL, suspend=True), built(FULL.model_copy(update={"sampling_percent": 26}))]
     assert len({traceparent(made) for made in (built(FULL), *others)}) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ CLOSED = Limits(allow_node_selector=False, allow_tolerations=False, allow_log_vo
 
 
 def built(limits: Limits, **spec: Any) -> dict[str, Any]:
-    settings = dataclasses.replace(SETTINGS, limits=limits)
+    settings = SETTINGS.model_copy(update={"limits": limits})
     return build_cron_job(parse_policy(policy_resource(**spec)), POLICY_UID, settings)
 
 
@@ -134,8 +133,14 @@ def test_nothing_over_the_limits_is_ever_built(spec: dict[str, Any], limits: Lim
 
 
 def test_the_release_s_own_test_asks_for_no_more_than_the_narrowest_limits_allow() -> None:
-    narrowest = dataclasses.replace(
-        CLOSED, max_cpu="1m", max_memory="1Mi", max_timeout_seconds=30, max_retries=0, max_parallelism=1
+    narrowest = CLOSED.model_copy(
+        update={
+            "max_cpu": "1m",
+            "max_memory": "1Mi",
+            "max_timeout_seconds": 30,
+            "max_retries": 0,
+            "max_parallelism": 1,
+        }
     )  # the lowest that the settings take
     probe = probe_policy("web", "selftest")["spec"]
     assert built(narrowest, **probe)["spec"]["suspend"]

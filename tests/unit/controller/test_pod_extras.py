@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
 import pytest
 
 from controller.manifests.cronjob import build_cron_job
+from controller.settings.controller_settings import Settings
+from controller.settings.environment import InvalidSettingsError
 from controller.settings.pod_extras import PodExtras, is_own_variable
-from controller.settings.settings import InvalidSettingsError, Settings
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, typed_policy
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
@@ -23,7 +23,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 def template(extras: PodExtras, **spec: Any) -> dict[str, Any]:
-    settings = dataclasses.replace(SETTINGS, pod_extras=extras)
+    settings = SETTINGS.model_copy(update={"pod_extras": extras})
     cron_job = build_cron_job(typed_policy(**spec), POLICY_UID, settings)
     found: dict[str, Any] = cron_job["spec"]["jobTemplate"]["spec"]["template"]
     return found
@@ -68,7 +68,7 @@ def test_nothing_is_added_unless_it_is_configured() -> None:
 
 
 def test_labels_are_the_pod_s_alone() -> None:
-    settings = dataclasses.replace(SETTINGS, pod_extras=PodExtras(labels={"team": "a"}))
+    settings = SETTINGS.model_copy(update={"pod_extras": PodExtras(pod_labels={"team": "a"})})
     cron_job = build_cron_job(typed_policy(), POLICY_UID, settings)
     assert "team" not in cron_job["metadata"]["labels"]
     assert "team" not in cron_job["spec"]["jobTemplate"]["metadata"]["labels"]

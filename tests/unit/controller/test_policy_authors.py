@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 
 from controller.manifests.cronjob import build_cron_job
+from controller.settings.controller_settings import Settings
 from controller.settings.job_telemetry import JobTelemetry
 from controller.settings.limits import Limits
 from controller.settings.pod_extras import PodExtras
-from controller.settings.settings import Settings
 from policy.manifest import InvalidPolicyError, parse_policy
 from policy.opentelemetry_env import OPERATORS_VARIABLES, RESOURCE_FIELDS
 from tests.support.pod_security import violations
@@ -25,13 +24,21 @@ from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource
 
 Manifest = dict[str, Any]
 
-ADMINISTRATOR_S = dataclasses.replace(
-    SETTINGS,
-    job_priority_class="low",
-    job_image_pull_secrets=("registry",),
-    pod_extras=PodExtras({"team": "a"}, {"note": "b"}, {"HTTPS_PROXY": "http://proxy"}, "cleaner"),
-    job_telemetry=JobTelemetry("http://collector:4318", "otlp", resource_attributes="a=b"),
-    limits=Limits(allow_telemetry_endpoint=True),
+ADMINISTRATOR_S = SETTINGS.model_copy(
+    update={
+        "job_priority_class": "low",
+        "job_image_pull_secrets": ("registry",),
+        "pod_extras": PodExtras(
+            pod_labels={"team": "a"},
+            pod_annotations={"note": "b"},
+            env={"HTTPS_PROXY": "http://proxy"},
+            service_account="cleaner",
+        ),
+        "job_telemetry": JobTelemetry(
+            endpoint="http://collector:4318", headers_secret="otlp", resource_attributes="a=b"
+        ),
+        "limits": Limits(allow_telemetry_endpoint=True),
+    }
 )
 
 POD = ("spec", "jobTemplate", "spec", "template", "spec")

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.metrics.metrics import Metrics, Result
+from controller.metrics.controller_metrics import Metrics, Result
 from tests.unit.controller.builders import REPORT, policy_resource
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -79,7 +79,7 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 def test_r5_every_figure_of_a_policy() -> None:
     metrics = Metrics()
-    metrics.policies.seen(full_policy())
+    metrics.policies.upsert(full_policy())
     assert samples(metrics) == {
         "ready": 1,
         "running": 1,
@@ -136,7 +136,7 @@ def test_r5_every_figure_of_a_policy() -> None:
 
 def test_what_is_not_known_has_no_sample() -> None:
     metrics = Metrics()
-    metrics.policies.seen(policy_resource())
+    metrics.policies.upsert(policy_resource())
     found = samples(metrics)
     assert found["ready"] == 0
     assert found["schedule_interval_seconds"] == 3600
@@ -147,7 +147,7 @@ def test_what_is_not_known_has_no_sample() -> None:
 def test_a_threshold_of_nought_is_none() -> None:
     metrics = Metrics()
     none = {"activeSessions": 0, "redisMemoryMegabytes": 0, "cacheHitPercent": 0, "failedPercent": 0}
-    metrics.policies.seen(policy_resource(alerts={"thresholds": none}, stores=STORES))
+    metrics.policies.upsert(policy_resource(alerts={"thresholds": none}, stores=STORES))
     found = samples(metrics)
     assert not found.keys() & {
         "active_sessions_threshold",
@@ -178,7 +178,7 @@ def test_a_growing_backlog_is_seen_in_the_history(history: list[dict[str, Any]],
     metrics = Metrics()
     policy = full_policy()
     policy["status"] = policy["status"] | {"history": history}
-    metrics.policies.seen(policy)
+    metrics.policies.upsert(policy)
     assert samples(metrics)["backlog_growing_runs"] == growing
 
 
@@ -190,7 +190,7 @@ def test_whatever_a_status_says_labels_are_from_closed_sets() -> None:
         "lastRun": STATUS["lastRun"] | {"reason": "CanarySession", "message": "canary", "alerts": alerts},
         "conditions": [c | {"reason": "CanaryHost"} for c in STATUS["conditions"]],
     }
-    metrics.policies.seen(policy)
+    metrics.policies.upsert(policy)
     found = samples(metrics)
     assert {name for name in found if name.startswith(("stalled", "last_run_reason", "last_run_alerts"))} == {
         "stalled Other",
@@ -209,7 +209,7 @@ def test_a_run_that_counted_nothing_does_not_say_that_nobody_is_there(outcome: s
     metrics = Metrics()
     policy = full_policy()
     policy["status"] = policy["status"] | {"lastRun": STATUS["lastRun"] | {"outcome": outcome, "sessions": {}}}
-    metrics.policies.seen(policy)
+    metrics.policies.upsert(policy)
     assert ("active_sessions" in samples(metrics)) is shown
 
 
@@ -217,7 +217,7 @@ def test_a_policy_that_does_not_parse_shows_what_its_status_tells() -> None:
     metrics = Metrics()
     broken = full_policy()
     broken["spec"]["schedule"] = 5
-    metrics.policies.seen(broken)
+    metrics.policies.upsert(broken)
     found = samples(metrics)
     assert found["active_sessions"] == 5
     assert "suspended" not in found
@@ -228,9 +228,9 @@ def test_a_policy_that_is_gone_shows_nothing() -> None:
     metrics = Metrics()
     other = full_policy()
     other["metadata"] = other["metadata"] | {"name": "other"}
-    metrics.policies.seen(full_policy())
-    metrics.policies.seen(other)
-    metrics.policies.gone(("web", "other"))
+    metrics.policies.upsert(full_policy())
+    metrics.policies.upsert(other)
+    metrics.policies.delete(("web", "other"))
     assert samples(metrics)["ready"] == 1
     metrics.policies.retain([])
     assert samples(metrics) == {}
@@ -238,7 +238,7 @@ def test_a_policy_that_is_gone_shows_nothing() -> None:
 
 def test_only_a_leader_shows_policies() -> None:
     metrics = Metrics()
-    metrics.policies.seen(full_policy())
+    metrics.policies.upsert(full_policy())
     left = 5.0
     metrics.watch_leadership(lambda: left)
     assert samples(metrics)
@@ -250,7 +250,7 @@ def test_only_a_leader_shows_policies() -> None:
 
 def busy() -> Metrics:
     metrics = Metrics()
-    metrics.policies.seen(full_policy())
+    metrics.policies.upsert(full_policy())
     metrics.reconciled(Result.CONFLICT, 0.25)
     metrics.queue_wait.observe(3)
     metrics.watch_queue(lambda: 4)

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.revocation.revocation_status import (
-    Sight,
-    Step,
+    NextStep,
+    Observation,
     condition,
+    events_between,
     expires_at,
-    happened,
     is_finished,
     next_step,
     without_user,
 )
 from controller.runs.pods import Problem
-from controller.status.status import read_status
+from controller.status.policy_status import read_status
 from policy.manifest import parse_revocation
 from policy.names import API_VERSION
 from policy.revocation import RevocationConditionType, SessionRevocationStatus
@@ -48,10 +48,10 @@ def resource(**spec: Any) -> dict[str, Any]:
     }
 
 
-def sight(seconds: int = 0, **seen: Any) -> Sight:
+def sight(seconds: int = 0, **seen: Any) -> Observation:
     spec = seen.pop("spec", {})
     now = START + timedelta(seconds=seconds)
-    return Sight(now=now, revocation=parse_revocation(resource(**spec)), uid=UID, created=START, **seen)
+    return Observation(now=now, revocation=parse_revocation(resource(**spec)), uid=UID, created=START, **seen)
 
 
 def job(*, suspend: bool = False, uid: str = JOB, owner: str = UID, **changed: Any) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def states(status: SessionRevocationStatus) -> dict[str, tuple[str, str]]:
     return {c.type.value: (c.status.value, c.reason) for c in status.conditions}
 
 
-def ended(*pods: dict[str, Any], how: str = "Complete", reason: str = "", spec: Any = None, **changed: Any) -> Step:
+def ended(*pods: dict[str, Any], how: str = "Complete", reason: str = "", spec: Any = None, **changed: Any) -> NextStep:
     seen = sight(30, job=job(ended=how, reason=reason, **changed), pods=pods, spec=spec or {})
     return next_step(next_step(EMPTY, sight(job=job(suspend=True))).status, seen)
 
@@ -121,7 +121,7 @@ def test_r3_6_the_status_tells_how_many_went() -> None:
     assert message(step) == "3 sessions revoked (2 in the database, 3 in Redis)"
 
 
-def message(step: Step) -> str:
+def message(step: NextStep) -> str:
     found = condition(step.status, RevocationConditionType.COMPLETE)
     assert found is not None
     return found.message
@@ -164,7 +164,7 @@ def test_nothing_to_revoke_is_an_end_too(spec: dict[str, Any], words: str) -> No
 FAILED = {"Complete", "Failed", "Stalled"}
 
 
-def failure(step: Step) -> str:
+def failure(step: NextStep) -> str:
     assert set(states(step.status)) == FAILED
     assert is_finished(step.status)
     status, reason = states(step.status)["Complete"]
@@ -303,7 +303,7 @@ def test_whatever_is_seen_in_whatever_order_only_one_job_ever_starts(course: lis
 
 
 def told(before: SessionRevocationStatus, after: SessionRevocationStatus) -> list[tuple[str, str]]:
-    return [(event.severity.value, event.reason) for event in happened(before, after)]
+    return [(event.severity.value, event.reason) for event in events_between(before, after)]
 
 
 def test_events_tell_what_changed_and_nothing_twice() -> None:

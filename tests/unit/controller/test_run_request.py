@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controller.manifests.cronjob import build_cron_job
-from controller.runs.outcome import trigger
+from controller.runs.job_state import trigger
 from controller.runs.run_request import build_job, requested_run
 from policy.status import SessionPolicyStatus, Trigger
 from tests.unit.controller.builders import POLICY_UID, SETTINGS, policy_resource, typed_policy

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from controller.settings.controller_settings import LeaderElection, Settings
+from controller.settings.environment import InvalidSettingsError
 from controller.settings.limits import Limits
-from controller.settings.settings import Election, InvalidSettingsError, Settings
 
 IMAGE = {"SESSION_POLICY_JOB_IMAGE": "job:1"}
 
@@ -45,7 +46,7 @@ def test_the_election_is_off_outside_a_cluster_and_needs_to_know_where_it_is_oth
     on = IMAGE | {"SESSION_POLICY_LEADER_ELECTION": "true"}
     where = {"SESSION_POLICY_LEASE_NAMESPACE": "ops", "SESSION_POLICY_POD_NAME": "controller-x"}
     assert Settings.from_environment(IMAGE | where).election is None
-    expected = Election(lease_namespace="ops", pod_name="controller-x", lease_name="session-policy-operator")
+    expected = LeaderElection(lease_namespace="ops", pod_name="controller-x", lease_name="session-policy-operator")
     assert Settings.from_environment(on | where).election == expected
     named = Settings.from_environment(on | where | {"SESSION_POLICY_LEASE_NAME": "mine"})
     assert named.election is not None
@@ -70,7 +71,16 @@ def test_no_policy_is_limited_unless_the_environment_says_so() -> None:
             "SESSION_POLICY_JOB_ALLOW_LOG_VOLUMES": "false",
         }
     )
-    assert limited.limits == Limits("2", "1Gi", 3600, 0, 2, False, True, False)
+    assert limited.limits == Limits(
+        max_cpu="2",
+        max_memory="1Gi",
+        max_timeout_seconds=3600,
+        max_retries=0,
+        max_parallelism=2,
+        allow_node_selector=False,
+        allow_tolerations=True,
+        allow_log_volumes=False,
+    )
 
 
 def test_a_limit_that_cannot_be_understood_is_no_limit_that_is_left_out() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from policy.names import CRON_JOB_NAME_ENV, JOB_NAME_ENV, JOB_UID_ENV, NAMESPACE_ENV, POD_NAME_ENV
 from policy.opentelemetry_env import (
-    DONE,
+    CHANGE_COUNTS,
     TelemetrySettings,
     counts,
     policy_attributes,
@@ -141,6 +141,6 @@ def test_the_counts_of_a_run_become_attributes_and_every_done_one_is_a_count() -
     assert (told["session_policy.sessions.deleted"], told["session_policy.sessions.over_limit"]) == (2, 1)
     assert told["session_policy.redis.ttl_added"] == 4
     assert "told elsewhere" not in told.values()
-    assert counts(report.sessions, report.redis).keys() >= DONE
+    assert counts(report.sessions, report.redis).keys() >= CHANGE_COUNTS
     assert not any(name.startswith("redis.") for name in counts(report.sessions, None))
     assert set(policy_attributes("web", "shop").values()) == {"web", "shop"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.metrics.reasons import ENDS, STALLS
-from controller.runs.causes import REFUSED
+from controller.metrics.reason_labels import LAST_RUN_REASONS, STALLED_REASONS
+from controller.runs.warning_events import NO_POD_REASONS
 from job.steps.settings_verification import REASON
 from policy.reasons import ALERTS, ENDINGS, FAILURES
 from policy.rules import RuleType
@@ -53,6 +53,6 @@ def test_a_run_ends_with_words_that_are_known(reason: str) -> None:
 
 
 def test_the_controller_gives_reasons_that_are_known() -> None:
-    found = words("controller", "Problem", 0) | REFUSED
+    found = words("controller", "Problem", 0) | NO_POD_REASONS
     assert {"OOMKilled", "ImagePullBackOff", "Unschedulable", "PodSecurity"} <= found
-    assert found <= STALLS <= ENDS
+    assert found <= STALLED_REASONS <= LAST_RUN_REASONS

@@ -1,4 +1,4 @@
-"""The words that metrics may say of runs that ended, or cannot go on: a closed set, whatever a status holds."""
+"""The values of the label ``reason``: a closed set, whatever a status holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from policy.reasons import ENDINGS
 
 OTHER: Final = "Other"
-"""Stands for every word that is not ours: somebody else has written it."""
+"""Stands for every reason that neither controller nor job uses: somebody else has written it."""
 
 _SPEC: Final = frozenset({"Forbidden", "InvalidSchedule", "InvalidSpec", "NotAllowed", "NotOwned"})
 _NOT_STARTED: Final = frozenset({"JobSuspended", "LastScheduleInFuture", "LockHeld", "MissedSchedule"})
@@ -42,8 +42,8 @@ _CUT_SHORT: Final = frozenset(
     }
 )
 
-STALLS: Final = _SPEC | _NOT_STARTED | _NO_CONTAINER | _CUT_SHORT
-"""Why a policy or a run cannot go on."""
+STALLED_REASONS: Final = _SPEC | _NOT_STARTED | _NO_CONTAINER | _CUT_SHORT
+"""Reasons of the Stalled condition, and of runs that left no report."""
 
-ENDS: Final = ENDINGS | STALLS
-"""How a run ended: in the container's words, or in the controller's where there are none."""
+LAST_RUN_REASONS: Final = ENDINGS | STALLED_REASONS
+"""Reasons of a run's outcome: the container's, or the controller's where it left no report."""

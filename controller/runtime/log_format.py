@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, Kopf's own and the library's included."""
+"""Logs as one JSON object a line on standard error, including Kopf's and the client library's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import structlog
 
 
 def configure_logs(level: str) -> None:
-    """Write everything from this level on as JSON lines."""
+    """Write everything from this level up as JSON lines."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -38,6 +38,6 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Kopf logs each handler's success for each event: nothing that anybody will look for.
+    # Kopf logs each handler's success for each event, which is of no use to anybody.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

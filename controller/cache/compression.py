@@ -1,4 +1,4 @@
-"""Objects as the cache holds them: without what nobody reads, and compressed.
+"""Objects as the cache holds them: without the fields that the controller never reads, and compressed.
 
 A cluster may have tens of thousands of finished Jobs and their Pods. As Python dictionaries each would take some tens
 of kilobytes, mostly for a Pod template that is the same in all.
@@ -18,31 +18,31 @@ Body = Mapping[str, Any]
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-def pack(kind: Kind, body: Body) -> bytes:
-    """The object, as small as it gets without losing what the controller reads of its kind."""
-    prune = _PRUNE.get(kind)
-    text = json.dumps(prune(body) if prune else body, separators=(",", ":"), ensure_ascii=False)
+def compress(kind: Kind, body: Body) -> bytes:
+    """The object as compressed JSON, with all that the controller reads of its kind."""
+    trim = _TRIM.get(kind)
+    text = json.dumps(trim(body) if trim else body, separators=(",", ":"), ensure_ascii=False)
     return zlib.compress(text.encode(errors="surrogatepass"))
 
 
-def unpack(packed: bytes) -> Resource:
-    """The object that was packed. Each call makes a new one."""
-    resource: Resource = json.loads(zlib.decompress(packed).decode(errors="surrogatepass"))
+def decompress(compressed: bytes) -> Resource:
+    """The object that was compressed. Each call makes a new one."""
+    resource: Resource = json.loads(zlib.decompress(compressed).decode(errors="surrogatepass"))
     return resource
 
 
-def _policy(body: Body) -> dict[str, Any]:
+def _trim_policy(body: Body) -> dict[str, Any]:
     return {**body, "metadata": _metadata(body)}
 
 
-def _job(body: Body) -> dict[str, Any]:
-    """Of the template only what the container was told remains."""
+def _trim_job(body: Body) -> dict[str, Any]:
+    """The Job without its template, but for the container's name, image and variables."""
     template = {"spec": {"containers": [_only(c, "name", "image", "env") for c in _containers(_template(body))]}}
     return {**body, "metadata": _metadata(body), "spec": {**(body.get("spec") or {}), "template": template}}
 
 
-def _pod(body: Body) -> dict[str, Any]:
-    """Of the spec only the images and the node remain."""
+def _trim_pod(body: Body) -> dict[str, Any]:
+    """The Pod without its spec, but for images and node."""
     spec = {**_only(body.get("spec") or {}, "nodeName"), "containers": []}
     spec["containers"] = [_only(c, "name", "image") for c in _containers(body)]
     return {**body, "metadata": _metadata(body), "spec": spec}
@@ -71,4 +71,8 @@ def _only(body: Body, *keys: str) -> dict[str, Any]:
 
 
 # CronJobs are held whole: what others changed in one is told from its managedFields.
-_PRUNE: Final[Mapping[Kind, Callable[[Body], dict[str, Any]]]] = {POLICIES: _policy, JOBS: _job, PODS: _pod}
+_TRIM: Final[Mapping[Kind, Callable[[Body], dict[str, Any]]]] = {
+    POLICIES: _trim_policy,
+    JOBS: _trim_job,
+    PODS: _trim_pod,
+}

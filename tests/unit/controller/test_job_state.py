@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.runs.evidence import is_complete
+from controller.runs.job_state import has_all_pods
 from tests.unit.controller.builders import job, pod
 
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
@@ -36,7 +36,7 @@ def ended(**counted: int) -> dict[str, Any]:
 def test_r1_2_a_pod_that_is_counted_and_not_known_is_missed(
     finished: dict[str, Any], pods: list[dict[str, Any]], complete: bool
 ) -> None:
-    assert is_complete(finished, pods) is complete
+    assert has_all_pods(finished, pods) is complete
 
 
 def test_r6_of_a_job_whose_leader_succeeded_the_leader_s_pod_is_evidence_enough() -> None:
@@ -44,9 +44,9 @@ def test_r6_of_a_job_whose_leader_succeeded_the_leader_s_pod_is_evidence_enough(
     finished = job(ended="Complete", workers=3)
     finished["status"] |= {"succeeded": 2, "failed": 1, "completedIndexes": "0-1"}
     leader, helper = pod(name="a", index=0, phase="Succeeded"), pod(name="b", index=1, phase="Succeeded")
-    assert is_complete(finished, [leader])
-    assert not is_complete(finished, [helper])
-    assert not is_complete(finished, [pod(index=0, phase="Running"), helper])
+    assert has_all_pods(finished, [leader])
+    assert not has_all_pods(finished, [helper])
+    assert not has_all_pods(finished, [pod(index=0, phase="Running"), helper])
     finished["status"]["completedIndexes"] = "1"
-    assert not is_complete(finished, [leader, helper])
-    assert is_complete(finished, [leader, helper, pod(name="c", index=2, phase="Failed")])
+    assert not has_all_pods(finished, [leader, helper])
+    assert has_all_pods(finished, [leader, helper, pod(name="c", index=2, phase="Failed")])

@@ -1,8 +1,8 @@
-"""Runs that were due and were not started.
+"""Missed schedules: runs that were due and were not started.
 
 A run counts as missed once its starting deadline is over and the CronJob has started none since it was due. One that
-was passed over because a later one was started instead does not: nobody can tell that afterwards. A due time counts
-only if the CronJob stood unchanged from then on, so that a policy just made, resumed or changed has missed nothing.
+was skipped because a later one was started instead does not: that cannot be seen afterwards. A due time counts only if
+the CronJob has not changed since, so that a policy just created, resumed or changed has missed nothing.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ MISSED: Final = "MissedSchedule"
 """Reason of Stalled, and of Events."""
 
 OVERRUN: Final = "Overrun"
-"""Reason of Running when the run was still at work when the next was due."""
+"""Reason of Running when the run had not finished when the next was due."""
 
-# The parts of a control plane may differ by so much.
+# The clocks of a control plane's parts may differ by so much.
 CLOCK_TOLERANCE: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Punctuality:
-    """What a CronJob shows of due runs.
+class ScheduleCheck:
+    """Whether a CronJob started the runs that were due.
 
     Attributes:
         newly_missed: times at which a run was due and none was started, newest first; not those counted before.
@@ -45,20 +45,20 @@ class Punctuality:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
-    """A run that is not over.
+    """A run that has not finished.
 
     Attributes:
         job_name: its Job.
-        since: when that was made.
+        since: when that was created.
     """
 
     job_name: str
     since: datetime
 
 
-def punctuality(
+def check_schedule(
     spec: SessionPolicySpec, cron_job: Mapping[str, Any], before: SessionPolicyStatus, now: datetime
-) -> Punctuality:
+) -> ScheduleCheck:
     """Compare what was due with what the CronJob started.
 
     Args:
@@ -68,18 +68,18 @@ def punctuality(
         now: the present, by the control plane's clock.
     """
     if spec.suspend:
-        return Punctuality()
+        return ScheduleCheck()
     started = last_schedule_time(cron_job)
     if started is not None and started > now + CLOCK_TOLERANCE:
-        return Punctuality(problem=_started_in_future(cron_job, started))
+        return ScheduleCheck(problem=_started_in_future(cron_job, started))
     known = (started, before.last_missed_schedule_time)
     since = max([_unchanged_since(cron_job), *(t for t in known if t is not None and t <= now + CLOCK_TOLERANCE)])
     missed = missed_runs(spec, since, now)
-    return Punctuality(missed, None, look_again_seconds(spec, max([since, *missed[:1]]), now))
+    return ScheduleCheck(missed, None, look_again_seconds(spec, max([since, *missed[:1]]), now))
 
 
 def last_schedule_time(cron_job: Mapping[str, Any] | None) -> datetime | None:
-    """For when the CronJob last started a run."""
+    """When the CronJob last started a run, by schedule."""
     text = (cron_job or {}).get("status", {}).get("lastScheduleTime")
     return datetime.fromisoformat(text) if text else None
 
@@ -89,25 +89,25 @@ def missed_problem(
 ) -> Problem | None:
     """Why a policy with nothing running is stalled by its missed runs; None if it is not.
 
-    A run that ended after the last due time shows that runs can be started, or that this one was in the way.
+    A run that ended after the last due time shows that runs can be started, or that this one was the obstacle.
     """
     if not missed or last is None or any(record.completion_time >= last for record in history):
         return None
     return Problem(
         MISSED,
         f"no run was started when one was due at {_text(last)} ({count_text(missed)} since a run was last started by "
-        f"schedule); see kubectl describe cronjob {cron_job_name}, and whether kube-controller-manager works. "
+        f"schedule); see kubectl describe cronjob {cron_job_name} and check kube-controller-manager. "
         f"To run now, annotate the policy: {RUN_REQUEST_ANNOTATION}=now",
     )
 
 
 def overlap(last: datetime | None, history: Iterable[RunRecord], unfinished: UnfinishedRun | None) -> str:
-    """The Job of a scheduled run that was in the way of a due one, as CronJobs never run two at once; else empty.
+    """Name of the Job that kept a due run from starting, as CronJobs never run two at once; empty if there was none.
 
     Args:
         last: the due time.
         history: the recorded runs.
-        unfinished: the run that was started by schedule and is not over.
+        unfinished: the run that was started by schedule and has not finished.
     """
     if last is None:
         return ""
@@ -118,10 +118,10 @@ def overlap(last: datetime | None, history: Iterable[RunRecord], unfinished: Unf
 
 
 def overlap_text(missed: int, last: datetime, job: str) -> str:
-    """What is said of a run that could not start because the one before was not over."""
+    """The message about a run that could not start because the one before had not finished."""
     return (
         f"no run was started at {_text(last)} ({count_text(missed)}) because Job {job} had not finished: runs take "
-        "longer than the schedule's interval; let them start less often, or speed them up (spec.job.parallelism)"
+        "longer than the schedule's interval; start them less often or speed them up (spec.job.parallelism)"
     )
 
 
@@ -131,7 +131,7 @@ def count_text(missed: int) -> str:
 
 
 def _unchanged_since(cron_job: Mapping[str, Any]) -> datetime:
-    """When the CronJob was made, or its spec last changed, by the API server's clock."""
+    """When the CronJob was created, or its spec last changed, by the API server's clock."""
     metadata = cron_job["metadata"]
     written = [
         entry["time"]
@@ -145,8 +145,8 @@ def _started_in_future(cron_job: Mapping[str, Any], started: datetime) -> Proble
     name = cron_job["metadata"]["name"]
     return Problem(
         "LastScheduleInFuture",
-        f"CronJob {name} claims to have started a run at {_text(started)}, which is yet to come - a clock was wrong - "
-        f"and will start none before; kubectl delete cronjob {name}: it is made anew at once",
+        f"CronJob {name} has a lastScheduleTime in the future, {_text(started)}, because a clock was wrong, and starts "
+        f"no run before then; kubectl delete cronjob {name}: it is created again at once",
     )
 
 

@@ -1,6 +1,6 @@
-"""What the controller tells traces, if there are any.
+"""The controller's traces: the interface, and an implementation for no traces.
 
-OpenTelemetry itself is in :mod:`controller.tracing.opentelemetry_export`.
+That for OpenTelemetry is in :mod:`controller.tracing.opentelemetry_export`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from policy.status import RunRecord
 
 
 class Tracing(Protocol):
-    """Traces of reconciliations and of recorded runs. No method waits for a collector, but for :meth:`close`."""
+    """Traces of reconciliations and of recorded runs. No method but :meth:`close` waits for a collector."""
 
     @property
     def is_on(self) -> bool:
         """Whether there is a collector."""
 
     def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
-        """W3C trace context of the reconciliation that makes a CronJob so; None where it is not traced."""
+        """W3C trace context of the reconciliation that applies this CronJob; None where it is not traced."""
 
     def record_reconciliation(
         self,
@@ -32,20 +32,20 @@ class Tracing(Protocol):
         is_repair: bool = False,
         error: BaseException | None = None,
     ) -> None:
-        """A span of a reconciliation that changed a policy's CronJob or was refused to; now is its end.
+        """Record the span of a reconciliation that changed a policy's CronJob or was refused to; it ends now.
 
         Not for those that change nothing: there are thousands of them.
 
         Args:
             policy: the policy.
-            traceparent: of the reconciliation that makes the CronJob as it is to be.
+            traceparent: of the reconciliation that applies the desired CronJob.
             began_ns: when it began, in nanoseconds since 1970.
-            is_repair: the CronJob has been so before, and somebody had changed it.
-            error: why it was refused.
+            is_repair: whether it undid what somebody had changed.
+            error: why it was refused, if it was.
         """
 
     def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
-        """A span in the run's own trace: its outcome is in the policy's status now.
+        """Record a span in the run's own trace: its outcome has been written to the policy's status.
 
         Nothing where the record names no trace. A container that left no report has exported nothing, for the report
         comes first: then the span of the run is written here, in its place.
@@ -59,16 +59,16 @@ class Tracing(Protocol):
         """
 
     def close(self) -> None:
-        """Sends the rest within :data:`policy.opentelemetry_env.EXPORT_SECONDS`; never raises."""
+        """Send the rest within :data:`policy.opentelemetry_env.EXPORT_SECONDS`; never raises."""
 
 
-class Untraced:
-    """No traces."""
+class NoTracing:
+    """Records nothing."""
 
     is_on = False
 
     def traceparent(self, cron_job: Mapping[str, Any]) -> str | None:
-        """There is none."""
+        """None."""
         return None
 
     def record_reconciliation(
@@ -80,17 +80,17 @@ class Untraced:
         is_repair: bool = False,
         error: BaseException | None = None,
     ) -> None:
-        """Tells nobody."""
+        """Do nothing."""
 
     def record_outcome(self, namespace: str, name: str, record: RunRecord, *, pod_uid: str, reported: bool) -> None:
-        """Tells nobody."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Has nothing to send."""
+        """Do nothing."""
 
 
 def open_tracing(environment: Mapping[str, str], log: Any) -> Tracing:
-    """As the standard ``OTEL_*`` variables say. What is wrong with them is logged, and fails nothing.
+    """Traces as the standard ``OTEL_*`` variables configure them. Wrong variables are logged, and turn traces off.
 
     Args:
         environment: of the process.
@@ -100,12 +100,12 @@ def open_tracing(environment: Mapping[str, str], log: Any) -> Tracing:
     if settings.problems:
         log.warning("telemetry off", because="; ".join(settings.problems))
     if settings.traces is None:
-        return Untraced()
+        return NoTracing()
     try:
         # Imported here, so that a controller without a collector does not pay for it.
         from controller.tracing.opentelemetry_export import Telemetry  # noqa: PLC0415
 
         return Telemetry(settings.traces, environment, log)
     except Exception as error:
-        log.warning("telemetry off", because=f"OpenTelemetry could not be set up ({type(error).__name__})")
-        return Untraced()
+        log.warning("telemetry off", because=f"OpenTelemetry failed to start ({type(error).__name__})")
+        return NoTracing()

@@ -1,4 +1,7 @@
-"""The table of the figures that Prometheus is told of each policy: what each is called, means, and is read from."""
+"""The table of the metrics that every policy has: the name of each, what it means, and what it is read from.
+
+A new metric is one entry here; docs/reference/metrics.md describes it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from datetime import datetime
 from itertools import pairwise, takewhile
 from typing import Any, Final
 
-from controller.metrics.reasons import ENDS, OTHER, STALLS
+from controller.metrics.reason_labels import LAST_RUN_REASONS, OTHER, STALLED_REASONS
 from controller.metrics.schedule_interval import longest_interval_seconds
-from controller.status.status import condition
+from controller.status.policy_status import condition
 from policy.alerts import Thresholds
 from policy.reasons import ALERTS
 from policy.report import Outcome, RedisCounts, SessionCounts, Vitals
@@ -20,13 +23,13 @@ from policy.status import ConditionStatus, ConditionType, RunRecord, RunTotals, 
 
 _MEBIBYTE: Final = 2**20
 _HOUR_SECONDS: Final = 3600
-# Runs that looked at everything that was due, or at as much of it as they had time for.
+# Runs that went through everything that was due, or as much of it as they had time for.
 _CLEANED_UP: Final = frozenset({Outcome.SUCCEEDED.value, Outcome.DEGRADED.value})
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """A policy as its figures are read.
+class PolicyState:
+    """A policy as its metrics are read from it.
 
     Attributes:
         spec: None if it does not parse.
@@ -39,12 +42,12 @@ class Observed:
     history: tuple[Mapping[str, Any], ...]
 
 
-Read = Callable[[Observed], float | None]
-"""How a sample is read; None where the figure is not known."""
+Read = Callable[[PolicyState], float | None]
+"""Reads a sample's value; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """A metric that every policy may have.
 
     Attributes:
@@ -63,7 +66,7 @@ class Family:
 
 
 def _time(read: Callable[[SessionPolicyStatus], datetime | None]) -> Mapping[str, Read]:
-    def timestamp(seen: Observed) -> float | None:
+    def timestamp(seen: PolicyState) -> float | None:
         time = read(seen.status)
         return time.timestamp() if time else None
 
@@ -96,16 +99,16 @@ def _vitals(read: Callable[[Vitals], float | None]) -> Mapping[str, Read]:
 
 
 def _threshold(read: Callable[[Thresholds], float]) -> Mapping[str, Read]:
-    """A threshold of the policy's; nought, for none, has no sample."""
+    """A threshold of the policy's; 0, which means none, has no sample."""
     return _spec(lambda spec: read(spec.alerts.thresholds) or None)
 
 
 def _redis_threshold(read: Callable[[Thresholds], float]) -> Mapping[str, Read]:
-    """Likewise; a policy without Redis has none."""
+    """As `_threshold`; a policy without Redis has none."""
     return _spec(lambda spec: (read(spec.alerts.thresholds) or None) if spec.stores.redis else None)
 
 
-def _growing_backlog(seen: Observed) -> float:
+def _growing_backlog(seen: PolicyState) -> float:
     """How many of the last runs in a row left more undone than the one before."""
     remaining = [
         (run.get("sessions") or {}).get("remaining") or 0
@@ -120,7 +123,7 @@ def _totals(read: Callable[[RunTotals], float]) -> Read:
 
 
 def _holds(kind: ConditionType) -> Mapping[str, Read]:
-    def holds(seen: Observed) -> float:
+    def holds(seen: PolicyState) -> float:
         state = condition(seen.status, kind)
         return float(state is not None and state.status is ConditionStatus.TRUE)
 
@@ -131,78 +134,80 @@ def _is_outcome(outcome: Outcome) -> Read:
     return _last_run(lambda run: float(run.outcome is outcome))
 
 
-FAMILIES: Final = (
-    Family("ready", "1 if the policy is accepted and its CronJob matches it, else 0.", _holds(ConditionType.READY)),
-    Family("running", "1 while a run is under way, else 0.", _holds(ConditionType.RUNNING)),
-    Family("suspended", "1 if scheduled runs are stopped, else 0.", _spec(lambda spec: float(spec.suspend))),
-    Family(
+METRIC_FAMILIES: Final = (
+    MetricFamily(
+        "ready", "1 if the policy is accepted and its CronJob matches it, else 0.", _holds(ConditionType.READY)
+    ),
+    MetricFamily("running", "1 while a run is active, else 0.", _holds(ConditionType.RUNNING)),
+    MetricFamily("suspended", "1 if scheduled runs are stopped, else 0.", _spec(lambda spec: float(spec.suspend))),
+    MetricFamily(
         "schedule_interval_seconds",
         "Longest time between two scheduled starts: for a schedule on weekdays it is the weekend.",
         _spec(lambda spec: longest_interval_seconds(spec.schedule)),
     ),
-    Family("dry_run", "1 if runs only look, else 0.", _spec(lambda spec: float(spec.dry_run))),
-    Family(
+    MetricFamily("dry_run", "1 if runs are dry runs, else 0.", _spec(lambda spec: float(spec.dry_run))),
+    MetricFamily(
         "next_schedule_timestamp_seconds",
         "When the next run is due; absent while suspended.",
         _time(lambda status: status.next_schedule_time),
     ),
-    Family(
+    MetricFamily(
         "overdue_schedules",
         "Scheduled times since a run was last started by schedule at which none was.",
         {"": lambda seen: seen.status.missed_schedules},
     ),
-    Family(
+    MetricFamily(
         "job_timeout_seconds",
         "Time after which a run is stopped.",
         _spec(lambda spec: spec.job.timeout_seconds),
     ),
-    Family(
+    MetricFamily(
         "run_duration_threshold_seconds",
         "The policy's threshold: a run that takes longer is worth an alert.",
         _threshold(lambda thresholds: thresholds.duration_seconds),
     ),
-    Family(
+    MetricFamily(
         "failed_deletions_threshold_ratio",
         "The policy's threshold: a run of whose deletions a larger share fails is worth an alert.",
         _spec(lambda spec: spec.alerts.thresholds.failed_percent / 100),
     ),
-    Family(
+    MetricFamily(
         "active_sessions_threshold",
         "The policy's threshold: more live sessions are worth an alert; absent for any number.",
         _threshold(lambda thresholds: thresholds.active_sessions),
     ),
-    Family(
+    MetricFamily(
         "redis_memory_threshold_bytes",
         "The policy's threshold: more memory in use is worth an alert; absent for any amount.",
         _redis_threshold(lambda thresholds: thresholds.redis_memory_megabytes * _MEBIBYTE),
     ),
-    Family(
+    MetricFamily(
         "redis_hit_threshold_ratio",
         "The policy's threshold: a smaller share of look-ups that find something is worth an alert.",
         _redis_threshold(lambda thresholds: thresholds.cache_hit_percent / 100),
     ),
-    Family(
+    MetricFamily(
         "last_run_timestamp_seconds",
         "When the last run ended.",
         _time(lambda status: status.last_run.completion_time if status.last_run else None),
     ),
-    Family(
+    MetricFamily(
         "last_success_timestamp_seconds",
-        "When a run last ended well.",
+        "When a run last succeeded.",
         _time(lambda status: status.last_success_time),
     ),
-    Family(
+    MetricFamily(
         "last_run_duration_seconds",
         "How long the last run took.",
         {"": _last_run(lambda run: run.duration_seconds)},
     ),
-    Family(
+    MetricFamily(
         "last_run_outcome",
         "1 for the outcome of the last run, 0 for the others.",
         {outcome.value: _is_outcome(outcome) for outcome in Outcome},
         label="outcome",
     ),
-    Family(
+    MetricFamily(
         "last_run_sessions",
         "Sessions of the last run, by what became of them. The states overlap: an expired one is deleted, too.",
         {
@@ -216,65 +221,71 @@ FAMILIES: Final = (
         },
         label="state",
     ),
-    Family("last_run_dry_run", "1 if the last run only looked, else 0.", {"": _last_run(lambda run: run.dry_run)}),
-    Family(
+    MetricFamily(
+        "last_run_dry_run", "1 if the last run was a dry run, else 0.", {"": _last_run(lambda run: run.dry_run)}
+    ),
+    MetricFamily(
         "active_sessions",
-        "Live sessions after the last run; absent if it did not come so far as to count them.",
+        "Live sessions after the last run; absent if it ended before they were counted.",
         {"": _last_run(_active)},
     ),
-    Family(
+    MetricFamily(
         "created_sessions_per_second",
         "How fast sessions began between the last run and the one before it.",
         _vitals(lambda vitals: None if vitals.created_per_hour is None else vitals.created_per_hour / _HOUR_SECONDS),
     ),
-    Family(
+    MetricFamily(
         "session_duration_average_seconds",
         "How long the sessions that the last run deleted were in use, on average.",
         _vitals(lambda vitals: vitals.average_session_seconds),
     ),
-    Family(
+    MetricFamily(
         "backlog_growing_runs",
         "How many of the last runs in a row left more due sessions undeleted than the run before; 9 at most.",
         {"": _growing_backlog},
     ),
-    Family(
+    MetricFamily(
         "consecutive_failures",
-        "Runs since the last success that did not end well.",
+        "Runs since the last success that failed or were degraded.",
         {"": lambda seen: seen.status.consecutive_failures},
     ),
-    Family(
+    MetricFamily(
         "redis_memory_bytes",
         "Memory that Redis used at the last run, all of its nodes together.",
         _vitals(lambda vitals: vitals.redis_memory_bytes),
     ),
-    Family(
+    MetricFamily(
         "redis_hit_ratio",
         "Share of the look-ups in Redis that found their key, since its servers began; absent for a few look-ups.",
         _vitals(lambda vitals: vitals.redis_hit_ratio),
     ),
-    Family("redis_sessions", "Session keys that the last run saw in Redis.", _redis(lambda redis: redis.sessions)),
-    Family("redis_deleted_sessions", "Session keys that the last run deleted.", _redis(lambda redis: redis.deleted)),
-    Family(
+    MetricFamily(
+        "redis_sessions", "Session keys that the last run saw in Redis.", _redis(lambda redis: redis.sessions)
+    ),
+    MetricFamily(
+        "redis_deleted_sessions", "Session keys that the last run deleted.", _redis(lambda redis: redis.deleted)
+    ),
+    MetricFamily(
         "redis_orphaned_sessions",
         "Session keys without a live database row that the last run found.",
         _redis(lambda redis: redis.orphaned),
     ),
-    Family(
+    MetricFamily(
         "redis_missing_sessions",
         "Live database rows without a session key that the last run found.",
         _redis(lambda redis: redis.missing),
     ),
-    Family(
+    MetricFamily(
         "redis_removed_index_entries",
         "Entries that the last run removed from user indexes.",
         _redis(lambda redis: redis.index_entries_removed),
     ),
-    Family(
+    MetricFamily(
         "redis_added_ttls",
         "Session keys without a TTL that the last run gave one.",
         _redis(lambda redis: redis.ttl_added),
     ),
-    Family(
+    MetricFamily(
         "runs",
         "Finished runs, by how they ended.",
         {
@@ -286,13 +297,13 @@ FAMILIES: Final = (
         label="outcome",
         is_counter=True,
     ),
-    Family(
+    MetricFamily(
         "deleted_sessions",
         "Sessions deleted by all runs.",
         {"": _totals(lambda totals: totals.deleted_sessions)},
         is_counter=True,
     ),
-    Family(
+    MetricFamily(
         "missed_schedules",
         "Scheduled times at which no run was started.",
         {"": _totals(lambda totals: totals.missed_schedules)},
@@ -302,49 +313,49 @@ FAMILIES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class NamedFamily:
-    """A metric with a sample only for what there is.
+class ReasonFamily:
+    """A metric with one sample for each reason that applies.
 
     Attributes:
         name: without the prefix.
         documentation: what it means, in one sentence.
-        words: what the label ``reason`` may say.
+        words: the values that the label ``reason`` may have; any other becomes "Other".
         read: the samples by reason.
     """
 
     name: str
     documentation: str
     words: Collection[str]
-    read: Callable[[Observed], Iterable[tuple[str, int]]]
+    read: Callable[[PolicyState], Iterable[tuple[str, int]]]
 
-    def samples(self, seen: Observed) -> tuple[tuple[str, int], ...]:
-        """The samples; those with words that are not ours are one."""
+    def samples(self, seen: PolicyState) -> tuple[tuple[str, int], ...]:
+        """The samples; those with unknown reasons are added up to one."""
         found: Counter[str] = Counter()
         for reason, value in self.read(seen):
             found[reason if reason in self.words else OTHER] += value
         return tuple(found.items())
 
 
-def _stall(seen: Observed) -> Iterator[tuple[str, int]]:
+def _stall(seen: PolicyState) -> Iterator[tuple[str, int]]:
     stalled = condition(seen.status, ConditionType.STALLED)
     if stalled:
         yield stalled.reason, 1
 
 
-def _reason(seen: Observed) -> Iterator[tuple[str, int]]:
+def _reason(seen: PolicyState) -> Iterator[tuple[str, int]]:
     if seen.status.last_run:
         yield seen.status.last_run.reason, 1
 
 
-def _alerts(seen: Observed) -> Iterator[tuple[str, int]]:
+def _alerts(seen: PolicyState) -> Iterator[tuple[str, int]]:
     if seen.status.last_run:
         yield from ((alert.reason, alert.count) for alert in seen.status.last_run.alerts)
 
 
-NAMED_FAMILIES: Final = (
-    NamedFamily("stalled", "1 while the policy is stuck, for this reason.", STALLS, _stall),
-    NamedFamily("last_run_reason", "1 for the reason of the last run's outcome.", ENDS, _reason),
-    NamedFamily(
+REASON_FAMILIES: Final = (
+    ReasonFamily("stalled", "1 while the policy is stalled, for this reason.", STALLED_REASONS, _stall),
+    ReasonFamily("last_run_reason", "1 for the reason of the last run's outcome.", LAST_RUN_REASONS, _reason),
+    ReasonFamily(
         "last_run_alerts", "What the last run found worth an alert: how many, or how much of it.", ALERTS, _alerts
     ),
 )

@@ -1,9 +1,9 @@
 """One reconciliation of a SessionRevocation: a Job that runs once, its outcome, and the end of the resource.
 
-Once, although the controller may be killed between any two requests, and somebody may delete the Job: a user who has
-logged in again must not be logged out again. So the Job is created suspended, its UID is written into the status, and
-only then may it start. A Job whose UID is not in the status has never run and may be made again; when the one whose UID
-is in the status is gone, it may have run, and no other is ever made.
+Once, although the controller may be killed between any two requests, and somebody may delete the Job: a user who
+has logged in again must not be logged out again. So the Job is created suspended, its UID is written into the status,
+and only then may it start. A Job whose UID is not in the status has never run and may be created again; when the one
+whose UID is in the status is gone, it may have run, and no other is ever created.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from controller.api.kube import (
 )
 from controller.revocation.revocation_job import build_revocation_job, revocation_job_name
 from controller.revocation.revocation_status import (
-    Sight,
-    Step,
+    NextStep,
+    Observation,
+    events_between,
     expires_at,
-    happened,
     is_finished,
     next_step,
-    refused,
+    refused_step,
     without_user,
 )
 from controller.runs.pods import Problem
-from controller.settings.settings import Settings
+from controller.settings.controller_settings import Settings
 from controller.status.event_posting import post_events
-from controller.status.status import read_status
+from controller.status.policy_status import read_status
 from policy.manifest import (
     InvalidPolicyError,
     InvalidRevocationError,
@@ -51,9 +51,9 @@ from policy.manifest import (
 from policy.names import REVOCATION_KIND, REVOCATION_LABEL
 from policy.revocation import SessionRevocationStatus
 
-log = structlog.get_logger("controller.revocation.revocation")
+log = structlog.get_logger("controller.revocation.revocation_reconciler")
 
-# The clock may be set while it is waited for the end of a long time to live.
+# The clock may be changed while a long time to live passes.
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
@@ -85,12 +85,12 @@ class RevocationReconciler:
             revocation = parse_revocation(resource)
         except InvalidRevocationError as error:
             problem = Problem("InvalidSpec", "; ".join(error.problems))
-            step = refused(before, resource["metadata"]["generation"], problem, self._clock())
+            step = refused_step(before, resource["metadata"]["generation"], problem, self._clock())
         else:
             job, step = await self._work(resource, revocation, before)
         if step.status != before:
             resource = await self._kube.replace_revocation_status(resource, step.status.to_json_object())
-            await post_events(self._kube, resource, happened(before, step.status), self._clock(), REVOCATION_KIND)
+            await post_events(self._kube, resource, events_between(before, step.status), self._clock(), REVOCATION_KIND)
         if step.resume and job is not None:
             await self._kube.resume_job(namespace, job["metadata"]["name"], job["metadata"]["uid"])
         if is_finished(step.status):
@@ -99,12 +99,12 @@ class RevocationReconciler:
 
     async def _work(
         self, resource: Resource, revocation: SessionRevocation, before: SessionRevocationStatus
-    ) -> tuple[Resource | None, Step]:
-        """Look at the Job, which is made if there was never one, and tell what is to be done."""
+    ) -> tuple[Resource | None, NextStep]:
+        """The Job, which is created if there was never one, and what to do next."""
         metadata = resource["metadata"]
         namespace, uid = metadata["namespace"], metadata["uid"]
         blocked: Problem | None = None
-        # From the server, not from a cache: a Job that is not there must really not be there.
+        # From the server, not from the cache, which may be behind: a Job that is not found must not exist.
         job = await self._find_job(namespace, uid)
         if job is None and before.job_uid is None:
             try:
@@ -112,7 +112,7 @@ class RevocationReconciler:
             except _BlockedError as error:
                 blocked = error.problem
         pods = await self._list(PODS, namespace, uid) if job else []
-        seen = Sight(
+        seen = Observation(
             now=self._clock(),
             revocation=revocation,
             uid=uid,
@@ -135,7 +135,11 @@ class RevocationReconciler:
         namespace, spec = revocation.metadata.namespace, revocation.spec
         resource = await self._kube.get_policy(namespace, spec.policy_name)
         if resource is None or "deletionTimestamp" in resource["metadata"]:
-            raise _BlockedError("PolicyNotFound", f"there is no SessionPolicy {spec.policy_name} in this namespace")
+            raise _BlockedError(
+                "PolicyNotFound",
+                f"SessionPolicy {spec.policy_name} does not exist in this namespace; create it, or apply another "
+                "SessionRevocation",
+            )
         try:
             policy = parse_policy(resource)
             manifest = build_revocation_job(revocation, uid, policy, resource["metadata"]["uid"], self._settings)
@@ -145,14 +149,14 @@ class RevocationReconciler:
         except AlreadyExistsError as error:
             if found := await self._find_job(namespace, uid):
                 return found
-            message = f"there is a Job {revocation_job_name(uid)} that was not made for this; delete it"
+            message = f"Job {revocation_job_name(uid)} exists and is not owned by this SessionRevocation; delete it"
             raise _BlockedError("NotOwned", message) from error
         except (ForbiddenError, InvalidError) as error:
             words = without_user(str(error), spec.user)
-            raise _BlockedError("JobRefused", f"the Job may not be created: {words}") from error
+            raise _BlockedError("JobRefused", f"the Job could not be created: {words}") from error
 
     async def _expire(self, resource: Resource, status: SessionRevocationStatus) -> float:
-        """Delete the resource when its time has come; else, when to look again."""
+        """Delete the resource once its time to live is over; returns after how many seconds to look again."""
         metadata = resource["metadata"]
         left = (expires_at(resource, status) - self._clock()).total_seconds()
         if left <= 0:
@@ -166,7 +170,7 @@ class RevocationReconciler:
 
 
 class _BlockedError(Exception):
-    """The Job cannot be made just now."""
+    """The Job cannot be created now."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

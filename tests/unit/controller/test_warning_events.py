@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.causes import held_up, refused_pod
+from controller.runs.warning_events import container_blocked, pod_refused
 from policy.report import MAX_MESSAGE_LENGTH
 from tests.unit.controller.builders import START, job, pod, timestamp
 
@@ -60,23 +60,23 @@ def warning(message: str, reason: str = "FailedCreate", component: str = "job-co
     ],
 )
 def test_r1_2_the_server_s_words_and_what_to_do(words: str, reason: str, said: str) -> None:
-    found = refused_pod(job(), [warning(words)], START)
+    found = pod_refused(job(), [warning(words)], START)
     assert found is not None
     assert found.reason == reason
     assert said in found.message
-    assert "Job shop-29000000 " in found.message
+    assert "Job shop-29000000: " in found.message
 
 
 def test_the_words_do_not_change_with_every_attempt() -> None:
     again = QUOTA.replace("x7k2p", "9qqrz")
-    assert refused_pod(job(), [warning(QUOTA)], START) == refused_pod(job(), [warning(again)], START)
+    assert pod_refused(job(), [warning(QUOTA)], START) == pod_refused(job(), [warning(again)], START)
 
 
 def test_the_newest_words_count() -> None:
     later = warning("Error creating: now this", lastTimestamp=timestamp(START + timedelta(minutes=1)))
     series = warning("Error creating: and now", series={"lastObservedTime": timestamp(START + timedelta(minutes=2))})
     for events, said in (([later, warning(QUOTA)], "now this"), ([series, later], "and now")):
-        found = refused_pod(job(), events, START)
+        found = pod_refused(job(), events, START)
         assert found is not None
         assert said in found.message
 
@@ -92,17 +92,17 @@ def test_the_newest_words_count() -> None:
     ids=["another component", "another reason", "no component", "before the last Pod"],
 )
 def test_other_events_say_nothing_of_it(event: Any) -> None:
-    assert refused_pod(job(), [event], START) is None
+    assert pod_refused(job(), [event], START) is None
 
 
 def test_the_newer_kind_of_event_counts_as_well() -> None:
     event = warning(QUOTA, source={}, reportingComponent="job-controller", lastTimestamp=None)
-    assert refused_pod(job(), [event | {"eventTime": timestamp(START)}], START) is not None
+    assert pod_refused(job(), [event | {"eventTime": timestamp(START)}], START) is not None
 
 
 @given(st.text(max_size=3000))
 def test_whatever_an_event_says_the_message_is_one_printable_line_of_bounded_length(words: str) -> None:
-    found = refused_pod(job(), [warning(words)], START)
+    found = pod_refused(job(), [warning(words)], START)
     assert found is not None
     assert found.message.isprintable()
     assert len(found.message) <= MAX_MESSAGE_LENGTH
@@ -110,9 +110,11 @@ def test_whatever_an_event_says_the_message_is_one_printable_line_of_bounded_len
 
 def test_a_volume_that_cannot_be_mounted_is_told() -> None:
     mount = warning('MountVolume.SetUp failed for volume "logs": not there', "FailedMount", "kubelet")
-    found = held_up(pod(), [mount, warning("x", "BackOff", "kubelet"), warning("y", "FailedMount", "me")], START)
+    found = container_blocked(
+        pod(), [mount, warning("x", "BackOff", "kubelet"), warning("y", "FailedMount", "me")], START
+    )
     assert found is not None
     assert found.reason == "FailedMount"
     assert 'volume "logs": not there' in found.message
     assert "Pod shop-29000000-abcde" in found.message
-    assert held_up(pod(), [], START) is None
+    assert container_blocked(pod(), [], START) is None

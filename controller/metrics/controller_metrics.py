@@ -1,4 +1,4 @@
-"""What the controller tells Prometheus of its own work. What it tells of policies is in `policy_metrics`."""
+"""The metrics of the controller's own work; those of policies are in `policy_metrics`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from controller.metrics.policy_metrics import PolicyMetrics
 
 _PREFIX: Final = "session_policy_controller"
-# From a look at a cache to an API server that takes its time.
+# From a reconciliation that reads only the cache to an API server that is slow.
 _DURATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-# A queue also waits for the lease, or for two thousand policies after a start.
+# Keys also wait for the lease, or behind two thousand policies after a start.
 _WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 
 
@@ -34,7 +34,7 @@ class Metrics:
 
     Attributes:
         registry: what ``/metrics`` shows.
-        policies: the policies' own; empty on a standby, which sees none.
+        policies: those of policies; without samples on a standby.
         queue_wait: seconds that a key waited for a worker.
     """
 
@@ -55,43 +55,45 @@ class Metrics:
         )
         self.queue_wait: Final = Histogram(
             f"{_PREFIX}_queue_wait_seconds",
-            "How long a policy waited for a worker.",
+            "How long a policy or revocation waited for a worker.",
             registry=self.registry,
             buckets=_WAIT_BUCKETS,
         )
-        self._queue_depth = Gauge(f"{_PREFIX}_queue_depth", "Policies that wait for a worker.", registry=self.registry)
+        self._queue_depth = Gauge(
+            f"{_PREFIX}_queue_depth", "Policies and revocations that wait for a worker.", registry=self.registry
+        )
         self._leader = Gauge(
-            f"{_PREFIX}_leader", "1 while this controller holds the lease and works, else 0.", registry=self.registry
+            f"{_PREFIX}_leader", "1 while this controller is the leader, else 0.", registry=self.registry
         )
         self._requests = Counter(
             f"{_PREFIX}_api_requests",
-            "Requests to the API server, without the watches; code is error where no answer came.",
+            "Requests to the API server, without the watches; code is error if there was no answer.",
             ["verb", "resource", "code"],
             registry=self.registry,
         )
         build = Gauge(f"{_PREFIX}_build_info", "The controller's version.", ["version"], registry=self.registry)
         build.labels(version("session-policy-operator")).set(1)
         for result in Result:
-            self._reconciles.labels(result.value)  # a rate is seen from the first error on
+            self._reconciles.labels(result.value)  # a rate is visible from the first error on
 
     def reconciled(self, result: Result, seconds: float) -> None:
-        """A reconciliation has ended."""
+        """Count a reconciliation that has ended."""
         self._reconciles.labels(result.value).inc()
         self._duration.observe(seconds)
 
     def api_request(self, verb: str, resource: str, code: str) -> None:
-        """A request to the API server has ended; see `kube.RequestObserver`."""
+        """Count a request to the API server that has ended; see `kube.RequestObserver`."""
         self._requests.labels(verb, resource, code).inc()
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Show this as the queue's depth."""
+        """Show what this returns as the queue's depth."""
         self._queue_depth.set_function(depth)
 
     def watch_leadership(self, seconds_left: Callable[[], float]) -> None:
-        """Show whether this controller works; see `Leadership.seconds_left`. Only one that works shows policies."""
+        """Show whether this controller leads; see `Leadership.seconds_left`. Only the leader shows policies."""
 
         def is_leader() -> bool:
             return seconds_left() > 0
 
         self._leader.set_function(is_leader)
-        self.policies.shown_while(is_leader)
+        self.policies.show_while(is_leader)

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.missed import UnfinishedRun
+from controller.runs.missed_schedules import UnfinishedRun
 from controller.runs.pods import Problem
-from controller.status.status import Observation, Readiness, condition, observe, stored_status
+from controller.status.policy_status import (
+    Observation,
+    Readiness,
+    condition,
+    next_status,
+    stall_of_job,
+    stored_status,
+)
 from policy.report import Outcome, SessionCounts
 from policy.status import Condition, ConditionStatus, ConditionType, RunRecord, SessionPolicyStatus
 from tests.unit.controller.builders import START, policy_resource, run
@@ -28,7 +35,7 @@ def after(before: SessionPolicyStatus, *finished: RunRecord, minute: int = 0, **
         "readiness": READY,
         "finished": finished,
     }
-    return observe(before, Observation(**observation | seen))
+    return next_status(before, Observation(**observation | seen))
 
 
 def found(status: SessionPolicyStatus, kind: ConditionType) -> Condition:
@@ -237,6 +244,18 @@ def test_a_dry_run_deletes_nothing_whatever_it_says_and_does_not_look_like_a_cle
     said = "dry run: 3 expired; nothing was changed"
     again = after(EMPTY, deleting(5, 0, dry_run=True, reason="DryRun", message=said))
     assert found(again, ConditionType.LAST_RUN_SUCCEEDED).message == said
+
+
+def test_a_stall_is_that_of_the_job_whose_uid_the_status_has_whatever_the_message_says() -> None:
+    problem = Problem("ImagePullBackOff", "the image cannot be pulled for Pod shop-1-abcde; check it")
+    status = after(EMPTY, stalled=problem, stalled_job_uid="uid-1")
+    assert stall_of_job(status, "uid-1") == problem
+    assert stall_of_job(status, "uid-2") is None
+    assert stall_of_job(stored_status({"status": status.to_json_object()}), "uid-1") == problem
+    assert stall_of_job(EMPTY, "uid-1") is None
+    refused = after(status, stalled=Problem("InvalidSpec", "spec.schedule: expected exactly 5 fields"))
+    assert stall_of_job(refused, "uid-1") is None
+    assert "stalledJobUID" not in after(refused).to_json_object()
 
 
 def test_a_dry_run_that_failed_is_no_success() -> None:

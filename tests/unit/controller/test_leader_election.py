@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.api.kube import AlreadyExistsError, ConflictError, KubeError, NotFoundError, Resource, UnavailableError
-from controller.runtime.election import LEASE_SECONDS, RENEW_DEADLINE_SECONDS, RETRY_SECONDS, Elector, Unopposed
+from controller.runtime.leader_election import (
+    LEASE_SECONDS,
+    RENEW_DEADLINE_SECONDS,
+    RETRY_SECONDS,
+    LeaderElector,
+    SoleLeader,
+)
 from tests.support.patience import PATIENCE_SECONDS
 
 Request = Callable[[], Resource | None]
@@ -115,14 +121,16 @@ class World:
         self.server = LeaseServer(self.time)
         self.candidates = [self._candidate(number) for number in range(candidates)]
 
-    def _candidate(self, number: int) -> Elector:
-        return Elector(self.server, "default", "lease", f"pod-{number}", clock=lambda: self.time.now + 500 * number)
+    def _candidate(self, number: int) -> LeaderElector:
+        return LeaderElector(
+            self.server, "default", "lease", f"pod-{number}", clock=lambda: self.time.now + 500 * number
+        )
 
     async def attempt(self, number: int, *faults: Fault) -> bool | None:
         """Whether the candidate holds the Lease; None if it does not know."""
         outer, self.server.faults = self.server.faults, list(faults)
         try:
-            return await self.candidates[number].attempt()
+            return await self.candidates[number].try_acquire_or_renew()
         except KubeError:
             return None
         finally:
@@ -325,7 +333,7 @@ def test_what_the_lease_shows_to_people() -> None:
 def test_work_waits_until_the_lease_is_held_for_certain() -> None:
     async def scenario() -> None:
         world = World(1)
-        waiting = [asyncio.create_task(world.candidates[0].confirmed()) for _ in range(3)]
+        waiting = [asyncio.create_task(world.candidates[0].wait_until_leading()) for _ in range(3)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
         await world.attempt(0)
@@ -336,8 +344,8 @@ def test_work_waits_until_the_lease_is_held_for_certain() -> None:
 
 def test_one_that_is_alone_may_always_write() -> None:
     async def scenario() -> None:
-        await Unopposed().confirmed()
-        assert Unopposed().seconds_left() > 10**9
+        await SoleLeader().wait_until_leading()
+        assert SoleLeader().seconds_left() > 10**9
 
     play(scenario())
 

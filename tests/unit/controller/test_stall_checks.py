@@ -7,26 +7,15 @@ from typing import Any
 
 import pytest
 
-from controller.runs.progress import Progress, progress, stall_of_job
-from policy.status import Condition, ConditionStatus, ConditionType
+from controller.runs.pods import Problem
+from controller.runs.stall_checks import Progress, check_progress
 from tests.unit.controller.builders import JOB_UID, START, job, pod, terminated, timestamp, waiting
 
 SECOND = timedelta(seconds=1)
 PULLING = waiting("ErrImagePull")
 
 
-def stalled(message: str) -> Condition:
-    return Condition(
-        type=ConditionType.STALLED,
-        status=ConditionStatus.TRUE,
-        reason="ImagePullBackOff",
-        message=message,
-        last_transition_time=START,
-        observed_generation=7,
-    )
-
-
-OWN = stalled("the image cannot be pulled for Pod shop-29000000-abcde; check it")
+OWN = Problem("ImagePullBackOff", "the image cannot be pulled for Pod shop-29000000-abcde; check it")
 
 
 def reason(found: Progress) -> str | None:
@@ -34,17 +23,17 @@ def reason(found: Progress) -> str | None:
 
 
 def test_a_pod_that_cannot_start_stalls_its_job_and_only_that() -> None:
-    assert reason(progress(job(), [pod(state=PULLING)], None, START)) == "ImagePullBackOff"
-    assert progress(job(), [pod(owner="another", state=PULLING)], None, START).stalled is None
+    assert reason(check_progress(job(), [pod(state=PULLING)], None, START)) == "ImagePullBackOff"
+    assert check_progress(job(), [pod(owner="another", state=PULLING)], None, START).stalled is None
 
 
 def test_a_pod_that_starts_ends_the_stall() -> None:
-    assert progress(job(), [pod(state={"running": {}})], OWN, START) == Progress()
+    assert check_progress(job(), [pod(state={"running": {}})], OWN, START) == Progress()
 
 
 def test_the_newest_attempt_counts() -> None:
     pods = [pod(name="a", state=PULLING), pod(name="b", created=START + SECOND, state={"running": {}})]
-    assert progress(job(), pods, None, START) == Progress()
+    assert check_progress(job(), pods, None, START) == Progress()
 
 
 def ending() -> dict[str, Any]:
@@ -63,25 +52,17 @@ def deleted() -> dict[str, Any]:
     ("unfinished", "pods"), [(job(), []), (ending(), [pod()]), (job(), [deleted()])], ids=["gone", "ending", "deleted"]
 )
 def test_while_a_job_is_being_ended_the_cause_is_kept(unfinished: dict[str, Any], pods: list[dict[str, Any]]) -> None:
-    assert reason(progress(unfinished, pods, OWN, START)) == "ImagePullBackOff"
+    assert reason(check_progress(unfinished, pods, OWN, START)) == "ImagePullBackOff"
 
 
 def test_the_cause_is_kept_when_a_pod_s_time_runs_out_before_it_has_a_container() -> None:
     stopped = pod(state=terminated(137, "", "ContainerStatusUnknown"), phase="Failed", reason="DeadlineExceeded")
-    assert reason(progress(job(), [stopped], OWN, START)) == "ImagePullBackOff"
-    assert reason(progress(job(), [stopped], None, START)) is None
+    assert reason(check_progress(job(), [stopped], OWN, START)) == "ImagePullBackOff"
+    assert reason(check_progress(job(), [stopped], None, START)) is None
     waits = pod(state=PULLING, phase="Failed", reason="DeadlineExceeded")
-    assert reason(progress(job(), [waits], None, START)) == "ImagePullBackOff"
+    assert reason(check_progress(job(), [waits], None, START)) == "ImagePullBackOff"
     had_run = pod(state=terminated(137), phase="Failed", reason="DeadlineExceeded")
-    assert reason(progress(job(), [had_run], OWN, START)) is None
-
-
-def test_another_job_s_stall_is_not_this_one_s() -> None:
-    assert stall_of_job(OWN, job()) is not None
-    assert stall_of_job(stalled("no Pod could be created for Job shop-29000000 - a quota"), job()) is not None
-    assert stall_of_job(stalled("cannot be pulled for Pod shop-290000001-abcde; check it"), job()) is None
-    assert stall_of_job(stalled("spec.schedule: expected exactly 5 fields"), job()) is None
-    assert stall_of_job(None, job()) is None
+    assert reason(check_progress(job(), [had_run], OWN, START)) is None
 
 
 REFUSED = {
@@ -97,26 +78,24 @@ def after(seconds: int) -> datetime:
 
 
 def test_a_job_without_a_pod_is_looked_at_again_asked_about_and_then_said_to_be_stalled() -> None:
-    assert progress(job(), [], None, after(4)) == Progress(recheck_seconds=6)
-    assert progress(job(), [], None, after(10)) == Progress(unexplained_uid=JOB_UID)
-    assert progress(job(), [], None, after(20), []) == Progress(recheck_seconds=40)
-    assert reason(progress(job(), [], None, after(20), [REFUSED])) == "QuotaExceeded"
-    late = progress(job(), [], None, after(60), [])
+    assert check_progress(job(), [], None, after(4)) == Progress(recheck_seconds=6)
+    assert check_progress(job(), [], None, after(10)) == Progress(unexplained_uid=JOB_UID)
+    assert check_progress(job(), [], None, after(20), []) == Progress(recheck_seconds=40)
+    assert reason(check_progress(job(), [], None, after(20), [REFUSED])) == "QuotaExceeded"
+    late = check_progress(job(), [], None, after(60), [])
     assert (reason(late), late.recheck_seconds) == ("PodNotCreated", 60)
-    assert stall_of_job(stalled(late.stalled.message if late.stalled else ""), job()) is not None
 
 
 def test_the_cause_outlives_the_event_that_told_it_but_not_a_new_one() -> None:
-    told = progress(job(), [], None, after(20), [REFUSED]).stalled
+    told = check_progress(job(), [], None, after(20), [REFUSED]).stalled
     assert told is not None
-    known = stalled(told.message).model_copy(update={"reason": told.reason})
-    assert progress(job(), [], known, after(4000), []).stalled == told
+    assert check_progress(job(), [], told, after(4000), []).stalled == told
     other = REFUSED | {"message": "Error creating: admission webhook x denied the request: no"}
-    assert reason(progress(job(), [], known, after(4000), [other])) == "AdmissionDenied"
+    assert reason(check_progress(job(), [], told, after(4000), [other])) == "AdmissionDenied"
 
 
 def test_a_clock_that_is_behind_does_not_put_the_look_off() -> None:
-    found = progress(job(), [], None, after(-7200))
+    found = check_progress(job(), [], None, after(-7200))
     assert found.recheck_seconds is not None
     assert found.recheck_seconds <= 60
 
@@ -127,20 +106,19 @@ def over(seconds: int) -> dict[str, Any]:
 
 
 def test_a_second_attempt_that_gets_no_pod_is_told_but_not_the_pause_before_it() -> None:
-    assert progress(job(), [over(100)], None, after(101)) == Progress(recheck_seconds=9)
-    assert progress(job(), [over(100)], None, after(120)) == Progress(unexplained_uid=JOB_UID)
-    assert progress(job(), [over(100)], None, after(120), []) == Progress(recheck_seconds=60)
-    assert reason(progress(job(), [over(100)], None, after(120), [REFUSED])) == "QuotaExceeded"
+    assert check_progress(job(), [over(100)], None, after(101)) == Progress(recheck_seconds=9)
+    assert check_progress(job(), [over(100)], None, after(120)) == Progress(unexplained_uid=JOB_UID)
+    assert check_progress(job(), [over(100)], None, after(120), []) == Progress(recheck_seconds=60)
+    assert reason(check_progress(job(), [over(100)], None, after(120), [REFUSED])) == "QuotaExceeded"
 
 
 def test_a_job_that_somebody_suspended_is_told() -> None:
     suspended = job()
     suspended["spec"]["suspend"] = True
-    found = progress(suspended, [], None, after(1))
+    found = check_progress(suspended, [], None, after(1))
     assert reason(found) == "JobSuspended"
     assert found.stalled is not None
-    known = stalled(found.stalled.message).model_copy(update={"reason": "JobSuspended"})
-    assert progress(job(), [], known, after(4)) == Progress(recheck_seconds=6)
+    assert check_progress(job(), [], found.stalled, after(4)) == Progress(recheck_seconds=6)
 
 
 def scheduled(state: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -151,34 +129,33 @@ def scheduled(state: dict[str, Any] | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize("state", [None, waiting("ContainerCreating")])
 def test_a_container_that_is_not_created_for_long_is_asked_about(state: dict[str, Any] | None) -> None:
     found = scheduled(state)
-    assert progress(job(), [found], None, after(20)) == Progress(recheck_seconds=40)
-    assert progress(job(), [found], None, after(60)) == Progress(unexplained_uid=found["metadata"]["uid"])
+    assert check_progress(job(), [found], None, after(20)) == Progress(recheck_seconds=40)
+    assert check_progress(job(), [found], None, after(60)) == Progress(unexplained_uid=found["metadata"]["uid"])
     # Pulling a large image is no reason to be called stalled.
-    assert progress(job(), [found], None, after(600), []) == Progress(recheck_seconds=60)
+    assert check_progress(job(), [found], None, after(600), []) == Progress(recheck_seconds=60)
     mount = REFUSED | {"reason": "FailedMount", "message": "no volume", "source": {"component": "kubelet"}}
-    told = progress(job(), [found], None, after(60), [mount])
+    told = check_progress(job(), [found], None, after(60), [mount])
     assert reason(told) == "FailedMount"
-    assert stall_of_job(stalled(told.stalled.message if told.stalled else ""), job()) is not None
 
 
 def test_a_pod_that_waits_for_a_node_is_looked_at_again() -> None:
-    assert progress(job(), [pod(phase="Pending")], None, after(5)) == Progress(recheck_seconds=60)
+    assert check_progress(job(), [pod(phase="Pending")], None, after(5)) == Progress(recheck_seconds=60)
 
 
 def test_a_pod_that_does_not_end_when_it_should_is_told() -> None:
     terminating = pod(state={"running": {}}, phase="Running")
     terminating["metadata"]["deletionTimestamp"] = timestamp(after(30))
-    assert progress(job(), [terminating], None, after(40)) == Progress(recheck_seconds=50)
-    assert reason(progress(job(), [terminating], None, after(90))) == "PodTerminating"
+    assert check_progress(job(), [terminating], None, after(40)) == Progress(recheck_seconds=50)
+    assert reason(check_progress(job(), [terminating], None, after(90))) == "PodTerminating"
 
 
 def test_a_pod_on_a_node_that_went_silent_is_told() -> None:
     unready = {"type": "Ready", "status": "False", "lastTransitionTime": timestamp(START)}
     silent = pod(state={"running": {}}, phase="Running", conditions=[unready])
-    assert progress(job(), [silent], None, after(20)) == Progress(recheck_seconds=40)
-    assert reason(progress(job(), [silent], None, after(60))) == "NodeLost"
+    assert check_progress(job(), [silent], None, after(20)) == Progress(recheck_seconds=40)
+    assert reason(check_progress(job(), [silent], None, after(60))) == "NodeLost"
     ready = pod(state={"running": {}}, phase="Running", conditions=[unready | {"status": "True"}])
-    assert progress(job(), [ready], None, after(600)) == Progress()
+    assert check_progress(job(), [ready], None, after(600)) == Progress()
 
 
 RUNNING: dict[str, Any] = {"running": {}}
@@ -190,26 +167,26 @@ def shared() -> dict[str, Any]:
 
 def test_r6_a_worker_that_cannot_start_stalls_the_run_the_leader_first() -> None:
     leads, helps = pod(name="shop-29000000-0-a", index=0, state=RUNNING), pod(name="b", index=1, state=RUNNING)
-    assert progress(shared(), [leads, helps], None, START) == Progress()
+    assert check_progress(shared(), [leads, helps], None, START) == Progress()
     waits = pod(name="shop-29000000-1-b", index=1, state=PULLING)
-    found = progress(shared(), [leads, waits], None, START).stalled
+    found = check_progress(shared(), [leads, waits], None, START).stalled
     assert found is not None
     assert "shop-29000000-1-b" in found.message
     secret = pod(name="shop-29000000-0-a", index=0, state=waiting("CreateContainerConfigError", "no secret"))
-    assert reason(progress(shared(), [waits, secret], None, START)) == "CreateContainerConfigError"
+    assert reason(check_progress(shared(), [waits, secret], None, START)) == "CreateContainerConfigError"
 
 
 def test_r6_a_worker_for_which_there_is_no_room_is_told_with_its_cause() -> None:
     leads = pod(name="shop-29000000-0-a", index=0, state=RUNNING)
-    assert progress(shared(), [leads], None, after(4)) == Progress(recheck_seconds=6)
-    assert progress(shared(), [leads], None, after(10)) == Progress(unexplained_uid=JOB_UID)
-    assert reason(progress(shared(), [leads], None, after(20), [REFUSED])) == "QuotaExceeded"
+    assert check_progress(shared(), [leads], None, after(4)) == Progress(recheck_seconds=6)
+    assert check_progress(shared(), [leads], None, after(10)) == Progress(unexplained_uid=JOB_UID)
+    assert reason(check_progress(shared(), [leads], None, after(20), [REFUSED])) == "QuotaExceeded"
 
 
 @pytest.mark.parametrize("state", [terminated(0), terminated(1), terminated(137)])
 def test_r6_a_helper_that_has_ended_keeps_nothing_from_going_on(state: dict[str, Any]) -> None:
     leads = pod(name="shop-29000000-0-a", index=0, state=RUNNING)
     over = pod(name="b", index=1, state=state, phase="Succeeded" if state == terminated(0) else "Failed")
-    assert progress(shared(), [leads, over], None, after(100)) == Progress()
+    assert check_progress(shared(), [leads, over], None, after(100)) == Progress()
     # Once it runs, what kept it from that is over.
-    assert progress(shared(), [leads, over], OWN, after(100)) == Progress()
+    assert check_progress(shared(), [leads, over], OWN, after(100)) == Progress()

@@ -1,12 +1,12 @@
-"""Which of several controllers works: the one that holds a Lease. The others stand by.
+"""Leader election: of several controllers, the one that holds a Lease works; the others stand by.
 
-The rules are those of Kubernetes' own components. Nobody trusts another one's clock: a standby takes over when it has
-seen the Lease unchanged for as long as it lasts, measured with its own. The holder stops writing when it could not
-renew for the renew deadline, measured from before the request that renewed it, and so always earlier than any other can
-take over. Every change names the resourceVersion that was read, so only one of several attempts is accepted.
+The rules are those of client-go's leaderelection. No candidate relies on another one's clock: a standby takes over when
+it has seen the Lease unchanged for its duration, measured with its own clock. The leader stops writing when it could
+not renew for the renew deadline, measured from before the request that renewed it, and so always earlier than any other
+can take over. Every change names the resourceVersion that was read, so only one of several attempts is accepted.
 
-The client library has an election, but it measures with the wall clock, which steps; it ends at the first request that
-gets no answer; its requests may take longer than the Lease lasts; and it never gives the Lease back.
+The client library has an election, but it measures with the wall clock, which may jump; it ends at the first request
+that gets no answer; its requests may take longer than the Lease lasts; and it never releases the Lease.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import structlog
 
 from controller.api.kube import ConflictError, KubeError, NotFoundError, Resource
 
-log = structlog.get_logger("controller.runtime.election")
+log = structlog.get_logger("controller.runtime.leader_election")
 
 LEASE_SECONDS: Final = 10
 """How long a Lease outlives its holder: short enough that a killed leader is replaced within seconds."""
 RENEW_DEADLINE_SECONDS: Final = 7.0
-"""The holder stops writing this long after its last renewal began: 3 seconds before anybody else may start, for what is
-under way to arrive."""
+"""The leader stops writing this long after its last renewal began: 3 seconds before any other may start, so that the
+requests under way have arrived."""
 RETRY_SECONDS: Final = 2.0
-"""Between attempts, of the holder and of those who stand by: several fit in the renew deadline."""
+"""Between attempts, of the leader and of the standbys: several fit in the renew deadline."""
 
 _RELEASE_ATTEMPTS: Final = 2
 
 
 def uninterrupted_clock() -> float:
-    """Seconds since some point, at a steady pace. Where the system can, those that it was suspended are counted."""
+    """Seconds since some point, at a steady pace; where possible, those that the system was suspended are counted."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -56,28 +56,28 @@ class Leases(Protocol):
 
 
 class Leadership(Protocol):
-    """The right to write."""
+    """Whether this controller is the leader, which alone may write."""
 
     def seconds_left(self) -> float:
         """For how long requests that change something may still be sent; 0 or less: not at all."""
 
-    async def confirmed(self) -> None:
-        """Wait until it holds."""
+    async def wait_until_leading(self) -> None:
+        """Wait until this controller is certain to be the leader."""
 
 
-class Unopposed:
-    """The leadership of a controller that is known to be the only one."""
+class SoleLeader:
+    """The leadership of a controller that is known to be the only one: it never ends."""
 
     def seconds_left(self) -> float:
-        """It never ends."""
+        """Any time."""
         return math.inf
 
-    async def confirmed(self) -> None:
-        """It always holds."""
+    async def wait_until_leading(self) -> None:
+        """Return at once."""
 
 
-class Elector:
-    """One candidate."""
+class LeaderElector:
+    """One candidate for the Lease."""
 
     def __init__(
         self,
@@ -113,67 +113,67 @@ class Elector:
         """For how long requests that change something may still be sent; 0 or less: not at all."""
         return self._may_write_until - self._clock()
 
-    async def confirmed(self) -> None:
-        """Wait until the Lease is held for certain."""
+    async def wait_until_leading(self) -> None:
+        """Wait until the Lease is certainly held."""
         while self.seconds_left() <= 0:
             self._renewed.clear()
             await self._renewed.wait()
 
     async def acquire(self) -> None:
-        """Wait until the Lease is this candidate's."""
-        log.info("standing by for the lease", lease=self._name, identity=self._identity)
-        told = ""
+        """Wait until this candidate holds the Lease."""
+        log.info("waiting for the lease", lease=self._name, identity=self._identity)
+        known_holder = ""
         while True:
             try:
-                if await self.attempt():
-                    log.info("leading", lease=self._name, identity=self._identity)
+                if await self.try_acquire_or_renew():
+                    log.info("became leader", lease=self._name, identity=self._identity)
                     return
-                if self.holder != told:
-                    told = self.holder
-                    log.info("another controller leads", lease=self._name, holder=told)
+                if self.holder != known_holder:
+                    known_holder = self.holder
+                    log.info("another controller is the leader", lease=self._name, holder=known_holder)
             except ConflictError:
                 pass  # another one was faster
             except KubeError as error:
-                log.warning("the lease cannot be had", lease=self._name, error=str(error))
+                log.warning("lease not acquired, will be retried", lease=self._name, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def hold(self) -> None:
-        """Keep the Lease; return when another has taken it.
+    async def renew(self) -> None:
+        """Keep the Lease renewed; return when another candidate has taken it.
 
-        An API server that does not answer is no reason to end: nothing is written meanwhile, and work goes on once the
+        An API server that does not answer does not end it: nothing is written meanwhile, and work goes on once the
         Lease has been renewed.
         """
         paused = False
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             try:
-                if not await self.attempt():
-                    log.error("another controller has taken the lease", lease=self._name, holder=self.holder)
+                if not await self.try_acquire_or_renew():
+                    log.error("lease lost to another controller", lease=self._name, holder=self.holder)
                     return
                 if paused:
-                    log.info("the lease is renewed, work goes on", lease=self._name)
+                    log.info("lease renewed, writes are resumed", lease=self._name)
                 paused = False
             except KubeError as error:
                 if not paused and self.seconds_left() <= 0:
                     paused = True
-                    log.warning("the lease could not be renewed, work pauses", lease=self._name, error=str(error))
+                    log.warning("lease not renewed, writes are paused", lease=self._name, error=str(error))
 
     async def release(self) -> None:
-        """Give the Lease back, so that another need not wait until it expires. Nothing may be written afterwards."""
+        """Release the Lease, so that another need not wait until it expires. Nothing may be written afterwards."""
         self._may_write_until = -math.inf
         for _ in range(_RELEASE_ATTEMPTS if self._is_leader else 0):
             try:
-                lease = self._lease or await self._look()
+                lease = self._lease or await self._read()
                 if lease is None or _holder(lease) != self._identity:
                     break
                 spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
                 await self._leases.replace_lease({**lease, "spec": spec})
-                log.info("the lease is given back", lease=self._name)
+                log.info("lease released", lease=self._name)
                 break
             except ConflictError:
                 self._lease = None  # a renewal that was cut off has arrived
             except KubeError as error:
-                log.warning("the lease could not be given back", lease=self._name, error=str(error))
+                log.warning("lease not released, it expires by itself", lease=self._name, error=str(error))
                 break
         self._is_leader = False
 
@@ -182,22 +182,22 @@ class Elector:
         """Who held the Lease when it was last seen; empty for nobody."""
         return _holder(self._lease)
 
-    async def attempt(self) -> bool:
-        """Try once to get or to keep the Lease.
+    async def try_acquire_or_renew(self) -> bool:
+        """Try once to acquire or to renew the Lease.
 
         Returns:
-            Whether it is held now. If not, another one holds it.
+            Whether it is held now. If not, another candidate holds it.
 
         Raises:
             KubeError: it is not known; nothing has changed for this candidate.
         """
-        # What is held needs no look before it is renewed: if it is no longer as it was, the server refuses.
+        # A Lease that is held is renewed without reading it first: if it has changed, the server refuses.
         if self._is_leader and self._lease is not None:
             try:
                 return await self._take(self._lease)
             except (ConflictError, NotFoundError):
                 pass
-        lease = await self._look()
+        lease = await self._read()
         holder = _holder(lease)
         if self._is_leader and lease is not None and holder != self._identity:
             self._is_leader = False
@@ -207,7 +207,7 @@ class Elector:
             return False
         return await self._take(lease)
 
-    async def _look(self) -> Resource | None:
+    async def _read(self) -> Resource | None:
         seen = await self._leases.get_lease(self._namespace, self._name)
         if seen is None:
             # Its holder does not know yet that somebody deleted it, and may have renewed it right before.
@@ -220,7 +220,7 @@ class Elector:
 
     async def _take(self, lease: Resource | None) -> bool:
         began = self._clock()
-        manifest = self._held(lease)
+        manifest = self._manifest(lease)
         write = self._leases.create_lease if lease is None else self._leases.replace_lease
         self._remember(await write(manifest))
         self._is_leader = True
@@ -229,7 +229,7 @@ class Elector:
         return True
 
     def _remember(self, lease: Resource) -> None:
-        # Only the spec: a label that somebody sets is no sign of the holder's life.
+        # Only the spec: a label that somebody sets does not show that the holder is alive.
         if self._lease is None or self._lease.get("spec") != lease.get("spec"):
             self._unchanged_since = self._clock()
         self._is_gone = False
@@ -239,8 +239,8 @@ class Elector:
         stated = _spec(self._lease).get("leaseDurationSeconds") or 0
         return self._clock() >= self._unchanged_since + max(stated, LEASE_SECONDS)
 
-    def _held(self, lease: Resource | None) -> Resource:
-        """The Lease as this candidate's."""
+    def _manifest(self, lease: Resource | None) -> Resource:
+        """The Lease with this candidate as its holder."""
         spec = _spec(lease)
         now = _now()
         changed: dict[str, Any] = {"leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
@@ -267,5 +267,5 @@ def _holder(lease: Resource | None) -> str:
 
 
 def _now() -> str:
-    """For people who look at the Lease; no candidate reads it."""
+    """The time for people who look at the Lease; no candidate reads it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

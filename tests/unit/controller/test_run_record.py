@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.outcome import Attempt, parse_report, recorded_attempt, run_record
 from controller.runs.pods import Problem, start_problem
+from controller.runs.run_record import Attempt, recorded_attempt, run_record
+from controller.runs.termination_report import parse_report
 from policy.report import Outcome, RunReport
 from policy.status import RunRecord, Trigger
 from policy.tracing import trace_id
@@ -254,7 +255,7 @@ def test_what_started_the_run(annotations: dict[str, str], expected: Trigger) ->
                 ],
             },
             "Unschedulable",
-            "create the claim that spec.logs.volumeClaim names",
+            "create the PersistentVolumeClaim that spec.logs.volumeClaim names",
         ),
         (waiting("SignatureValidationFailed", "x"), {}, "ImagePullBackOff", "registry"),
         (waiting("RegistryUnavailable", "x"), {}, "ImagePullBackOff", "registry"),
@@ -362,7 +363,7 @@ def test_control_characters_in_a_message_do_not_reach_the_status() -> None:
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: b.decode("utf-8", "replace")))
 def test_no_text_whatever_breaks_the_parser(text: str) -> None:
-    assert parse_report(text) is None
+    assert parse_report(RunReport, text) is None
 
 
 @given(
@@ -377,7 +378,7 @@ def test_no_text_whatever_breaks_the_parser(text: str) -> None:
     )
 )
 def test_whatever_parses_fits_the_status(changed: dict[str, Any]) -> None:
-    parsed = parse_report(json.dumps(REPORT | changed))
+    parsed = parse_report(RunReport, json.dumps(REPORT | changed))
     if parsed is not None:
         assert RunReport.model_validate(parsed.to_json_object(), by_alias=True) == parsed
         record = recorded(job(ended="Complete"), [pod(state=terminated(0, json.dumps(REPORT | changed)))])

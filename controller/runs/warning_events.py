@@ -1,8 +1,8 @@
-"""What Kubernetes' own Events tell about a Job that gets no Pod, or a Pod that gets no container.
+"""Causes in Warning Events: why no Pod could be created for a Job, or no container in a Pod.
 
-They are the only place where the cause is said. Whoever may create Events can forge one: only those that name
-Kubernetes' own components count, a message is one cleaned line of bounded length, and the reasons are ours. A Pod's
-manifest holds no Secret's value, and so neither does what is said about it.
+Events are the only place where Kubernetes tells them. Whoever may create Events can forge one: only those that name
+Kubernetes' own components count, a message is one cleaned line of bounded length, and the reasons are this operator's.
+A Pod's manifest holds no Secret's value, and so neither does a message about it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_WORDS: Final = 240
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A kind of refusal, known by the API server's words."""
+    """A kind of refusal, recognised by the API server's message: the Event's reason is the same for all."""
 
     marks: tuple[str, ...]
     reason: str
@@ -41,34 +41,34 @@ _REFUSALS: Final = (
     _Refusal(
         ("violates PodSecurity",),
         "PodSecurity",
-        "the Pod keeps the restricted standard as it is made: look for a webhook that changes it",
+        "the operator's Pods meet the restricted standard: look for a webhook that changes them",
     ),
     _Refusal(
         ("admission webhook", "ValidatingAdmissionPolicy", "denied the request"),
         "AdmissionDenied",
-        "ask the cluster's administrators to let this Pod pass, or make it what their policy wants",
+        "ask the cluster's administrators to admit this Pod, or adapt it to their policy",
     ),
 )
 
 NOT_CREATED: Final = "PodNotCreated"
 
-REFUSED: Final = frozenset({NOT_CREATED, *(refusal.reason for refusal in _REFUSALS)})
-"""The reasons for which a Job gets no Pod."""
+NO_POD_REASONS: Final = frozenset({NOT_CREATED, *(refusal.reason for refusal in _REFUSALS)})
+"""The reasons for which no Pod can be created for a Job."""
 
 
-def refused_pod(job: Mapping[str, Any], warnings: Sequence[Event], since: datetime) -> Problem | None:
+def pod_refused(job: Mapping[str, Any], warnings: Sequence[Event], since: datetime) -> Problem | None:
     """Why no Pod could be created for the Job; None if its Events do not say.
 
     Args:
         job: a Job without a Pod that could still run.
         warnings: Events on this Job.
-        since: when its last Pod was created, or the Job itself; what was said before is over.
+        since: when its last Pod was created, or the Job itself; older Events do not count.
     """
     said = _newest(warnings, frozenset({"FailedCreate"}), _JOB_CONTROLLER, since)
     if said is None:
         return None
     name = job["metadata"]["name"]
-    # Before these words stands a Pod's name that is another one at each attempt.
+    # Before these words is a Pod's name, which differs at each attempt.
     words = printable(said.rpartition(" is forbidden: ")[2].removeprefix("Error creating: "), _MAX_WORDS)
     for refusal in _REFUSALS:
         if any(mark in words for mark in refusal.marks):
@@ -76,23 +76,23 @@ def refused_pod(job: Mapping[str, Any], warnings: Sequence[Event], since: dateti
     return Problem(NOT_CREATED, _refused(name, words, f"remove the cause; see kubectl describe job {name}"))
 
 
-def no_pod(job: Mapping[str, Any]) -> Problem:
-    """What is said of a Job without a Pod when its Events do not tell why."""
+def pod_missing(job: Mapping[str, Any]) -> Problem:
+    """The problem of a Job without a Pod whose Events do not tell why."""
     name = job["metadata"]["name"]
     return Problem(
         NOT_CREATED,
-        f"no Pod could be created for Job {name} - a quota, Pod Security or an admission policy forbids it, or "
-        f"kube-controller-manager does not work; see kubectl describe job {name}",
+        f"no Pod was created for Job {name}: a quota, Pod Security or an admission policy forbids it, or "
+        f"kube-controller-manager does not run; see kubectl describe job {name}",
     )
 
 
-def held_up(pod: Pod, warnings: Sequence[Event], since: datetime) -> Problem | None:
+def container_blocked(pod: Pod, warnings: Sequence[Event], since: datetime) -> Problem | None:
     """Why the Pod's container has not been created; None if its Events do not say.
 
     Args:
-        pod: a Pod that a node has taken.
+        pod: a Pod that is assigned to a node.
         warnings: Events on this Pod.
-        since: when the node took it.
+        since: when it was.
     """
     newest = max(
         (e for e in warnings if _counts(e, _HELD_UP, _NODE, since)), key=lambda e: (_time(e), e["reason"]), default=None
@@ -103,12 +103,12 @@ def held_up(pod: Pod, warnings: Sequence[Event], since: datetime) -> Problem | N
     return Problem(
         newest["reason"],
         f"the container of Pod {pod['metadata']['name']} cannot be created: {words}; "
-        "check the claim that spec.logs.volumeClaim names, and the node",
+        "check the PersistentVolumeClaim that spec.logs.volumeClaim names, and the node",
     )
 
 
 def _refused(job: str, words: str, advice: str) -> str:
-    return f"no Pod could be created for Job {job} - {words.rstrip('.')}; {advice}"
+    return f"no Pod could be created for Job {job}: {words.rstrip('.')}; {advice}"
 
 
 def _newest(

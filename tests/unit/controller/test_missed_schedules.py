@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runs.missed import punctuality
+from controller.runs.missed_schedules import check_schedule
 from policy.status import SessionPolicyStatus
 from tests.unit.controller.builders import timestamp, typed_policy
 
@@ -37,7 +37,7 @@ def missed(
     now: datetime, found: dict[str, Any], before: SessionPolicyStatus = NEVER_SEEN, **spec: Any
 ) -> tuple[datetime, ...]:
     policy = typed_policy(**{"schedule": "50 * * * *"} | spec)
-    return punctuality(policy.spec, found, before, now).newly_missed
+    return check_schedule(policy.spec, found, before, now).newly_missed
 
 
 def test_a_run_is_missed_once_its_starting_deadline_is_over() -> None:
@@ -112,7 +112,7 @@ def test_after_years_the_work_is_bounded_and_the_newest_are_known() -> None:
 
 
 def test_a_start_that_is_yet_to_come_is_a_problem_of_its_own() -> None:
-    seen = punctuality(typed_policy().spec, cron_job(started=at(10, 50, day=20)), NEVER_SEEN, at(12))
+    seen = check_schedule(typed_policy().spec, cron_job(started=at(10, 50, day=20)), NEVER_SEEN, at(12))
     assert seen.newly_missed == ()
     assert seen.problem is not None
     assert (seen.problem.reason, "kubectl delete cronjob shop" in seen.problem.message) == (
@@ -140,7 +140,7 @@ def test_looked_at_ever_so_often_each_due_time_is_missed_once(
     status = SessionPolicyStatus()
     for pause in pauses:
         now += pause * MINUTE
-        found = punctuality(policy.spec, cron_job(made=begin), status, now).newly_missed
+        found = check_schedule(policy.spec, cron_job(made=begin), status, now).newly_missed
         counted += list(reversed(found))
         status = SessionPolicyStatus(last_missed_schedule_time=found[0] if found else status.last_missed_schedule_time)
         assert len(found) < 100 or minute in ("*", "*/2")
@@ -176,7 +176,7 @@ def matches(field: str, value: int) -> bool:
 def test_it_looks_again_when_there_is_something_to_see(
     schedule: str, now: datetime, started: datetime, expected: datetime
 ) -> None:
-    found = punctuality(typed_policy(schedule=schedule).spec, cron_job(started=started), NEVER_SEEN, now)
+    found = check_schedule(typed_policy(schedule=schedule).spec, cron_job(started=started), NEVER_SEEN, now)
     assert found.look_again_seconds is not None
     assert timedelta(0) <= now + timedelta(seconds=found.look_again_seconds) - expected <= MINUTE
 
@@ -188,7 +188,7 @@ def test_with_frequent_runs_there_is_at_most_one_look_for_each(schedule: str, se
     end = now + timedelta(hours=1)
     status = SessionPolicyStatus()
     while now < end:
-        seen = punctuality(spec, cron_job(), status, now)
+        seen = check_schedule(spec, cron_job(), status, now)
         assert seen.look_again_seconds is not None
         assert seen.look_again_seconds >= 1
         if seen.newly_missed:

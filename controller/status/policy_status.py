@@ -1,6 +1,6 @@
-"""The policy's status: from what it was and what is observed to what it is.
+"""The next status of a policy, computed from its status until now and what was observed.
 
-Pure, and the same whatever the order in which Jobs are observed.
+Pure, and the same in whatever order Jobs are observed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from controller.runs.missed import CLOCK_TOLERANCE, OVERRUN, UnfinishedRun, missed_problem, overlap, overlap_text
+from controller.runs.missed_schedules import (
+    CLOCK_TOLERANCE,
+    OVERRUN,
+    UnfinishedRun,
+    missed_problem,
+    overlap,
+    overlap_text,
+)
 from controller.runs.pods import Problem
 from controller.runs.schedule import MOST_MISSED
 from policy.model import Model
@@ -43,7 +50,7 @@ _SHOWN_TOKEN: Final = 256
 
 _FAILURES: Final = frozenset({Outcome.FAILED, Outcome.DEGRADED})
 
-# One run may well find another at work, that of a second policy on the same database; several in a row do not.
+# A run may be skipped because that of a second policy on the same database holds the lock; several in a row not.
 _TOLERATED_SKIPS: Final = 2
 
 
@@ -58,10 +65,10 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a reconciliation saw.
+    """What a reconciliation observed.
 
     Attributes:
-        now: when it was seen, by the control plane's clock; becomes the transition time of conditions that change.
+        now: when, by the control plane's clock; becomes the transition time of conditions that change.
         generation: the policy's metadata.generation.
         readiness: what became of the CronJob.
         cron_job_name: the policy's own CronJob, if there is one.
@@ -70,9 +77,10 @@ class Observation:
         newly_missed: times at which a run was due and none was started, newest first; not those counted before.
         finished: records of finished Jobs, in any order; those recorded already change nothing.
         running: name of a Job that is not finished.
-        running_since: when the oldest of those was made.
+        running_since: when the oldest of those was created.
         scheduled_run: the one of those that was started by schedule; CronJobs start no other beside it.
         stalled: why it cannot go on, or why the spec cannot be used.
+        stalled_job_uid: UID of the Job that `stalled` is about; None if it is about none.
         handled_run_request: token of a run request that has its Job now.
         waiting_run_request: token of one that waits until the last requested run has finished.
     """
@@ -89,17 +97,18 @@ class Observation:
     running_since: datetime | None = None
     scheduled_run: UnfinishedRun | None = None
     stalled: Problem | None = None
+    stalled_job_uid: str | None = None
     handled_run_request: str | None = None
     waiting_run_request: str | None = None
 
 
 def stored_status(policy: Mapping[str, Any]) -> SessionPolicyStatus:
-    """The status in a policy. A field that does not parse, by whoever it was written, is treated as missing."""
+    """The status in a policy. A field that does not parse, whoever wrote it, is treated as missing."""
     return read_status(SessionPolicyStatus, policy)
 
 
 def read_status(model: type[M], resource: Mapping[str, Any]) -> M:
-    """The status in a resource of any kind, likewise."""
+    """The status in a resource of any kind; a field that does not parse is treated as missing."""
     stored = resource.get("status") or {}
     try:
         return model.model_validate(stored, by_alias=True, by_name=False)
@@ -120,17 +129,25 @@ def condition(status: SessionPolicyStatus, kind: ConditionType) -> Condition | N
     return next((c for c in status.conditions if c.type is kind), None)
 
 
+def stall_of_job(status: SessionPolicyStatus, job_uid: str) -> Problem | None:
+    """What the status says that this very Job was stalled by; None if it was not."""
+    stalled = condition(status, ConditionType.STALLED)
+    if stalled is None or status.stalled_job_uid != job_uid:
+        return None
+    return Problem(stalled.reason, stalled.message)
+
+
 def is_recorded(status: SessionPolicyStatus, job_uid: str) -> bool:
     """Whether the Job's outcome is in the history."""
     return any(record.job_uid == job_uid for record in status.history)
 
 
-def is_settled(status: SessionPolicyStatus, job_uid: str, ended: datetime, now: datetime) -> bool:
-    """Whether there is nothing to record of a Job that ended: it is in the history, or too old to enter it."""
-    return is_recorded(status, job_uid) or _place(status.history, (ended, job_uid), now) >= HISTORY_LIMIT
+def is_recorded_or_too_old(status: SessionPolicyStatus, job_uid: str, ended: datetime, now: datetime) -> bool:
+    """Whether a Job that ended needs no record: it is in the history, or older than all of a full history."""
+    return is_recorded(status, job_uid) or _index(status.history, (ended, job_uid), now) >= HISTORY_LIMIT
 
 
-def observe(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStatus:
+def next_status(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStatus:
     """The status after an observation."""
     history = _merge(before.history, seen)
     new = [record for record in history if not is_recorded(before, record.job_uid)]
@@ -139,6 +156,7 @@ def observe(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStat
     return SessionPolicyStatus(
         observed_generation=seen.generation,
         conditions=_conditions(before, seen, history, missed, last_missed),
+        stalled_job_uid=seen.stalled_job_uid,
         cron_job_name=seen.cron_job_name,
         next_schedule_time=seen.next_schedule_time,
         last_schedule_time=last_schedule,
@@ -154,20 +172,20 @@ def observe(before: SessionPolicyStatus, seen: Observation) -> SessionPolicyStat
 
 
 def _merge(recorded: list[RunRecord], seen: Observation) -> list[RunRecord]:
-    """The newest records, newest first; what was recorded first of a Job stays.
+    """The newest records, newest first; the first record of a Job is kept.
 
-    What is recorded keeps its order, and a new record takes its place among them by the time at which its Job ended.
-    A record whose time is yet to come was written by a clock that was ahead: it is older than all that come after.
+    Recorded runs keep their order, and a new record is inserted by the time at which its Job ended. A record whose time
+    is in the future was written by a clock that was ahead: it counts as older than all new ones.
     """
     known = {record.job_uid for record in recorded}
     merged = list(recorded)
     new = {record.job_uid: record for record in seen.finished if record.job_uid not in known}
     for record in sorted(new.values(), key=_end):
-        merged.insert(_place(merged, _end(record), seen.now), record)
+        merged.insert(_index(merged, _end(record), seen.now), record)
     return merged[:HISTORY_LIMIT]
 
 
-def _place(history: list[RunRecord], end: tuple[datetime, str], now: datetime) -> int:
+def _index(history: list[RunRecord], end: tuple[datetime, str], now: datetime) -> int:
     return next((i for i, record in enumerate(history) if _is_ahead(record, now) or _end(record) < end), len(history))
 
 
@@ -196,7 +214,7 @@ def _missed(
 
 
 def _totals(before: RunTotals, new: list[RunRecord], missed: int) -> RunTotals:
-    """The sums with what newly came into the history: each Job does so once."""
+    """The totals with the new records of the history added; each Job is added once."""
 
     def plus(total: int, more: int) -> int:
         return min(total + more, MAX_COUNT)
@@ -215,7 +233,7 @@ def _totals(before: RunTotals, new: list[RunRecord], missed: int) -> RunTotals:
 
 
 def _last_success(before: SessionPolicyStatus, seen: Observation, history: list[RunRecord]) -> datetime | None:
-    """When a run last cleaned up and ended well; never in the future, where it would hide that none does any more."""
+    """When a run last succeeded, dry runs excepted; never in the future, which would hide that none does any more."""
     known = min(before.last_success_time, seen.now) if before.last_success_time else None
     for record in history:
         if record.outcome is Outcome.SUCCEEDED and not record.dry_run:
@@ -226,8 +244,8 @@ def _last_success(before: SessionPolicyStatus, seen: Observation, history: list[
 def _consecutive_failures(before: SessionPolicyStatus, history: list[RunRecord]) -> int:
     """Failures since the last success.
 
-    Counted afresh while that success is in the history. Later, failures that newly came into the history are added to
-    what was counted before; one that is older than the history is no longer looked at.
+    Counted from the history while that success is in it. Later, new failures are added to the count until now; one that
+    is older than the history does not count.
     """
     since = list(takewhile(lambda record: record.outcome is not Outcome.SUCCEEDED, history))
     failures = [record for record in since if record.outcome in _FAILURES]
@@ -270,7 +288,7 @@ def _conditions(
 
 
 def _lock_problem(history: list[RunRecord], running_since: datetime | None) -> Problem | None:
-    """Why a policy is stalled when run after run is skipped, and it is not its own run that is at work."""
+    """Why a policy is stalled when run after run is skipped, and not because of its own unfinished run."""
     last = takewhile(lambda record: record.outcome is Outcome.SKIPPED, history)
     skipped = sum(running_since is None or record.start_time < running_since for record in last)
     if skipped <= _TOLERATED_SKIPS:
@@ -278,8 +296,8 @@ def _lock_problem(history: list[RunRecord], running_since: datetime | None) -> P
     number = f"{skipped} runs" if skipped < HISTORY_LIMIT else f"{skipped} runs, or more,"
     return Problem(
         "LockHeld",
-        f"the last {number} were skipped because another run was at work on the same sessions each time; look for "
-        "another policy on the same table or keys with the same schedule, and for a run that hangs: "
+        f"the last {number} were skipped because another run held the lock each time; look for another policy "
+        "on the same table or keys with the same schedule, and for a run that hangs: "
         "kubectl get spol,jobs --all-namespaces",
     )
 
@@ -290,10 +308,9 @@ def _last_run_readiness(before: SessionPolicyStatus, history: list[RunRecord]) -
         if record.outcome is not Outcome.SKIPPED:
             succeeded = record.outcome is Outcome.SUCCEEDED
             reason, message = record.reason, record.message
-            if record.dry_run:
-                # Whatever the container says of it: a run that only looked must not look like one that cleaned up.
-                reason = DRY_RUN if succeeded else reason
-                message = message if message.startswith("dry run") else printable(f"dry run: {message}")
+            if record.dry_run and reason != DRY_RUN:
+                # Whatever the container reports: a dry run must not look like one that deleted sessions.
+                reason, message = DRY_RUN if succeeded else reason, printable(f"dry run: {message}")
             return Readiness(ConditionStatus.TRUE if succeeded else ConditionStatus.FALSE, reason, message)
     was = condition(before, ConditionType.LAST_RUN_SUCCEEDED)
     return Readiness(was.status, was.reason, was.message) if was else None
@@ -307,6 +324,6 @@ def _transition(was: Condition | None, kind: ConditionType, state: Readiness, se
         reason=state.reason,
         message=printable(state.message),
         last_transition_time=since if since <= seen.now + CLOCK_TOLERANCE else seen.now,
-        # Every condition is judged anew: `kubectl wait` does not believe one of an older generation.
+        # Every condition is computed anew: `kubectl wait` ignores one of an older generation.
         observed_generation=seen.generation,
     )
