@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from job.alerts.problems import Problem, problems, report_alerts, too_many_failed
-from job.logs.logs import SessionLog, safe_traceback
+from job.logs.run_logs import HashedSessionLog, safe_traceback
 from job.steps import abnormal, active, duplicates, settings_verification, vitals
 from job.steps.assess import Counted, assess, count
 from job.steps.concurrency import enforce_limit
@@ -24,7 +24,7 @@ from job.steps.safety import Budget
 from job.steps.statistics import count_again, keep_statistics, tell_active
 from job.steps.sync.sync import synchronise, tidy
 from job.steps.vitals_thresholds import reported
-from job.telemetry.trace import Trace, Untraced
+from job.telemetry.trace import NoTrace, Trace
 from job.workers.lead import Leader, prepare_to_lead
 from policy.manifest import SessionPolicy
 from policy.names import REDIS_URL_ENV
@@ -33,7 +33,7 @@ from stores.model.errors import ConfigurationError, LockHeldError, StopRequested
 from stores.model.sessions import Sessions
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
-from stores.redis.primary.opening import open_redis
+from stores.redis.redis_only.opening import open_redis
 from stores.redis.store import RedisStore
 from stores.sql.connection.connect import as_run_error
 from stores.sql.connection.run_connection import RunConnection
@@ -69,8 +69,8 @@ class Run:
     dry_run: bool = False
     progress: Progress = field(default_factory=Silent)
     tally: Tally = field(default_factory=Tally)
-    audit: SessionLog | None = None
-    trace: Trace = field(default_factory=Untraced)
+    audit: HashedSessionLog | None = None
+    trace: Trace = field(default_factory=NoTrace)
     environment: Mapping[str, str] = field(default_factory=dict)
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()

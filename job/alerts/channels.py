@@ -72,7 +72,7 @@ def deliver(messages: Mapping[Audience, Message], channels: Channels, seconds: f
         seconds: when to stop waiting, counted from now.
     """
     pending = [
-        (audience, number, _Sending(url, messages[audience]))
+        (audience, number, _ChannelSend(url, messages[audience]))
         for audience, urls in channels.urls.items()
         if audience in messages
         for number, url in enumerate(urls, start=1)
@@ -92,12 +92,12 @@ def _why(answer: Done[str] | Exception | None, seconds: float) -> str:
     return answer.value
 
 
-def reached(deliveries: Sequence[Delivery]) -> frozenset[Audience]:
+def reached_audiences(deliveries: Sequence[Delivery]) -> frozenset[Audience]:
     """The audiences whom at least one channel has told."""
     return frozenset(delivery.audience for delivery in deliveries if delivery.sent)
 
 
-def problem_of(url: str) -> str:
+def url_problem(url: str) -> str:
     """Why nothing can be sent to a URL, as far as that shows without sending; or nothing."""
     return _NOT_KNOWN if _instantiate(url) is None else ""
 
@@ -114,7 +114,7 @@ def _instantiate(url: str) -> Any:
     return Apprise.instantiate(url)
 
 
-class _Sending:
+class _ChannelSend:
     """One message on its way to one URL.
 
     Attributes:

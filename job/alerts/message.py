@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from job.alerts.decide import Notice
+from job.alerts.notifications import Notification
 from policy.alerts import runbook_link
 from policy.report import printable
 
@@ -15,7 +15,7 @@ _TITLE_LENGTH = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AlertSource:
     """Where a run was.
 
     Attributes:
@@ -50,7 +50,7 @@ class Message:
     resolved: bool
 
 
-def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None) -> Message:
+def compose_message(told: Sequence[Notification], place: AlertSource, runbook_url: str | None = None) -> Message:
     """One message about all that an audience is told now.
 
     Args:
@@ -71,7 +71,7 @@ def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None
     )
 
 
-def _paragraph(notice: Notice, runbook_url: str | None) -> str:
+def _paragraph(notice: Notification, runbook_url: str | None) -> str:
     problem = notice.problem
     head = f"{problem.reason} is over" if notice.resolved else f"{problem.reason}: {problem.message}"
     lines = [printable(head), f"Since: {_text(notice.since)}"]
@@ -80,7 +80,7 @@ def _paragraph(notice: Notice, runbook_url: str | None) -> str:
     return "\n".join(lines)
 
 
-def _more(place: Place) -> str:
+def _more(place: AlertSource) -> str:
     known = (("Cluster", place.cluster), ("Trace", place.trace_id))
     return "".join(f"\n{name}: {value}" for name, value in known if value)
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import click
 
 from job.cli import doctor, plan, report, revoke, sessions
-from job.cli.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
-from job.cli.reporting import to_text, write_termination_message
+from job.cli.options import EXIT_BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
+from job.cli.termination_message import to_text, write_termination_message
 from job.imports import lasting, without
-from job.logs.identity import Identities
-from job.logs.logs import RunLogs, SessionLog, open_logs
-from job.telemetry.trace import Trace, Untraced
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, RunLogs, open_logs
+from job.telemetry.trace import NoTrace, Trace
 from job.workers.plan import worker_index
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import DATABASE_URL_ENV, JOB_UID_ENV
@@ -72,7 +72,7 @@ def run(
         for_people=output == "table",
     )
     index = worker_index(os.environ)
-    trace = Untraced() if index else _trace(logs)
+    trace = NoTrace() if index else _trace(logs)
     try:
         policy = read_policy(path)
         trace.describe(policy, database_url, redis_url)
@@ -89,7 +89,7 @@ def run(
         _deliver(rejected, output)
         with _exporting(trace, rejected, logs):
             pass
-        context.exit(BAD_CONFIGURATION)
+        context.exit(EXIT_BAD_CONFIGURATION)
     files = logs.keep_files(policy, Path(log_directory), index or 0) if log_directory else None
     if index:
         exit_code = _help(index, policy, database_url, redis_url, dry_run, logs)
@@ -113,15 +113,15 @@ def _trace(logs: RunLogs) -> Trace:
     if settings.problems:
         logs.log.warning("telemetry off", because="; ".join(settings.problems))
     if not settings:
-        return Untraced()
+        return NoTrace()
     try:
         with lasting():
-            from job.telemetry.opentelemetry_export import Telemetry
+            from job.telemetry.opentelemetry_export import OpenTelemetryTrace
 
-        trace = Telemetry(settings, os.environ)
+        trace = OpenTelemetryTrace(settings, os.environ)
     except Exception as error:  # whatever is wrong with telemetry, the run goes on
         logs.log.warning("telemetry off", because=f"OpenTelemetry could not be set up ({type(error).__name__})")
-        return Untraced()
+        return NoTrace()
     if trace.id:
         logs.sink.trace_fields = {"trace_id": trace.id}
     return trace
@@ -155,8 +155,8 @@ def _help(
     return follower.execute(os.environ)
 
 
-def _session_log(policy: SessionPolicy, logs: RunLogs) -> SessionLog:
-    identities = Identities.from_environment(os.environ, logs.log)
+def _session_log(policy: SessionPolicy, logs: RunLogs) -> HashedSessionLog:
+    identities = IdHasher.from_environment(os.environ, logs.log)
     return logs.sessions(identities, tells_deleted=policy.spec.logs.deleted_sessions)
 
 
@@ -198,9 +198,9 @@ def _prepare(
 def _execute(one: Run, output: str | None) -> tuple[RunReport, int]:
     if output != "table":
         return one.execute()
-    from job.reports.terminal import Terminal
+    from job.reports.terminal_output import TerminalProgress
 
-    with Terminal() as terminal:
+    with TerminalProgress() as terminal:
         one.progress = terminal
         return one.execute()
 
@@ -211,24 +211,24 @@ def _deliver(report: RunReport, output: str | None) -> None:
     if output == "json":
         click.echo(to_text(report))
     elif output == "table":
-        from job.reports.terminal import print_report
+        from job.reports.terminal_output import print_report
 
         print_report(report)
 
 
 def _alert(one: Run, report: RunReport, logs: RunLogs, directory: Path | None) -> None:
+    from job.alerts.alert_memory import memory_stores
     from job.alerts.channels import Channels
-    from job.alerts.message import Place
-    from job.alerts.stores import memory_stores
-    from job.alerts.tell import tell
+    from job.alerts.message import AlertSource
+    from job.alerts.notify import notify
 
     metadata = one.policy.metadata
-    tell(
+    notify(
         one.problems,
         report,
         one.policy.spec.alerts,
         Channels.from_environment(os.environ),
-        Place(metadata.name, metadata.namespace, trace_id=one.trace.id),
+        AlertSource(metadata.name, metadata.namespace, trace_id=one.trace.id),
         memory_stores(one.policy, one.urls.database, one.urls.redis, directory),
         logs.alerts,
         datetime.now(UTC),
@@ -280,7 +280,7 @@ def init(context: click.Context, path: str | None, database_url: str | None) -> 
             engine.dispose()
     except (InvalidPolicyError, RunError) as error:
         click.echo(f"error: {error}", err=True)
-        context.exit(error.exit_code if isinstance(error, RunError) else BAD_CONFIGURATION)
+        context.exit(error.exit_code if isinstance(error, RunError) else EXIT_BAD_CONFIGURATION)
     click.echo(f"created {', '.join(created)}" if created else "nothing to create: all tables exist")
 
 
@@ -312,7 +312,7 @@ def demo(context: click.Context, directory: str | None) -> None:
         from job.demo.show import show
     except ModuleNotFoundError:
         click.echo("error: the container image has no demo; install session-policy-operator[job,embedded]", err=True)
-        context.exit(BAD_CONFIGURATION)
+        context.exit(EXIT_BAD_CONFIGURATION)
 
     context.exit(show(Path(directory) if directory else None))
 

@@ -18,7 +18,7 @@ from stores.model.errors import ConfigurationError, LockHeldError, RunError, Sto
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BAD_CONFIGURATION = 2
+EXIT_BAD_CONFIGURATION = 2
 
 policy_file = click.option(
     "-f",
@@ -74,7 +74,7 @@ def read_policy(path: str | None) -> SessionPolicy:
     return load_policy(text)
 
 
-def fails_plainly(command: Callable[P, T]) -> Callable[P, T]:
+def prints_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Turns our errors into one line on standard error and the exit code that belongs to them."""
 
     @functools.wraps(command)
@@ -82,7 +82,7 @@ def fails_plainly(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except InvalidPolicyError as error:
-            _end([f"{problem}" for problem in error.problems], BAD_CONFIGURATION)
+            _end([f"{problem}" for problem in error.problems], EXIT_BAD_CONFIGURATION)
         except LockHeldError as error:
             _end([str(error) or "a run is at work on this session table; try again when it is done"], 1)
         except StopRequestedError:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.cli.options import database_url, fails_plainly, output, policy_file, read_policy, redis_url
+from job.cli.options import database_url, output, policy_file, prints_errors, read_policy, redis_url
 from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from job.cli.outlook import Line, Outlook
+    from job.cli.planning import Plan, PlannedAction
     from stores.model.sessions import Session
 
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 @redis_url
 @click.option("--full", is_flag=True, help="Show ids at their full length.")
 @output
-@fails_plainly
+@prints_errors
 def plan(path: str | None, database_url: str | None, redis_url: str | None, full: bool, output: str) -> None:
     """Shows what a run would do now, by rule. Takes no lock and changes nothing."""
-    from job.cli.outlook import look_ahead
-    from job.logs.logs import configure
+    from job.cli.planning import make_plan
+    from job.logs.run_logs import configure
     from job.revocation.stores import open_stores
 
     policy = read_policy(path)
@@ -37,14 +37,14 @@ def plan(path: str | None, database_url: str | None, redis_url: str | None, full
             raise ConfigurationError(
                 "plan needs stores.database; a policy without one is best tried with run --dry-run"
             )
-        outlook = look_ahead(place, place.opened, log)
+        outlook = make_plan(place, place.opened, log)
     if output == "json":
         click.echo(json.dumps(_document(outlook, full), ensure_ascii=False))
     else:
         _print(outlook, full)
 
 
-def _document(outlook: Outlook, full: bool) -> dict[str, Any]:
+def _document(outlook: Plan, full: bool) -> dict[str, Any]:
     return {
         "sessions": outlook.sessions,
         "deleting": outlook.deleting,
@@ -67,7 +67,7 @@ def _document(outlook: Outlook, full: bool) -> dict[str, Any]:
     }
 
 
-def _print(outlook: Outlook, full: bool) -> None:
+def _print(outlook: Plan, full: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -89,11 +89,11 @@ def _print(outlook: Outlook, full: bool) -> None:
         console.print(f"It would refuse: {outlook.refusal}", markup=False, highlight=False)
 
 
-def _found(line: Line) -> str:
+def _found(line: PlannedAction) -> str:
     return "-" if line.found is None else f"{line.found:,}"
 
 
-def _examples(line: Line, full: bool) -> str:
+def _examples(line: PlannedAction, full: bool) -> str:
     return ", ".join(_example(session, full) for session in line.examples)
 
 

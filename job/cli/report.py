@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from job.cli.options import database_url, fails_plainly, output, policy_file, read_policy
+from job.cli.options import database_url, output, policy_file, prints_errors, read_policy
 from policy.names import DATABASE_URL_ENV
 from stores.model.errors import ConfigurationError
 
@@ -20,7 +20,7 @@ from stores.model.errors import ConfigurationError
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="How far back.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Also writes the report to this file, as one HTML page.")
 @output
-@fails_plainly
+@prints_errors
 def report(
     path: str | None, name: str | None, database_url: str | None, days: int, html: str | None, output: str
 ) -> None:
@@ -38,11 +38,11 @@ def report(
     else:
         from rich.console import Console
 
-        from job.reports.table import print_trends
+        from job.reports.trends_table import print_trends
 
         print_trends(trends, Console())
     if html is not None:
-        from job.reports.page import to_page
+        from job.reports.html_page import to_page
 
         try:
             Path(html).write_text(to_page(trends), encoding="utf-8")

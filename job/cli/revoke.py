@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from job.cli.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
-from job.cli.reporting import write_termination_message
-from job.logs.identity import Identities
-from job.logs.logs import open_logs
+from job.cli.options import EXIT_BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
+from job.cli.termination_message import write_termination_message
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import open_logs
 from policy.manifest import InvalidResourceError, SessionPolicy, parse_target
 from policy.names import LOG_HASH_KEY_ENV, REVOCATION_ENV
 from policy.report import printable
@@ -56,9 +56,9 @@ def revoke(
         logs.log.error("invalid configuration", problems=problems)
         message = printable("; ".join(problems))
         write_termination_message(RevocationReport(reason=ConfigurationError.reason, message=message))
-        context.exit(BAD_CONFIGURATION)
+        context.exit(EXIT_BAD_CONFIGURATION)
     files = logs.keep_files(policy, Path(log_directory)) if log_directory else None
-    identities = Identities.from_environment(os.environ, logs.log)
+    identities = IdHasher.from_environment(os.environ, logs.log)
     report, exit_code = Revocation(
         policy,
         target,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from job.cli.options import database_url, fails_plainly, log_directory, output, policy_file, read_policy, redis_url
+from job.cli.options import database_url, log_directory, output, policy_file, prints_errors, read_policy, redis_url
 from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def sessions() -> None:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @_full
 @output
-@fails_plainly
+@prints_errors
 def list_sessions(
     path: str | None,
     database_url: str | None,
@@ -78,7 +78,7 @@ def list_sessions(
 @_stores
 @_full
 @output
-@fails_plainly
+@prints_errors
 def show(
     session_id: str, path: str | None, database_url: str | None, redis_url: str | None, full: bool, output: str
 ) -> None:
@@ -102,7 +102,7 @@ def show(
 @_stores
 @click.option("--user", help="Only this user's.")
 @output
-@fails_plainly
+@prints_errors
 def count(path: str | None, database_url: str | None, redis_url: str | None, user: str | None, output: str) -> None:
     """Counts active sessions and users."""
     with _open(path, database_url, redis_url) as place:
@@ -133,7 +133,7 @@ def count(path: str | None, database_url: str | None, redis_url: str | None, use
 @log_directory
 @_full
 @output
-@fails_plainly
+@prints_errors
 def revoke(
     path: str | None,
     database_url: str | None,
@@ -173,7 +173,7 @@ def revoke(
 def _open(
     policy: SessionPolicy | str | None, database_url: str | None, redis_url: str | None, *, exclusive: bool = False
 ) -> Any:
-    from job.logs.logs import configure
+    from job.logs.run_logs import configure
     from job.revocation.stores import open_stores
 
     read = read_policy(policy) if policy is None or isinstance(policy, str) else policy
@@ -208,9 +208,9 @@ def _record(policy: SessionPolicy, result: Revoked, log_directory: str | None) -
     """R2: accesses are recorded. By hashes, like every deletion."""
     if not log_directory or not result.sessions:
         return
-    from job.logs.identity import Identities
-    from job.logs.logfiles import LogFiles
-    from job.logs.logs import open_logs
+    from job.logs.id_hasher import IdHasher
+    from job.logs.log_files import LogFiles
+    from job.logs.run_logs import open_logs
 
     logs = open_logs(sys.stderr, logging.WARNING, for_people=True)
     metadata = policy.metadata
@@ -220,7 +220,7 @@ def _record(policy: SessionPolicy, result: Revoked, log_directory: str | None) -
         lambda why: click.echo(f"warning: {why}", err=True),
     )
     logs.sink.files = files
-    logs.sessions(Identities.from_environment(os.environ, logs.log)).deleted(result.sessions, "Revoked")
+    logs.sessions(IdHasher.from_environment(os.environ, logs.log)).deleted(result.sessions, "Revoked")
     files.close()
 
 

@@ -31,8 +31,8 @@ from job.demo.seed import populate
 from job.demo.snapshot import Snapshot
 from job.demo.span import spoken
 from job.demo.stories import Storyteller
-from job.logs.logs import configure
-from job.reports.terminal import Terminal, print_report
+from job.logs.run_logs import configure
+from job.reports.terminal_output import TerminalProgress, print_report
 from job.run import Run
 from job.steps.progress import Progress, Silent
 from policy.lifetime import resolve_lifetime
@@ -155,7 +155,7 @@ class _Stage:
         if quiet:
             yield Silent()
         elif self.console.is_terminal:
-            with Terminal(self.console) as terminal:
+            with TerminalProgress(self.console) as terminal:
                 yield terminal
         else:
             yield Lines(self.console)

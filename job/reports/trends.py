@@ -59,7 +59,7 @@ class RunPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class DayEnds:
+class EndedOnDay:
     """Sessions that were ended on one day.
 
     Attributes:
@@ -97,7 +97,7 @@ class Trends:
     since: datetime
     until: datetime
     runs: list[RunPoint] = field(default_factory=list)
-    ends: list[DayEnds] = field(default_factory=list)
+    ends: list[EndedOnDay] = field(default_factory=list)
     by_hour: dict[int, int] = field(default_factory=dict)
     by_client: dict[str, int] = field(default_factory=dict)
 
@@ -235,7 +235,7 @@ def to_points(rows: Iterable[Any]) -> list[RunPoint]:
     return points
 
 
-def _ends(connection: sa.Connection, since: datetime) -> list[DayEnds]:
+def _ends(connection: sa.Connection, since: datetime) -> list[EndedOnDay]:
     c = history.c
     query = (
         sa.select(c.day, c.cause, sa.func.sum(c.sessions), sa.func.sum(c.total_seconds))
@@ -247,7 +247,7 @@ def _ends(connection: sa.Connection, since: datetime) -> list[DayEnds]:
     for day, cause, sessions, seconds in connection.execute(query):
         counts, total = days.get(day, ({}, 0))
         days[day] = {**counts, cause: int(sessions)}, total + int(seconds)
-    return [DayEnds(day, counts, seconds) for day, (counts, seconds) in days.items()]
+    return [EndedOnDay(day, counts, seconds) for day, (counts, seconds) in days.items()]
 
 
 def _usage(connection: sa.Connection, policy: str, since: datetime) -> tuple[dict[int, int], dict[str, int]]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from stores.model.batches import batches
 from stores.model.sessions import Cause, Session
-from stores.redis.primary.lock import RedisLock
+from stores.redis.redis_only.lock import RedisLock
 from stores.redis.store import RedisStore
 from stores.sql.mapping.table import MappedTable
 from stores.sql.store import SessionDatabase

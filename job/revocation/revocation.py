@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from job.logs.identity import Identities
-from job.logs.logs import SessionLog, safe_traceback
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, safe_traceback
 from job.revocation.directory import Entry, Gone, Revoked
 from job.revocation.stores import OpenStores, open_place
 from job.steps.initialise import Urls
@@ -54,8 +54,8 @@ class Revocation:
     urls: Urls
     clock: RunClock
     log: Any
-    audit: SessionLog
-    identities: Identities | None
+    audit: HashedSessionLog
+    identities: IdHasher | None
     poll_seconds: float = 5.0
     _counts: RevocationCounts = field(default_factory=RevocationCounts)
 

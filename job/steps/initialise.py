@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from job.logs.logs import SessionLog
+from job.logs.run_logs import HashedSessionLog
 from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 from policy.presets import resolve_table
@@ -83,7 +83,7 @@ def initialise(
     log: Any,
     *,
     exclusive: bool = True,
-    audit: SessionLog | None = None,
+    audit: HashedSessionLog | None = None,
     at: datetime | None = None,
 ) -> Opened:
     """Opens the stores of a run or, without the exclusive lock, to look only, or to help.

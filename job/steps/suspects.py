@@ -18,7 +18,7 @@ from job.steps.context import RunContext
 from policy.rules import RuleType, SessionRule
 from stores.model.batches import batches, batches_by_weight
 from stores.model.sessions import Session
-from stores.redis.content.access_log import AccessLogs, Log
+from stores.redis.content.access_log import AccessLogs, LogEntries
 from stores.rules.defaults import count
 from stores.rules.facts import Access, Facts, Survey
 from stores.rules.table import KINDS, entries_wanted, gravest, matching
@@ -153,7 +153,7 @@ class Search:
         spelt = set(keys)  # the database may have another spelling of an id
         return {b.key: b for b in self._queries.beginnings(self._queries.ids(keys)) if b.key in spelt}
 
-    def _accesses(self, log: Log, beginning: Beginning) -> Sequence[Access]:
+    def _accesses(self, log: LogEntries, beginning: Beginning) -> Sequence[Access]:
         """What is to be judged of a log: nothing, where nothing in it can break a rule."""
         one = log.only if len(log.entries) <= self._no_burst else None
         if one is None:

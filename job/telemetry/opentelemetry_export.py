@@ -28,8 +28,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from job.logs.logs import safe_traceback
-from job.telemetry.trace import Delivery, changes
+from job.logs.run_logs import safe_traceback
+from job.telemetry.trace import Export, changed_counts
 from policy.manifest import SessionPolicy
 from policy.names import CONTAINER_NAME, JOB_UID_ENV, POD_UID_ENV
 from policy.opentelemetry_env import (
@@ -59,7 +59,7 @@ _UNITS: Final = {"redis.index_entries_removed": "{entry}", "redis.ttl_added": "{
 Attributes = Mapping[str, str | int | float | bool]
 
 
-class Telemetry:
+class OpenTelemetryTrace:
     """Implements :class:`job.telemetry.trace.Trace`. The run's span begins when this is made.
 
     Args:
@@ -106,7 +106,7 @@ class Telemetry:
                 _record(span, error)
                 raise
             finally:
-                span.set_attributes({f"session_policy.{name}": n for name, n in changes(before, tally).items()})
+                span.set_attributes({f"session_policy.{name}": n for name, n in changed_counts(before, tally).items()})
                 for store, calls in collected.items():
                     self._store_span(span, store, calls)
                 span.end()
@@ -129,7 +129,7 @@ class Telemetry:
             _record(span, calls.error)
         span.end(calls.ended_ns)
 
-    def finish(self, report: RunReport) -> Delivery:
+    def finish(self, report: RunReport) -> Export:
         """Ends the run's span and begins to send."""
         self._root.set_attributes({**self._policy, **run_attributes(report)})
         if report.outcome is Outcome.FAILED:
@@ -140,11 +140,11 @@ class Telemetry:
             work["traces"] = partial(_export, self._exporter, spans)
         if self._meters is not None:
             work["metrics"] = partial(self._meters.export, report, self._policy)
-        return _Sending(list(work), Begun(list(work.values()), "telemetry", EXPORT_SECONDS))
+        return _PendingExport(list(work), Begun(list(work.values()), "telemetry", EXPORT_SECONDS))
 
 
-class _Sending:
-    """Implements :class:`job.telemetry.trace.Delivery`."""
+class _PendingExport:
+    """Implements :class:`job.telemetry.trace.Export`."""
 
     def __init__(self, names: list[str], begun: Begun[bool]) -> None:
         self._names = names

@@ -14,13 +14,13 @@ from policy.report import RunReport
 from stores.model.tally import Tally
 
 
-def changes(before: Tally, after: Tally) -> dict[str, int]:
+def changed_counts(before: Tally, after: Tally) -> dict[str, int]:
     """What a step has counted: how much it did, and how much is known to be there since, where that is new."""
     old, new = (counts(tally.counts(), tally.redis.counts()) for tally in (before, after))
     return {k: count - old[k] if k in DONE else count for k, count in new.items() if count != old[k]}
 
 
-class Delivery(Protocol):
+class Export(Protocol):
     """What is on its way to a collector."""
 
     def wait(self) -> list[str]:
@@ -43,7 +43,7 @@ class Trace(Protocol):
     def describe(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
         """Names the policy and its stores, once they are known. Of the URLs only host and port are told."""
 
-    def finish(self, report: RunReport) -> Delivery:
+    def finish(self, report: RunReport) -> Export:
         """Ends the trace and begins to send it, and the run's metrics.
 
         Args:
@@ -51,7 +51,7 @@ class Trace(Protocol):
         """
 
 
-class NotDelivered:
+class NoExport:
     """Nothing was to be sent."""
 
     def wait(self) -> list[str]:
@@ -59,7 +59,7 @@ class NotDelivered:
         return []
 
 
-class Untraced:
+class NoTrace:
     """No trace."""
 
     id = None
@@ -71,6 +71,6 @@ class Untraced:
     def describe(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
         """Tells nobody."""
 
-    def finish(self, report: RunReport) -> Delivery:
+    def finish(self, report: RunReport) -> Export:
         """Sends nothing."""
-        return NotDelivered()
+        return NoExport()

@@ -13,15 +13,15 @@ from policy import stores
 from policy.spec import Retry
 from stores.model.batches import batches, batches_by_weight
 from stores.model.sessions import Session
-from stores.redis.absence import absent
 from stores.redis.connection import scripts
-from stores.redis.connection.link import Argument, Link
+from stores.redis.connection.interface import Argument, RedisConnection
 from stores.redis.connection.server import RedisServer
-from stores.redis.content.contents import ContentReader, Marked
-from stores.redis.content.payload import UNKNOWN, Content
-from stores.redis.key_sums import KeySums
+from stores.redis.content.content_reader import ContentReader, ContentWithDigest
+from stores.redis.content.session_content import UNKNOWN, Content
+from stores.redis.key_checksums import KeyChecksums
 from stores.redis.keys import KeyNames, encoded, pattern_for
-from stores.redis.residue import IndexEntry, Members, ResidueReader
+from stores.redis.nonexistent_keys import nonexistent_keys
+from stores.redis.stale_entries import IndexEntry, Members, StaleEntryReader
 from stores.waiting.clock import RunClock
 
 # What SCAN looks at in one call.
@@ -69,7 +69,7 @@ class KeyStates:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class KeyPresence:
     """Which of some sessions have a key.
 
     Attributes:
@@ -84,7 +84,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class RemovalCounts:
     """What was removed; less than there was if a command had to be repeated.
 
     Attributes:
@@ -97,7 +97,7 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
+class ConditionalDeletion:
     """What became of sessions that were to go if they had not changed.
 
     Attributes:
@@ -126,11 +126,13 @@ class RedisStore:
         ConfigurationError: the key templates cannot be told apart.
     """
 
-    def __init__(self, link: Link, store: stores.RedisStore, retry: Retry, clock: RunClock, log: Any) -> None:
+    def __init__(
+        self, link: RedisConnection, store: stores.RedisStore, retry: Retry, clock: RunClock, log: Any
+    ) -> None:
         self._names = KeyNames.parse(store.keys)
         self._server = RedisServer(link, retry, clock, log)
         self._reader = ContentReader(self._server, store.fields)
-        self.residue = ResidueReader(self._server, self._names)
+        self.residue = StaleEntryReader(self._server, self._names)
         """Index entries and access logs."""
 
     @property
@@ -204,7 +206,7 @@ class RedisStore:
         if ids:
             yield self.inspect(ids)
 
-    def doubtful_pages(self, sums: KeySums) -> Iterator[tuple[int, KeyStates]]:
+    def doubtful_pages(self, sums: KeyChecksums) -> Iterator[tuple[int, KeyStates]]:
         """What there is under the session keys that are doubtful, and how many there were besides."""
         besides = 0
         ids: list[str] = []
@@ -218,9 +220,9 @@ class RedisStore:
                 besides, ids = 0, []
         yield besides, self.inspect(ids)
 
-    def standing(self, ids: Iterable[str]) -> Standing:
+    def standing(self, ids: Iterable[str]) -> KeyPresence:
         """Whether there is anything under the keys of these sessions, and whether it stays for ever."""
-        standing = Standing()
+        standing = KeyPresence()
         keys = self._keys(ids)
         for group in batches(keys, _GROUP):
             named = [keys[i] for i in group]
@@ -254,7 +256,7 @@ class RedisStore:
         """Those of the sessions under whose keys there is nothing. An id that can have no session key is not in it."""
         gone: set[str] = set()
         for group in batches(self._names.session_keys(ids).items(), _GROUP):
-            missing = absent(self._server, [key for _, key in group])
+            missing = nonexistent_keys(self._server, [key for _, key in group])
             gone.update(session_id for session_id, key in group if key in missing)
         return gone
 
@@ -279,7 +281,7 @@ class RedisStore:
         """As :meth:`contents`, but a session that is an empty string is there, and says nothing."""
         return self._reader.read_all(self._keys(ids))
 
-    def marked(self, ids: Iterable[str]) -> dict[str, Marked]:
+    def marked(self, ids: Iterable[str]) -> dict[str, ContentWithDigest]:
         """The content of these sessions, so that :meth:`delete_unchanged` knows it again."""
         return self._reader.read_marked(self._keys(ids))
 
@@ -322,7 +324,7 @@ class RedisStore:
         """
         return self.remove(sessions).session_keys
 
-    def remove(self, sessions: Sequence[Session]) -> Removed:
+    def remove(self, sessions: Sequence[Session]) -> RemovalCounts:
         """As :meth:`delete`, and tells of the index entries, too."""
         session_keys = index_entries = 0
         for group in batches(sessions, _GROUP):
@@ -331,16 +333,16 @@ class RedisStore:
             self._server.unlink(list(self._names.access_log_keys(ids).values()))
             # The session key goes last: while it is there, the next run finds what this one may not have finished.
             session_keys += self._server.unlink(list(self._names.session_keys(ids).values()))
-        return Removed(session_keys, index_entries)
+        return RemovalCounts(session_keys, index_entries)
 
-    def delete_unchanged(self, marked: Mapping[str, Marked], ttls: Mapping[str, int]) -> Unchanged:
+    def delete_unchanged(self, marked: Mapping[str, ContentWithDigest], ttls: Mapping[str, int]) -> ConditionalDeletion:
         """Deletes the keys of those sessions that are what they were when they were read, at the moment they go.
 
         Args:
             marked: their content, from :meth:`marked`.
             ttls: their TTLs, from :meth:`inspect`; a session whose TTL was prolonged since is in use.
         """
-        outcome = Unchanged()
+        outcome = ConditionalDeletion()
         fields = self._reader.hash_fields
         keys = self._keys(i for i, content in marked.items() if content.mark)
         for some in batches(keys, _GROUP):

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from job.alerts.alert_memory import DatabaseMemory, FileMemory, MemoryStore, load, memory_stores, save
+from job.alerts.alert_state import AlertState, ProblemRecord
 from job.alerts.channels import Channels, Delivery
-from job.alerts.memory import Memory, Told
-from job.alerts.message import Place
+from job.alerts.message import AlertSource
+from job.alerts.notify import notify
 from job.alerts.problems import Audience, Problem, problems
-from job.alerts.stores import DatabaseMemory, FileMemory, MemoryStore, load, memory_stores, save
-from job.alerts.tell import tell
 from policy.alerts import Alerts, Thresholds
 from policy.report import Outcome, RunReport, SessionCounts
 from tests.support.runs import Log, policy
@@ -64,7 +64,7 @@ def told(
 ) -> tuple[list[Delivery], Log]:
     log, report = Log(), report or failing()
     found = problems(report, Thresholds(), findings)
-    return tell(found, report, Alerts(), to, Place("shop", "web"), stores, log, now, seconds), log
+    return notify(found, report, Alerts(), to, AlertSource("shop", "web"), stores, log, now, seconds), log
 
 
 def succeeding(**counts: int) -> RunReport:
@@ -117,12 +117,14 @@ def test_a_database_that_is_down_is_remembered_in_redis(redis_url: str, hook: We
 
 def test_of_several_memories_the_latest_counts_and_all_are_written(stores: SessionStores, tmp_path: Path) -> None:
     places = memory_stores(policy(redis=True), stores.database_url, stores.redis_url, tmp_path)
-    memories = [Memory(updated_at=NOW + timedelta(hours=n), problems={f"R{n}": Told(since=NOW)}) for n in range(3)]
+    memories = [
+        AlertState(updated_at=NOW + timedelta(hours=n), problems={f"R{n}": ProblemRecord(since=NOW)}) for n in range(3)
+    ]
     for place, memory in zip(places, (memories[0], memories[2], memories[1]), strict=True):
         place.save(memory)
     assert load(places, 5) == memories[2]
     assert save(places, memories[1], 5) == 3
-    assert [Memory.from_text(place.load()) for place in places] == [memories[1]] * 3
+    assert [AlertState.from_text(place.load()) for place in places] == [memories[1]] * 3
 
 
 def test_without_their_table_alerts_are_sent_and_it_is_said_that_they_repeat(
@@ -224,15 +226,15 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from job.alerts.channels import Channels
-from job.alerts.message import Place
+from job.alerts.message import AlertSource
 from job.alerts.problems import Audience, Problem
-from job.alerts.tell import tell
+from job.alerts.notify import notify
 from policy.alerts import Alerts
 from policy.report import RunReport
 from tests.support.runs import Log
 report = RunReport.model_validate_json(sys.argv[2], by_alias=True, by_name=False)
 found = [Problem("RedisUnavailable", Audience.OPERATIONS, "x")]
-tell(found, report, Alerts(), Channels({Audience.OPERATIONS: (sys.argv[1],)}), Place("shop", "web"), [], Log(),
+notify(found, report, Alerts(), Channels({Audience.OPERATIONS: (sys.argv[1],)}), AlertSource("shop", "web"), [], Log(),
      datetime.now(UTC), 3)
 print("told")
 sys.exit(0)
@@ -254,7 +256,7 @@ def test_r2_a_channel_that_hangs_does_not_keep_the_process_alive(hook: WebHook) 
 
 
 def test_no_run_pays_for_apprise_that_has_nothing_to_tell() -> None:
-    imported = "import sys, job.alerts.tell, job.run; sys.exit('apprise' in sys.modules)"
+    imported = "import sys, job.alerts.notify, job.run; sys.exit('apprise' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", imported], cwd=ROOT, env=environment, check=False).returncode == 0
 

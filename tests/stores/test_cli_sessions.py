@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from job.logs.identity import Identities
+from job.logs.id_hasher import IdHasher
 from tests.support.command_line import CommandLine
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import KEYS, SECRET, manifest
@@ -262,7 +262,7 @@ def test_r2_a_revocation_is_recorded_by_hash(tmp_path: Path, alone: CommandLine,
     (path,) = (logs / "session").iterdir()
     line = json.loads(path.read_text())
     assert (line["event"], line["cause"]) == ("session deleted", "Revoked")
-    assert line["session"] == Identities(key.encode()).session("ann-session-1")
+    assert line["session"] == IdHasher(key.encode()).session("ann-session-1")
     assert "ann" not in path.read_text()
 
 

@@ -12,10 +12,10 @@ from policy.spec import Retry
 from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError, RedisUnavailableError
 from stores.model.sessions import Session
-from stores.redis.connection.cluster import ClusterLink
+from stores.redis.connection.cluster import ClusterConnection
 from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore as Store
-from stores.redis.store import Removed
+from stores.redis.store import RemovalCounts
 from tests.support.interruptions import Interruptions
 from tests.support.servers.redis_cluster import ClusterNode, EmbeddedRedisCluster
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log, SyncWorld, changes
@@ -84,7 +84,7 @@ def test_r3_2_many_keys_over_all_slots_are_read_and_deleted_in_a_few_round_trips
             counted.install(patch)
             assert store.inspect(ids).without_ttl == set(ids)
             assert {content.user_id for content in store.contents(ids).values()} == {"u"}
-            assert store.remove([Session(i) for i in ids]) == Removed(2_000, 2_000)
+            assert store.remove([Session(i) for i in ids]) == RemovalCounts(2_000, 2_000)
         # Four groups; of each: state, length, text, length and text again, entry, log, key; at each of three masters.
         assert counted.sent <= 4 * 8 * 3 + 10
         assert list(client.scan_iter()) == []
@@ -217,7 +217,7 @@ def test_scripts_come_back_after_a_node_has_forgotten_them(redis_cluster: Embedd
 
 
 def test_the_link_is_that_of_a_cluster() -> None:
-    assert isinstance(connect("redis://host", SETTINGS), ClusterLink)
+    assert isinstance(connect("redis://host", SETTINGS), ClusterConnection)
 
 
 def _another(cluster: EmbeddedRedisCluster, slot: int) -> ClusterNode:

@@ -18,7 +18,7 @@ from stores.model.sessions import RedisSessions, Session
 from stores.redis.connection.connect import connect
 from stores.redis.keys import KeyTemplate, pattern_for
 from stores.redis.store import RedisStore as Store
-from stores.redis.store import Removed
+from stores.redis.store import RemovalCounts
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -84,7 +84,7 @@ def test_r2_2_a_deleted_session_leaves_nothing_behind(store: Store, client: redi
     client.hset("sess:gone-hash", mapping={"a": "b"})
     client.set("sess:stays", "{}")
     gone = [Session("gone", user_id=7), Session("gone-hash", user_id=7), Session("never-was", user_id=8)]
-    assert store.remove(gone) == Removed(session_keys=2, index_entries=2)
+    assert store.remove(gone) == RemovalCounts(session_keys=2, index_entries=2)
     assert set(client.keys()) == {b"sess:stays", b"access_log:stays", b"user_sess:7"}
     assert client.smembers("user_sess:7") == {b"stays"}
     assert store.delete(gone) == 0
@@ -95,14 +95,14 @@ def test_without_a_user_column_the_session_tells_whose_it_is(store: Store, clien
     client.hset("sess:2", mapping={"userId": "u2"})
     client.sadd("user_sess:u1", "1", "other")
     client.sadd("user_sess:u2", "2", "other")
-    assert store.remove([Session("1"), Session("2")]) == Removed(2, 2)
+    assert store.remove([Session("1"), Session("2")]) == RemovalCounts(2, 2)
     assert client.smembers("user_sess:u1") == client.smembers("user_sess:u2") == {b"other"}
 
 
 def test_an_index_of_the_wrong_type_does_not_stop_a_deletion(store: Store, client: redis.Redis) -> None:
     client.set("sess:1", "{}")
     client.set("user_sess:u1", "a string")
-    assert store.remove([Session("1", user_id="u1")]) == Removed(1, 0)
+    assert store.remove([Session("1", user_id="u1")]) == RemovalCounts(1, 0)
     assert client.get("user_sess:u1") == b"a string"
 
 
@@ -123,7 +123,7 @@ def test_many_sessions_take_few_commands(store: Store, client: redis.Redis) -> N
         pipeline.rpush(f"access_log:{session.key}", "x")
     pipeline.execute()
     client.config_resetstat()
-    assert store.remove(sessions) == Removed(2_000, 2_000)
+    assert store.remove(sessions) == RemovalCounts(2_000, 2_000)
     calls: Any = client.info("commandstats")
     assert client.dbsize() == 0
     assert calls["cmdstat_unlink"]["calls"] <= 8
@@ -240,7 +240,7 @@ def test_r2_8_the_session_key_stays_until_all_that_belongs_to_it_is_gone(redis_u
     finally:
         client.acl_deluser("no-srem")
     assert client.exists("sess:1", "user_sess:u") == 2
-    assert open_store(redis_url, settings()).remove([Session("1", "u")]) == Removed(1, 1)
+    assert open_store(redis_url, settings()).remove([Session("1", "u")]) == RemovalCounts(1, 1)
 
 
 def test_replies_that_nobody_read_are_not_taken_for_the_next_command_s(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stores.redis.connection.server import RedisServer
-from stores.redis.content.java import JAVA_TEXT
+from stores.redis.content.java_serialization import JAVA_TEXT
 from stores.sql.store import SessionDatabase
 from tests.support.sync_world import SyncWorld, changes
 

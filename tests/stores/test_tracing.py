@@ -19,7 +19,7 @@ import pytest
 from controller.tracing.trace import Tracing, open_tracing
 from controller.tracing.trace import Untraced as UntracedController
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
-from job.telemetry.opentelemetry_export import Telemetry
+from job.telemetry.opentelemetry_export import OpenTelemetryTrace
 from policy.manifest import parse_policy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -348,7 +348,7 @@ def test_r1_3_a_ratio_takes_its_share_of_runs_and_controller_and_job_agree_on_wh
         monkeypatch.setenv(name, value)
     settings = TelemetrySettings(traces=1.0, metrics=None)
     jobs = [str(uuid.UUID(int=n, version=4)) for n in range(200)]
-    taken = {uid for uid in jobs if Telemetry(settings, {**environment, JOB_UID_ENV: uid}).id}
+    taken = {uid for uid in jobs if OpenTelemetryTrace(settings, {**environment, JOB_UID_ENV: uid}).id}
     assert taken == {uid for uid in jobs if samples(environment, trace_id(uid))}
     assert 0.3 < len(taken) / len(jobs) < 0.5
 

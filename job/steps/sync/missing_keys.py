@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from job.steps.context import RunContext
-from job.steps.sync.second_look import SecondLook
+from job.steps.sync.recheck import Recheck
 from job.steps.sync.sync_doubts import check_share, is_young
 from policy.spec import OnMissingRedisSession
 from stores.model.sessions import Session
@@ -29,7 +29,7 @@ class MissingKeys:
         self._redis = redis
         self._deletes = context.spec.sync.on_missing_redis_session is OnMissingRedisSession.DELETE
         self._seen = 0
-        self._held = SecondLook[Session](
+        self._held = Recheck[Session](
             context.clock,
             context.spec.sync.grace_seconds,
             judge=self._judge,

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from job.steps.context import RunContext
-from job.steps.sync.second_look import SecondLook
+from job.steps.sync.recheck import Recheck
 from job.steps.sync.sync_doubts import check_share, is_young
 from job.steps.sync.ttls import add_ttls
 from stores.model.sessions import Cause, Session
-from stores.redis.key_marks import KeyMarks
-from stores.redis.key_sums import KeySums
+from stores.redis.key_bloom_filter import KeyBloomFilter
+from stores.redis.key_checksums import KeyChecksums
 from stores.redis.keys import encoded
 from stores.redis.store import RedisStore
 from stores.waiting.background import ahead
 
 
-def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> KeyMarks:
+def settle_orphans(context: RunContext, redis: RedisStore, sums: KeyChecksums) -> KeyBloomFilter:
     """Session keys without a row go; keys without a TTL get one. All keys are counted anew, without what is no session.
 
     A key that SCAN shows on two pages is counted twice as seen, which makes the orphans' share look a little smaller
@@ -33,7 +33,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> Key
     grace = context.spec.sync.grace_seconds
     tally = context.tally.redis
     seen = 0
-    gone = KeyMarks()
+    gone = KeyBloomFilter()
 
     def judge(orphans: int) -> None:
         # safety.maxDeletions is not asked: it limits how many *sessions* go, and without its row an orphan is none.
@@ -51,7 +51,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> Key
             _remove_orphans(context, redis, ids)
             gone.note(map(encoded, ids))
 
-    orphans = SecondLook[str](
+    orphans = Recheck[str](
         context.clock,
         grace,
         judge=judge,

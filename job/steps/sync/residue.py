@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from job.steps.context import RunContext
-from job.steps.sync.second_look import SecondLook
+from job.steps.sync.recheck import Recheck
 from stores.model.batches import batches
-from stores.redis.key_marks import KeyMarks
-from stores.redis.residue import IndexEntry
+from stores.redis.key_bloom_filter import KeyBloomFilter
+from stores.redis.stale_entries import IndexEntry
 from stores.redis.store import KeyPage, RedisStore
 from stores.waiting.background import ahead
 
@@ -29,14 +29,14 @@ class Residue:
         self._context = context
         self._redis = redis
         grace = context.spec.sync.grace_seconds
-        self._entries = SecondLook[IndexEntry](
+        self._entries = Recheck[IndexEntry](
             context.clock,
             grace,
             judge=lambda _: None,
             confirm=self._entries_of_nobody,
             settle=self._remove_entries,
         )
-        self._logs = SecondLook[str](
+        self._logs = Recheck[str](
             context.clock,
             grace,
             judge=lambda _: None,
@@ -63,7 +63,7 @@ class Residue:
             self._logs.hold(set(ids) - database.existing(ids))
         self._wrong_type += reader.wrong_type(page.members)
 
-    def look_for(self, gone: KeyMarks) -> None:
+    def look_for(self, gone: KeyBloomFilter) -> None:
         """Looks at the index entries of sessions that went after their entries were looked at."""
         self._context.clock.checkpoint()
         for page in ahead(self._redis.index_pages()):

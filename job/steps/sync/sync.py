@@ -9,7 +9,7 @@ from job.steps.sync.missing_keys import MissingKeys
 from job.steps.sync.orphans import settle_orphans
 from job.steps.sync.residue import Residue
 from job.steps.sync.ttls import add_ttls
-from stores.redis.key_sums import KeySums
+from stores.redis.key_checksums import KeyChecksums
 from stores.redis.store import KeyPage, RedisStore
 from stores.waiting.background import Prefetch, alongside
 
@@ -35,7 +35,7 @@ def synchronise(context: RunContext) -> None:
     if redis is None:
         return
     context.progress.start("Redis sync")
-    sums = KeySums(context.tally.active)
+    sums = KeyChecksums(context.tally.active)
     missing, residue = MissingKeys(context, redis), Residue(context, redis)
     _compare(context, redis, sums, missing, residue)
     if sums.differ and (gone := settle_orphans(context, redis, sums)):
@@ -80,7 +80,9 @@ def tidy(context: RunContext, redis: RedisStore) -> None:
     context.progress.finish(f"{tally.sessions} keys, {tally.ttl_added} got a TTL")
 
 
-def _compare(context: RunContext, redis: RedisStore, sums: KeySums, missing: MissingKeys, residue: Residue) -> None:
+def _compare(
+    context: RunContext, redis: RedisStore, sums: KeyChecksums, missing: MissingKeys, residue: Residue
+) -> None:
     """Walks through live rows and keys at the same time: while one store is waited for, the other is at work.
 
     What has a live row is found in the order of the ids, which costs a database least; a row asks for its key, not the

@@ -27,9 +27,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from stores.redis.connection.link import Argument, Command
+from stores.redis.connection.interface import Argument, Command
 from stores.redis.connection.scripts import Script
-from stores.redis.connection.single import SingleWalk, send
+from stores.redis.connection.single_server import SingleServerScan, send_commands
 from stores.redis.connection.url import Address
 
 # Each round follows what the one before it learned; more are needed only while nodes contradict each other.
@@ -39,7 +39,7 @@ _SLOTS = 16384
 
 
 @dataclass(slots=True)
-class _Round:
+class _RoundResult:
     """What one round of commands has left to do.
 
     Attributes:
@@ -53,8 +53,8 @@ class _Round:
     scriptless: dict[Address, None] = field(default_factory=dict)
 
 
-class ClusterLink:
-    """Implements :class:`stores.redis.connection.link.Link` for a cluster.
+class ClusterConnection:
+    """Implements :class:`stores.redis.connection.interface.RedisConnection` for a cluster.
 
     Args:
         seeds: nodes to ask for all the others.
@@ -107,9 +107,9 @@ class ClusterLink:
         )
         return [reply[0] if isinstance(reply, list) else reply for reply in replies]
 
-    def walk(self, pattern: bytes, count: int) -> ClusterWalk:
+    def walk(self, pattern: bytes, count: int) -> ClusterScan:
         """A SCAN of all masters, one after the other."""
-        return ClusterWalk(self, pattern, count)
+        return ClusterScan(self, pattern, count)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -185,7 +185,7 @@ class ClusterLink:
 
     def _at(self, node: Address, commands: Sequence[Command]) -> list[Any]:
         with self._forgetting():
-            return send(self.client(node), commands)
+            return send_commands(self.client(node), commands)
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
@@ -216,7 +216,7 @@ class ClusterLink:
         by_node: defaultdict[Address, list[int]] = defaultdict(list)
         for index in waiting:
             by_node[self.owner(slots[index])].append(index)
-        outcome = _Round()
+        outcome = _RoundResult()
         asked: defaultdict[Address, list[int]] = defaultdict(list)
         for node, indexes in by_node.items():
             answers = self._at(node, [commands[i][1] for i in indexes])
@@ -237,7 +237,7 @@ class ClusterLink:
             self._learn([*outcome.moved, *self._clients, *self._seeds])
         return outcome.left
 
-    def _settle(self, index: int, answer: Any, node: Address, replies: list[Any], outcome: _Round) -> None:
+    def _settle(self, index: int, answer: Any, node: Address, replies: list[Any], outcome: _RoundResult) -> None:
         if isinstance(answer, MovedError):
             outcome.moved[_target(answer, node)] = None
         elif isinstance(answer, NoScriptError):
@@ -255,7 +255,7 @@ class ClusterLink:
                 raise reply
 
 
-class ClusterWalk:
+class ClusterScan:
     """A SCAN of all masters, one after the other; when one dies, its successor goes on.
 
     Args:
@@ -264,7 +264,7 @@ class ClusterWalk:
         count: how many keys each step looks at.
     """
 
-    def __init__(self, link: ClusterLink, pattern: bytes, count: int) -> None:
+    def __init__(self, link: ClusterConnection, pattern: bytes, count: int) -> None:
         self._link = link
         self._pattern = pattern
         self._count = count
@@ -284,7 +284,7 @@ class ClusterWalk:
             self._slots = list(self._link.masters().values())
         if self._node is None:
             self._node = self._link.owner(self._slots[0])
-        walk = SingleWalk(self._link.client(self._node), self._pattern, self._count, self._cursor)
+        walk = SingleServerScan(self._link.client(self._node), self._pattern, self._count, self._cursor)
         try:
             keys = walk.step()
         except (RedisError, OSError):

@@ -14,10 +14,10 @@ from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
 from policy.stores import RedisMode, RedisStore
-from stores.redis.connection.cluster import ClusterLink
-from stores.redis.connection.link import Link
-from stores.redis.connection.sentinel import Discovery
-from stores.redis.connection.single import SingleLink
+from stores.redis.connection.cluster import ClusterConnection
+from stores.redis.connection.interface import RedisConnection
+from stores.redis.connection.sentinel import MasterDiscovery
+from stores.redis.connection.single_server import SingleServerConnection
 from stores.redis.connection.url import Address, RedisUrl, parse_url
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
@@ -25,7 +25,7 @@ _CONNECT_TIMEOUT_SECONDS = 5.0
 _SOCKET_TIMEOUT_SECONDS = 15.0
 
 
-def connect(url: str, store: RedisStore) -> Link:
+def connect(url: str, store: RedisStore) -> RedisConnection:
     """Connections to the Redis at the URL, made when they are first used.
 
     Keys and values stay bytes, and no command is tried again by itself: both are the caller's business.
@@ -39,14 +39,14 @@ def connect(url: str, store: RedisStore) -> Link:
     """
     parsed = parse_url(url, store.mode)
     if store.mode is RedisMode.CLUSTER:
-        return ClusterLink(parsed.addresses, partial(_node, parsed))
+        return ClusterConnection(parsed.addresses, partial(_node, parsed))
     if store.mode is RedisMode.SENTINEL:
         assert store.sentinel_master is not None  # the spec's own rule
-        return SingleLink(_master(parsed, store.sentinel_master))
+        return SingleServerConnection(_master(parsed, store.sentinel_master))
     if parsed.socket:
         options = _options(parsed, parsed.username, parsed.password)
-        return SingleLink(redis.Redis(unix_socket_path=parsed.socket, db=parsed.database, **options))
-    return SingleLink(_node(parsed, parsed.addresses[0]))
+        return SingleServerConnection(redis.Redis(unix_socket_path=parsed.socket, db=parsed.database, **options))
+    return SingleServerConnection(_node(parsed, parsed.addresses[0]))
 
 
 def _node(url: RedisUrl, address: Address) -> redis.Redis:
@@ -56,7 +56,7 @@ def _node(url: RedisUrl, address: Address) -> redis.Redis:
 
 def _master(url: RedisUrl, name: str) -> redis.Redis:
     """A client that asks the sentinels for the master with each new connection."""
-    discovery = Discovery(url.addresses, _options(url, url.sentinel_username, url.sentinel_password))
+    discovery = MasterDiscovery(url.addresses, _options(url, url.sentinel_username, url.sentinel_password))
     options = _options(url, url.username, url.password)
     pool = SentinelConnectionPool(name, discovery, db=url.database, **options)  # type: ignore[no-untyped-call]
     return redis.Redis.from_pool(pool)

@@ -10,7 +10,7 @@ PERMISSIONS = (
     "+unlink", "+sscan", "+srem",
 )  # fmt: skip
 #: Not needed, but a run that knows since when a key was not used need not wait to look at it again.
-TO_SAVE_TIME = ("+object|idletime", "+object|encoding")
+FOR_IDLE_TIMES = ("+object|idletime", "+object|encoding")
 #: Besides, with a database: the rules read access logs, and thresholds are compared with what Redis says of itself.
 FOR_RULES = ("+lrange", "+info")
 #: Besides, where no database stands behind Redis: to judge sessions by their content, and for the lock.

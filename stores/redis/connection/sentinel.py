@@ -24,7 +24,7 @@ class UnknownMasterError(RedisError):
     """The sentinels watch no master of that name."""
 
 
-class Discovery(Sentinel):
+class MasterDiscovery(Sentinel):
     """Asks the sentinels for the master each time a connection is made, and tells what is wrong if there is no answer.
 
     Args:

@@ -13,7 +13,7 @@ from policy.spec import Retry
 from stores.model.calls import Store, calling
 from stores.model.errors import RedisUnavailableError
 from stores.redis.connection.errors import translate
-from stores.redis.connection.link import Argument, Command, Link
+from stores.redis.connection.interface import Argument, Command, RedisConnection
 from stores.redis.connection.scripts import Script
 from stores.waiting.clock import RunClock
 from stores.waiting.retry import Retrier
@@ -38,7 +38,7 @@ class RedisServer:
         log: of the run.
     """
 
-    def __init__(self, link: Link, retry: Retry, clock: RunClock, log: Any) -> None:
+    def __init__(self, link: RedisConnection, retry: Retry, clock: RunClock, log: Any) -> None:
         self._link = link
         self._one_at_a_time = threading.Lock()
         self._retrier = Retrier(retry, (RedisUnavailableError,), clock, log, "Redis")

@@ -17,7 +17,7 @@ from policy.stores import TimeEncoding
 from stores.model.batches import batches
 from stores.model.time_encoding import decode_time
 from stores.redis.connection.server import RedisServer
-from stores.redis.content.alike import differ_in_time_only
+from stores.redis.content.entry_comparison import differ_in_time_only
 from stores.redis.keys import KeyNames
 from stores.rules.facts import Access, GeoPoint
 
@@ -43,7 +43,7 @@ _NOTHING = Access()
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogEntries:
     """The newest entries of an access log, as they are written.
 
     Attributes:
@@ -106,7 +106,7 @@ class AccessLogs:
                 with suppress(UnicodeDecodeError):
                     yield written.decode("utf-8", "surrogatepass")  # as KeyTemplate writes them
 
-    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, Log]]:
+    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, LogEntries]]:
         """The newest entries of each session's log; sessions without a log have none.
 
         Args:
@@ -120,11 +120,11 @@ class AccessLogs:
             longer = {i: keys[i] for i, found in beginnings.items() if len(found) == first < most}
             for session_id in group:
                 if session_id not in longer:
-                    yield session_id, Log(beginnings.get(session_id, ()))
+                    yield session_id, LogEntries(beginnings.get(session_id, ()))
             # Read anew from its beginning: meanwhile entries may have been added, and places have shifted.
             for some in batches(longer.items(), max(1, _ENTRIES_AT_ONCE // most)):
                 for session_id, entries in self._entries(dict(some), 0, most).items():
-                    yield session_id, Log(entries)
+                    yield session_id, LogEntries(entries)
 
     def _entries(self, keys: Mapping[str, bytes], start: int, end: int) -> dict[str, Sequence[bytes]]:
         replies = self._server.pipeline([("LRANGE", key, start, end - 1) for key in keys.values()])

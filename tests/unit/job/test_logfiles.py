@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from job.logs.logfiles import LogFiles, LogName, retention_days
-from job.logs.logs import open_logs
+from job.logs.log_files import LogFiles, LogName, retention_days
+from job.logs.run_logs import open_logs
 from policy.spec import Logs
 
 TODAY = date(2026, 3, 10)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from job.logs.identity import Identities
-from job.logs.logfiles import LogFiles
-from job.logs.logs import RunLogs, open_logs, safe_traceback
+from job.logs.id_hasher import IdHasher
+from job.logs.log_files import LogFiles
+from job.logs.run_logs import RunLogs, open_logs, safe_traceback
 from stores.model.errors import RunError
 from stores.model.sessions import Session
 
-IDENTITIES = Identities(b"0123456789abcdef")
+IDENTITIES = IdHasher(b"0123456789abcdef")
 SESSION = Session("secret-id", "ann@example.org", datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 1, tzinfo=UTC))
 
 
