@@ -220,7 +220,7 @@ class SessionDirectory:
                 self._database.delete_if([s for s in group if s.key in with_row], sa.true(), Cause.REVOKED)
                 left = self._database.existing(with_row) if with_row else set()
             gone = [s for s in group if s.key not in left]
-            keys = self._redis.delete(gone) if self._redis else 0
+            keys = self._redis.delete(gone).session_keys if self._redis else 0
             result.sessions += gone
             result.left += [s for s in group if s.key in left]
             if gone:
@@ -289,7 +289,7 @@ class SessionDirectory:
             query = sa.select(table.id).where(table.id_in([s.id for s in group]), self._database.live)
             live = {row[0] for row in self._database.fetch(query)}
             contents = self._redis.contents(s.key for s in group) if self._redis else {}
-            keys = self._redis.inspect(s.key for s in group).sessions if self._redis else set[str]()
+            keys = self._redis.key_states(s.key for s in group).sessions if self._redis else set[str]()
             for session in group:
                 content = contents.get(session.key)
                 used = _latest(session.last_accessed_at, content.last_accessed_at if content else None)
@@ -303,7 +303,7 @@ class SessionDirectory:
             return []
         entries: list[Entry] = []
         for group in batches(list(ids), _GROUP):
-            there, contents = self._redis.inspect(group).sessions, self._redis.contents(group)
+            there, contents = self._redis.key_states(group).sessions, self._redis.contents(group)
             for session_id in group:
                 content = contents.get(session_id)
                 # An index entry may be stale: what a session itself says of its user counts.

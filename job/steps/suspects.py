@@ -129,7 +129,7 @@ class Search:
 
     def _remarkable(self, logs: AccessLogs, until: float) -> Iterator[tuple[str, Sequence[Access]]]:
         """The sessions that a rule about access logs applies to, if they are live, and what these logs say."""
-        for keys in batches(logs.owners(), self._context.spec.cleanup_batch_size):
+        for keys in batches(logs.session_ids(), self._context.spec.cleanup_batch_size):
             self._context.clock.checkpoint()
             if self._context.clock.elapsed_seconds >= until:
                 self._context.log.warning(
@@ -155,7 +155,7 @@ class Search:
 
     def _accesses(self, log: LogEntries, beginning: Beginning) -> Sequence[Access]:
         """What is to be judged of a log: nothing, where nothing in it can break a rule."""
-        one = log.only if len(log.entries) <= self._no_burst else None
+        one = log.common_access if len(log.entries) <= self._no_burst else None
         if one is None:
             return log.accesses
         return () if _is_as_it_began(one, beginning.address, beginning.client) else (one,)

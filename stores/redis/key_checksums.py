@@ -1,51 +1,51 @@
-"""Comparing two walks through many keys with a few megabytes of memory, however many keys there are."""
+"""Compares two scans of keys by checksums: at most eight megabytes of memory, however many keys."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
 
-_FEWEST_GROUPS, _MOST_GROUPS = 2**12, 2**20
-_SUM = 2**64 - 1
+_MIN_GROUPS, _MAX_GROUPS = 2**12, 2**20
+_UINT64 = 2**64 - 1
 
 
 class KeyChecksums:
-    """Tells which keys may not have been met equally often by two walks.
+    """Finds keys that two scans did not return equally often.
 
-    Keys are put into groups by their hashes, and the hashes of each group are summed up: added by one walk, subtracted
-    by the other. A group whose sum is zero was met alike: that its keys differ nevertheless has a chance of about one
-    in 2**64. No key is empty. Hashes are salted anew in each process, so that what a run misses the next one finds.
+    Keys are grouped by hash, and each group keeps the sum of its hashes: one scan adds, the other subtracts. A group
+    whose sum is zero is the same in both scans; that its keys differ all the same has a chance of about one in 2**64.
+    Python salts hashes anew in each process, so what one run misses the next one finds. Keys must not be empty.
 
     Args:
-        expected: about how many keys there are. There are as many groups, within limits: so few keys share one with a
-            key that differs, and eight megabytes are the most it takes.
+        expected: about how many keys there are. There are as many groups, within limits, so that few keys share a
+            group with a differing key.
     """
 
     def __init__(self, expected: int) -> None:
-        groups = min(max(_FEWEST_GROUPS, 1 << expected.bit_length()), _MOST_GROUPS)
+        groups = min(max(_MIN_GROUPS, 1 << expected.bit_length()), _MAX_GROUPS)
         self._sums = array("Q", bytes(8 * groups))
         self._group_of = groups - 1
 
     def add(self, keys: Iterable[bytes]) -> None:
-        """What the one walk has met."""
-        sums, group_of = self._sums, self._group_of  # looked up once: this is done with every key there is
+        """Adds keys that the first scan returned."""
+        sums, group_of = self._sums, self._group_of  # local names: this runs for every key
         for hashed in map(hash, keys):
             group = hashed & group_of
-            sums[group] = (sums[group] + hashed) & _SUM
+            sums[group] = (sums[group] + hashed) & _UINT64
 
     def subtract(self, keys: Iterable[bytes]) -> None:
-        """What the other walk has met."""
+        """Subtracts keys that the second scan returned."""
         sums, group_of = self._sums, self._group_of
         for hashed in map(hash, keys):
             group = hashed & group_of
-            sums[group] = (sums[group] - hashed) & _SUM
+            sums[group] = (sums[group] - hashed) & _UINT64
 
     @property
     def differ(self) -> bool:
-        """Whether there is a key that one walk met more often than the other."""
+        """Whether the two scans differ in any key."""
         return any(self._sums)
 
-    def doubtful(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Those of the keys whose group was not met alike: all that differ are among them, and some that do not."""
+    def possibly_different(self, keys: Iterable[bytes]) -> list[bytes]:
+        """The keys of groups that differ: every differing key, and some that do not differ."""
         sums, group_of = self._sums, self._group_of
         return [key for key in keys if sums[hash(key) & group_of]]

@@ -1,4 +1,4 @@
-"""Which of many keys are not there. Nearly all are, so that is what has to be fast."""
+"""Finds keys that do not exist among many that mostly do, with few round trips."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from stores.model.batches import batches
 from stores.redis.connection import scripts
 from stores.redis.connection.server import RedisServer
 
-# Keys counted together: only where one is missing they are looked at one by one.
-_COUNTED_TOGETHER = 50
+# Keys per EXISTS: only groups with a missing key are checked key by key.
+_KEYS_PER_EXISTS = 50
 
 
 def nonexistent_keys(server: RedisServer, keys: Sequence[bytes]) -> set[bytes]:
-    """Those of the keys, few enough for one round trip, that are not there, of whatever type."""
-    groups = list(batches(keys, _COUNTED_TOGETHER))
-    counts = server.existing(groups)
-    doubtful = [key for group, count in zip(groups, counts, strict=True) if count < len(group) for key in group]
-    states = server.evaluate(scripts.INSPECT, doubtful) if doubtful else []
-    return {key for key, state in zip(doubtful, states, strict=True) if state == scripts.GONE}
+    """Those of the keys that do not exist, whatever their type; takes one or two round trips."""
+    groups = list(batches(keys, _KEYS_PER_EXISTS))
+    counts = server.count_existing(groups)
+    unclear = [key for group, count in zip(groups, counts, strict=True) if count < len(group) for key in group]
+    states = server.evaluate(scripts.KEY_STATES, unclear) if unclear else []
+    return {key for key, state in zip(unclear, states, strict=True) if state == scripts.NO_KEY}

@@ -101,7 +101,7 @@ def test_sessions_touched_at_the_last_moment_survive(
             problems.append(error)
             met.set()
 
-    original = RedisStore.remove
+    original = RedisStore.delete
 
     def remove(self: RedisStore, sessions: Sequence[Session]) -> RemovalCounts:
         """The rows of a batch are gone. With the first one the users begin; the run goes on when one has come."""
@@ -109,7 +109,7 @@ def test_sessions_touched_at_the_last_moment_survive(
         assert met.wait(PATIENCE_SECONDS)
         return original(self, sessions)
 
-    monkeypatch.setattr(RedisStore, "remove", remove)
+    monkeypatch.setattr(RedisStore, "delete", remove)
     users = threading.Thread(target=come_back)
     users.start()
     result = run(policy(redis=True, cleanupBatchSize=5, maxConcurrentSessions=0), stores.database_url, stores.redis_url)

@@ -125,10 +125,10 @@ def test_r3_2_in_a_cluster_two_more(redis_cluster: EmbeddedRedisCluster, missing
     )
     try:
         if missing is None:
-            assert store.inspect(["1"]).gone == {"1"}
+            assert store.key_states(["1"]).missing == {"1"}
         else:
             with pytest.raises(ConfigurationError, match="permission"):
-                store.inspect(["1"])
+                store.key_states(["1"])
     finally:
         store.close()
         redis_cluster.finish_move(slot, target)

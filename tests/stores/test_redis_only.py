@@ -93,14 +93,14 @@ def test_a_session_used_at_the_last_moment_survives(world: RedisOnly, monkeypatc
     opened = world.open()
     sessions = [Session(name, "u") for name in touches]
     # Between the look and the deletion, which are two commands.
-    looked = opened.store.delete_unchanged
+    looked = opened.store.delete_if_unchanged
 
     def touch_first(*arguments: Any) -> Any:
         for touch in touches.values():
             touch()
         return looked(*arguments)
 
-    monkeypatch.setattr(opened.store, "delete_unchanged", touch_first)
+    monkeypatch.setattr(opened.store, "delete_if_unchanged", touch_first)
     assert opened.sessions.delete_expired(sessions).deleted == []
     assert world.ids() == world.members("u") == touches.keys()
     opened.close()

@@ -68,7 +68,7 @@ class MissingKeys:
             )
 
     def _still_missing(self, sessions: Sequence[Session]) -> list[Session]:
-        gone = self._redis.gone(session.key for session in sessions)
+        gone = self._redis.missing(session.key for session in sessions)
         with_row = self._context.database.existing(gone) if gone else set()
         return [session for session in sessions if session.key in with_row]
 
@@ -90,6 +90,6 @@ class MissingKeys:
         tally.active -= len(result.deleted)
         budget.spend(len(result.deleted))
         # Their keys are gone, but access logs and index entries may be left.
-        removed = self._redis.remove(result.deleted)
+        removed = self._redis.delete(result.deleted)
         tally.redis.deleted += removed.session_keys
         tally.redis.index_entries_removed += removed.index_entries

@@ -49,7 +49,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeyChecksums) -
         tally.orphaned += len(ids)
         if not context.dry_run:
             _remove_orphans(context, redis, ids)
-            gone.note(map(encoded, ids))
+            gone.add(map(encoded, ids))
 
     orphans = Recheck[str](
         context.clock,
@@ -58,7 +58,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeyChecksums) -
         confirm=lambda ids: _still_orphaned(context, redis, ids),
         settle=settle,
     )
-    for besides, states in ahead(redis.doubtful_pages(sums)):
+    for besides, states in ahead(redis.possibly_different_pages(sums)):
         seen += besides + len(states.sessions)
         with_row = context.database.existing(states.sessions) if states.sessions else set()
         add_ttls(context, redis, sorted(states.without_ttl & with_row))
@@ -73,7 +73,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeyChecksums) -
 
 
 def _still_orphaned(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> list[str]:
-    there = redis.inspect(ids).sessions
+    there = redis.key_states(ids).sessions
     contents = redis.contents(there)
     now = redis.server_time()
     grace = context.spec.sync.grace_seconds
@@ -90,7 +90,7 @@ def _still_orphaned(context: RunContext, redis: RedisStore, ids: Sequence[str]) 
 
 def _remove_orphans(context: RunContext, redis: RedisStore, ids: Sequence[str]) -> None:
     orphans = [Session(id=i) for i in ids]
-    removed = redis.remove(orphans)
+    removed = redis.delete(orphans)
     if context.audit:
         context.audit.deleted(orphans, Cause.DESYNCED.value)
     context.tally.redis.deleted += removed.session_keys

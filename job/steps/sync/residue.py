@@ -49,25 +49,25 @@ class Residue:
     def walk(self) -> None:
         """Looks at everything there is."""
         self._context.clock.checkpoint()
-        for page in ahead(self._redis.residue_pages()):
+        for page in ahead(self._redis.index_and_access_log_pages()):
             self.look(page)
             self._context.clock.checkpoint()
 
     def look(self, page: KeyPage) -> None:
         """Looks at the indexes and access logs of a page."""
-        reader, database = self._redis.residue, self._context.database
-        for entries in batches(reader.lone_entries(page.members), _BATCH):
+        reader, database = self._redis.stale_entries, self._context.database
+        for entries in batches(reader.entries_without_key(page.members), _BATCH):
             with_row = database.existing({entry.session_id for entry in entries})
             self._entries.hold(entry for entry in entries if entry.session_id not in with_row)
-        for ids in batches(reader.lone_logs(page.log_owners), _BATCH):
+        for ids in batches(reader.access_logs_without_key(page.access_log_ids), _BATCH):
             self._logs.hold(set(ids) - database.existing(ids))
-        self._wrong_type += reader.wrong_type(page.members)
+        self._wrong_type += reader.count_wrong_type(page.members)
 
     def look_for(self, gone: KeyBloomFilter) -> None:
         """Looks at the index entries of sessions that went after their entries were looked at."""
         self._context.clock.checkpoint()
         for page in ahead(self._redis.index_pages()):
-            self.look(KeyPage(members=self._redis.residue.of_sessions(page.members, gone)))
+            self.look(KeyPage(members=self._redis.stale_entries.entries_of(page.members, gone)))
             self._context.clock.checkpoint()
 
     def settle(self) -> None:
@@ -89,7 +89,7 @@ class Residue:
 
     def _unknown(self, ids: Collection[str]) -> set[str]:
         """Those of the sessions that have neither key nor row."""
-        gone = self._redis.gone(ids)
+        gone = self._redis.missing(ids)
         return gone - self._context.database.existing(gone) if gone else gone
 
     def _remove_entries(self, entries: Sequence[IndexEntry]) -> None:

@@ -66,7 +66,7 @@ def tidy(context: RunContext, redis: RedisStore) -> None:
     """
     tally = context.tally.redis
     context.progress.start("Redis")
-    for states in redis.state_pages():
+    for states in redis.key_state_pages():
         context.clock.checkpoint()
         tally.sessions += len(states.sessions)
         add_ttls(context, redis, sorted(states.without_ttl))
@@ -99,10 +99,12 @@ def _compare(
 
     context.clock.checkpoint()
     with Prefetch(redis.key_pages(), _KEY_PAGES_AHEAD) as keys:
-        for ids, standing in alongside(context.database.live_id_pages(), lambda page: redis.standing(map(str, page))):
-            sums.add(standing.keys)
-            add_ttls(context, redis, sorted(standing.without_ttl))
-            missing.look(ids, standing.gone)
+        for ids, presence in alongside(
+            context.database.live_id_pages(), lambda page: redis.key_presence(map(str, page))
+        ):
+            sums.add(presence.keys)
+            add_ttls(context, redis, sorted(presence.without_ttl))
+            missing.look(ids, presence.missing)
             context.progress.advance(len(ids))
             context.clock.checkpoint()
             look(keys.ready())

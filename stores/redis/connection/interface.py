@@ -1,4 +1,4 @@
-"""How commands reach Redis: the same to one server and to a cluster."""
+"""The connection interface that one Redis server and a Redis Cluster both implement."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ Command = tuple[Argument, ...]
 
 
 class KeyScan(Protocol):
-    """A SCAN under way."""
+    """A SCAN in progress."""
 
     @property
     def done(self) -> bool:
-        """Whether all keys were seen."""
+        """Whether the scan is complete."""
 
-    def step(self) -> list[bytes]:
-        """The next keys. After an error it goes on where it was."""
+    def next_keys(self) -> list[bytes]:
+        """The next page of keys. After an error, the next call continues from the same cursor."""
 
 
 class RedisConnection(Protocol):
-    """Connections to Redis. All methods raise the client's own errors, and may be called again after one."""
+    """Connections to Redis. All methods raise redis-py's errors and can be called again afterwards."""
 
     def times(self) -> list[tuple[int, int]]:
-        """Seconds and microseconds by the clock of each server that holds keys."""
+        """TIME of each server that holds keys: seconds and microseconds."""
 
     def infos(self, section: str) -> list[Mapping[str, Any]]:
-        """What each server that holds keys says of itself (INFO)."""
+        """The INFO section of each server that holds keys."""
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands of one key each, which follows the command's name; an error stands as a reply."""
+        """The replies to several commands, each with its only key as first argument; errors are returned as replies."""
 
-    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
-        """How many keys of each group there are; an error stands as a reply. It does not count as a use of a key."""
+    def count_existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
+        """How many keys of each group exist (EXISTS); errors are returned as replies. Idle times do not change."""
 
     def unlink(self, keys: Sequence[bytes]) -> list[Any]:
-        """Deletes keys. The replies add up to how many there were; an error stands as a reply."""
+        """Deletes keys (UNLINK). The replies add up to the number deleted; errors are returned as replies."""
 
     def evaluate(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> list[Any]:
-        """A script's replies, one for each key; the arguments are as many for each."""
+        """A Lua script's replies, one per key. ``arguments`` holds the same number of arguments for each key."""
 
-    def walk(self, pattern: bytes, count: int) -> KeyScan:
-        """A SCAN for a pattern, looking at so many keys in each step."""
+    def scan(self, pattern: bytes, count: int) -> KeyScan:
+        """A SCAN with MATCH and COUNT."""
 
     def close(self) -> None:
         """Closes all connections."""

@@ -1,4 +1,4 @@
-"""One Redis server: stand-alone, or the master that sentinels name."""
+"""Connection to one Redis server: standalone, or the master behind Sentinel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stores.model.batches import batches
 from stores.redis.connection.interface import Argument, Command
 from stores.redis.connection.scripts import Script
 
-# Redis serves nobody else during a command.
+# Redis serves no other client while it executes a command.
 _KEYS_PER_COMMAND = 500
 
 
@@ -22,60 +22,60 @@ class SingleServerConnection:
     """Implements :class:`stores.redis.connection.interface.RedisConnection` for one server.
 
     Args:
-        client: knows where the server is.
+        client: redis-py client of the server.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def times(self) -> list[tuple[int, int]]:
-        """The time by the server's clock."""
+        """TIME of the server."""
         return [self._execute("TIME")]
 
     def infos(self, section: str) -> list[Mapping[str, Any]]:
-        """What the server says of itself."""
+        """The INFO section of the server."""
         return [self._execute("INFO", section)]
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """All commands in one round trip."""
+        """The replies to all commands, in one round trip."""
         return send_commands(self._client, commands)
 
-    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
-        """One command for each group."""
+    def count_existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
+        """How many keys of each group exist; one EXISTS per group."""
         return send_commands(self._client, [("EXISTS", *group) for group in groups])
 
     def unlink(self, keys: Sequence[bytes]) -> list[Any]:
-        """Few commands, with many keys each."""
+        """Deletes keys, many per UNLINK."""
         return send_commands(self._client, [("UNLINK", *group) for group in batches(keys, _KEYS_PER_COMMAND)])
 
     def evaluate(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> list[Any]:
-        """Few calls, with many keys each."""
-        each = len(arguments) // len(keys) if keys else 0
+        """A Lua script's replies, with many keys per EVALSHA."""
+        per_key = len(arguments) // len(keys) if keys else 0
         calls: list[Command] = []
         for start in range(0, len(keys), _KEYS_PER_COMMAND):
             group = keys[start : start + _KEYS_PER_COMMAND]
-            given = arguments[start * each : (start + len(group)) * each]
-            calls.append(("EVALSHA", script.sha, len(group), *group, *given))
+            own_arguments = arguments[start * per_key : (start + len(group)) * per_key]
+            calls.append(("EVALSHA", script.sha, len(group), *group, *own_arguments))
         answers = send_commands(self._client, calls)
-        if lacking := [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]:
+        if unknown := [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]:
             self._execute("SCRIPT LOAD", script.text)
-            for number, answer in zip(lacking, send_commands(self._client, [calls[i] for i in lacking]), strict=True):
+            for number, answer in zip(unknown, send_commands(self._client, [calls[i] for i in unknown]), strict=True):
                 answers[number] = answer
         replies: list[Any] = []
         for answer in answers:
             if isinstance(answer, ResponseError):
-                self._refused(answer)
+                self._raise(answer)
             replies += answer
         return replies
 
-    def _refused(self, error: ResponseError) -> None:
+    def _raise(self, error: ResponseError) -> None:
         if "READONLY" not in str(error):
             raise error
-        # From within a script, before Redis 7, the client does not know that error: this is no master any more.
+        # Before Redis 7, a script's error has no code of its own, only its text: this server is now a replica.
         self._client.connection_pool.disconnect()
         raise ReadOnlyError from None
 
-    def walk(self, pattern: bytes, count: int) -> SingleServerScan:
+    def scan(self, pattern: bytes, count: int) -> SingleServerScan:
         """A SCAN of the server."""
         return SingleServerScan(self._client, pattern, count)
 
@@ -92,9 +92,9 @@ class SingleServerScan:
 
     Args:
         client: of the server.
-        pattern: what keys look like.
-        count: how many keys each step looks at.
-        cursor: where to begin.
+        pattern: glob pattern of the keys (MATCH).
+        count: how many keys each call examines (COUNT).
+        cursor: where to start.
     """
 
     def __init__(self, client: redis.Redis, pattern: bytes, count: int, cursor: int = 0) -> None:
@@ -104,8 +104,8 @@ class SingleServerScan:
         self.cursor = cursor
         self.done = False
 
-    def step(self) -> list[bytes]:
-        """The next keys."""
+    def next_keys(self) -> list[bytes]:
+        """The next page of keys."""
         keys: list[bytes]
         self.cursor, keys = self._client.execute_command(  # type: ignore[no-untyped-call]
             "SCAN", self.cursor, "MATCH", self._pattern, "COUNT", self._count
@@ -115,10 +115,9 @@ class SingleServerScan:
 
 
 def send_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """The replies of one server to several commands in one round trip; an error stands as a reply.
+    """The replies of one server to several commands in one round trip; errors are returned as replies.
 
-    Commands are sent, and replies returned, as they are: the client's own pipeline looks at each argument and each
-    reply, which takes it longer than the commands take the server.
+    redis-py's own pipeline inspects each argument and each reply, which takes longer than the commands take the server.
     """
     if not commands:
         return []
@@ -129,7 +128,7 @@ def send_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]
         connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
         return [_reply(connection) for _ in commands]
     except BaseException:
-        # There may be replies that nobody has read: the next command must not take them for its own.
+        # Unread replies may remain: the next command must not read them as its own.
         connection.disconnect()  # type: ignore[no-untyped-call]
         raise
     finally:

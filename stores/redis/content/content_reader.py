@@ -1,4 +1,4 @@
-"""Reading the content of many sessions, with little of it in memory at one time."""
+"""Reads the content of many sessions with bounded memory."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from stores.redis.connection.server import RedisServer
 from stores.redis.content.session_content import UNKNOWN, Content, from_hash, from_json, hash_fields
 
 _GROUP = 1000
-_BYTES_AT_ONCE = 4 * 2**20
-# A session larger than this is not read: decoded, it might not fit the container's memory.
+_MAX_BYTES_PER_REPLY = 4 * 2**20
+# A larger session is not read: decoded, it might not fit into the container's memory.
 _MAX_BYTES = 16 * 2**20
 
 _RawContent = bytes | Sequence[bytes | None] | None
-"""A string, the fields of a hash, or None for what is too large to be read."""
+"""A string, the values of hash fields, or None for a string that is too large to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContentWithDigest:
-    """The content of a session, and what tells whether it is still the same.
+    """A session's content with a digest that shows later whether it has changed.
 
     Attributes:
-        content: what it says.
-        mark: a digest of it, as the script DELETE_UNCHANGED makes it; empty where it was too large to be read.
-        size: in bytes, of what is read again to make the mark.
+        content: the parsed content.
+        digest: as the script DELETE_IF_UNCHANGED computes it; empty if the session was too large to read.
+        size: bytes that the script reads to compute the digest.
     """
 
     content: Content
-    mark: str
+    digest: str
     size: int
 
 
@@ -44,11 +44,11 @@ class _StringKey(NamedTuple):
 
 
 class ContentReader:
-    """Reads sessions that are strings holding JSON, or hashes.
+    """Reads sessions stored as JSON strings or hashes.
 
     Args:
-        server: where they are.
-        fields: how they are read.
+        server: the Redis.
+        fields: stores.redis.fields of the policy.
     """
 
     def __init__(self, server: RedisServer, fields: RedisFields) -> None:
@@ -57,72 +57,72 @@ class ContentReader:
 
     @property
     def hash_fields(self) -> list[str]:
-        """The fields of a hash that its mark is made of."""
+        """The hash fields that are read, and that a digest covers."""
         return hash_fields(self._fields)
 
     def read(self, keys: Mapping[str, bytes]) -> dict[str, Content]:
-        """The content under these keys, by session id. Sessions that are not there, or are neither, are left out."""
+        """Content by session id; without keys that do not exist, are empty strings or have another type."""
         found: dict[str, Content] = {}
-        for session_id, raw in self._raw(keys):
+        for session_id, raw in self._read_raw(keys):
             if raw != b"":
-                found[session_id] = self._content(raw)
+                found[session_id] = self._parse(raw)
         return found
 
-    def read_all(self, keys: Mapping[str, bytes]) -> dict[str, Content]:
-        """As :meth:`read`, but a session that is an empty string says nothing, and is there."""
-        return {session_id: self._content(raw) for session_id, raw in self._raw(keys)}
+    def read_with_empty(self, keys: Mapping[str, bytes]) -> dict[str, Content]:
+        """As :meth:`read`, but empty strings are included, as sessions of which nothing is known."""
+        return {session_id: self._parse(raw) for session_id, raw in self._read_raw(keys)}
 
-    def read_marked(self, keys: Mapping[str, bytes]) -> dict[str, ContentWithDigest]:
-        """As :meth:`read_all`, with marks."""
+    def read_with_digests(self, keys: Mapping[str, bytes]) -> dict[str, ContentWithDigest]:
+        """As :meth:`read_with_empty`, with digests."""
         found: dict[str, ContentWithDigest] = {}
-        for session_id, raw in self._raw(keys):
+        for session_id, raw in self._read_raw(keys):
             size = 0 if raw is None else len(raw) if isinstance(raw, bytes) else sum(len(v or b"") for v in raw)
-            found[session_id] = ContentWithDigest(self._content(raw), _mark(raw), size)
+            found[session_id] = ContentWithDigest(self._parse(raw), _digest(raw), size)
         return found
 
-    def _content(self, raw: _RawContent) -> Content:
+    def _parse(self, raw: _RawContent) -> Content:
         if raw is None:
             return UNKNOWN
         return from_json(raw, self._fields) if isinstance(raw, bytes) else from_hash(raw, self._fields)
 
-    def _raw(self, keys: Mapping[str, bytes]) -> Iterator[tuple[str, _RawContent]]:
+    def _read_raw(self, keys: Mapping[str, bytes]) -> Iterator[tuple[str, _RawContent]]:
         for group in batches(keys.items(), _GROUP):
-            lengths = self._server.evaluate(scripts.LENGTHS, [key for _, key in group])
-            documents: list[_StringKey] = []
+            lengths = self._server.evaluate(scripts.STRING_LENGTHS, [key for _, key in group])
+            strings: list[_StringKey] = []
             hashes: dict[str, bytes] = {}
             for (session_id, key), length in zip(group, lengths, strict=True):
-                if length == scripts.GONE:
+                if length == scripts.NO_KEY:
                     continue
-                if length == scripts.NO_STRING:
+                if length == scripts.NOT_A_STRING:
                     hashes[session_id] = key
                 elif length > _MAX_BYTES:
                     yield session_id, None
                 else:
-                    documents.append(_StringKey(session_id, key, length))
-            yield from self._hashes(hashes)
-            yield from self._documents(documents)
+                    strings.append(_StringKey(session_id, key, length))
+            yield from self._read_hashes(hashes)
+            yield from self._read_strings(strings)
 
-    def _hashes(self, keys: Mapping[str, bytes]) -> Iterator[tuple[str, _RawContent]]:
+    def _read_hashes(self, keys: Mapping[str, bytes]) -> Iterator[tuple[str, _RawContent]]:
         replies = self._server.pipeline([("HMGET", key, *self.hash_fields) for key in keys.values()])
         for session_id, values in zip(keys, replies, strict=True):
             if values is not None:
                 yield session_id, values
 
-    def _documents(self, documents: list[_StringKey]) -> Iterator[tuple[str, _RawContent]]:
-        for group in batches_by_weight(documents, lambda d: d.length, _BYTES_AT_ONCE):
-            replies = self._server.evaluate(scripts.TEXTS, [d.key for d in group])
-            for document, text in zip(group, replies, strict=True):
-                if text is not None:
-                    yield document.session_id, text
+    def _read_strings(self, strings: list[_StringKey]) -> Iterator[tuple[str, _RawContent]]:
+        for group in batches_by_weight(strings, lambda s: s.length, _MAX_BYTES_PER_REPLY):
+            replies = self._server.evaluate(scripts.STRINGS, [s.key for s in group])
+            for string, value in zip(group, replies, strict=True):
+                if value is not None:
+                    yield string.session_id, value
 
 
-def _mark(raw: _RawContent) -> str:
+def _digest(raw: _RawContent) -> str:
     if raw is None:
         return ""
     if isinstance(raw, bytes):
-        return "s" + _digest(raw)
-    return "h" + _digest(b"".join(b"-" if value is None else b"%d:%b" % (len(value), value) for value in raw))
+        return "s" + _sha1(raw)
+    return "h" + _sha1(b"".join(b"-" if value is None else b"%d:%b" % (len(value), value) for value in raw))
 
 
-def _digest(value: bytes) -> str:
+def _sha1(value: bytes) -> str:
     return hashlib.sha1(value, usedforsecurity=False).hexdigest()

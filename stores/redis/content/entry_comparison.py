@@ -1,34 +1,34 @@
-"""Whether the entries of an access log say the same, told from their bytes: to decode each takes ten times as long."""
+"""Compares access log entries by their bytes, about ten times faster than decoding each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# A time as applications write it, by the names that entries give it. No character of it can end a value in JSON, or
-# begin another: what differs in such characters alone, within one value, differs in that value alone.
+# A timestamp field, by its usual names. None of its characters can end a JSON value or start another: entries that
+# differ only in such characters, within one value, differ only in that value.
 _TIME = re.compile(rb'"(?:time|timestamp|at|ts)": ?"?([0-9.:+TZ -]+)')
-_OF_TIMES = b"0123456789.:+-TZ "
+_TIME_CHARACTERS = b"0123456789.:+-TZ "
 
 
 def differ_in_time_only(entries: Sequence[bytes]) -> bool:
-    """Whether all entries are the same but for their times. Where it cannot be told so, they count as different.
+    """Whether all entries are equal except for their timestamps; False where the bytes do not show it.
 
-    An entry that is not JSON may be among them, if the first one is.
+    If the first entry is valid JSON, later ones may be invalid and still count as equal.
 
     Args:
-        entries: of one log; one at least.
+        entries: of one access log, at least one.
     """
     first = entries[0]
     found = _TIME.search(first)
     if found is None:
         return entries.count(first) == len(entries)
-    begin, end = found.span(1)
-    head, tail = first[:begin], first[end:]
-    shortest, after = len(head) + len(tail), len(tail)
+    start, end = found.span(1)
+    head, tail = first[:start], first[end:]
+    min_length, tail_length = len(head) + len(tail), len(tail)
     for entry in entries:
-        if not (entry.startswith(head) and entry.endswith(tail) and len(entry) >= shortest):
+        if not (entry.startswith(head) and entry.endswith(tail) and len(entry) >= min_length):
             return False
-        if entry[begin : len(entry) - after].translate(None, _OF_TIMES):
+        if entry[start : len(entry) - tail_length].translate(None, _TIME_CHARACTERS):
             return False
     return True

@@ -1,4 +1,4 @@
-"""What a session's content says of it. Content belongs to the application: nothing in it can make a run fail."""
+"""Parses session content, JSON or hash. Content belongs to the application: invalid values never make a run fail."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pydantic_core
 
 from policy.stores import RedisFields, TimeField
 from stores.model.time_encoding import decode_time
-from stores.redis.content.java_serialization import decode_long, decode_text
+from stores.redis.content.java_serialization import decode_long, decode_string
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is known of a session from its content.
+    """What a session's content says about the session; unknown values are None.
 
     Attributes:
-        user_id: whose session it is; None if not known.
-        created_at: when it began; None if not known.
-        last_accessed_at: when it was last used; None if not known.
-        expires_at: when the application lets it end; None for never, or if not known.
+        user_id: its user.
+        created_at: when it was created.
+        last_accessed_at: when it was last used.
+        expires_at: the application's own expiry; None also if it has none.
     """
 
     user_id: str | None = None
@@ -33,23 +33,24 @@ class Content:
 
 
 UNKNOWN = Content()
+"""Content of which nothing is known."""
 
 
 def hash_fields(fields: RedisFields) -> list[str]:
-    """The fields of a hash that :func:`from_hash` wants, in its order."""
+    """The names of the fields to read, in the order :func:`from_hash` expects."""
     names = [fields.user_id, fields.created_at.name, fields.last_accessed_at.name]
     return [*names, fields.expires_at.name] if fields.expires_at else names
 
 
 def from_hash(values: Sequence[bytes | None], fields: RedisFields) -> Content:
-    """The content of a hash, given the values of :func:`hash_fields`."""
+    """Parses the values of :func:`hash_fields` in a hash."""
     return _content([_text(value) for value in values], fields)
 
 
 def from_json(document: bytes | str, fields: RedisFields) -> Content:
-    """The content of a JSON text. Nothing is known of a text that is not a JSON object."""
+    """Parses a JSON document; UNKNOWN if it is not a JSON object."""
     try:
-        # Several times as fast as the standard library's, but it does not take all that applications have written.
+        # Several times faster than the json module, but stricter.
         decoded = pydantic_core.from_json(document)
     except ValueError:
         try:
@@ -58,11 +59,11 @@ def from_json(document: bytes | str, fields: RedisFields) -> Content:
             return UNKNOWN
     if not isinstance(decoded, dict):
         return UNKNOWN
-    return _content([_find(decoded, name) for name in hash_fields(fields)], fields)
+    return _content([_lookup(decoded, name) for name in hash_fields(fields)], fields)
 
 
-def _find(document: dict[str, Any], name: str) -> Any:
-    """The field of that name or, where there is none, what its dots lead to."""
+def _lookup(document: dict[str, Any], name: str) -> Any:
+    """The field of that name or, without one, the nested field that its dots lead to."""
     found: Any = document.get(name)
     if found is not None or "." not in name or name in document:
         return found
@@ -88,7 +89,7 @@ def _text(value: bytes | None) -> str | int | None:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return decode_text(value) or decode_long(value)
+        return decode_string(value) or decode_long(value)
 
 
 def _user(value: Any) -> str | None:
@@ -98,12 +99,12 @@ def _user(value: Any) -> str | None:
         return None
     try:
         return str(value) or None
-    except ValueError:  # Python refuses to write out a number of thousands of digits
+    except ValueError:  # Python refuses to format an integer of thousands of digits
         return None
 
 
 def _time(value: Any, field: TimeField) -> datetime | None:
-    # A list, an object or a boolean is no time in any encoding.
+    # Lists, objects and booleans are not times in any encoding.
     if isinstance(value, bool) or not isinstance(value, (float, int, str)):
         return None
     return decode_time(value, field.encoding)

@@ -1,1 +1,1 @@
-"""Redis as the only session store."""
+"""Sessions of policies without a database: Redis is the only store."""

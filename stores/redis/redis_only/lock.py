@@ -1,7 +1,7 @@
-"""The exclusive lock on the sessions of a Redis that no database stands behind.
+"""The exclusive lock of runs without a database: a Redis key with a TTL that its holder renews.
 
-A key that ends by itself soon after its holder, and that the holder renews. All that hangs on it is that two runs do
-not do the same work: each deletion looks again at what it deletes, in the very command.
+The lock only saves double work. Two runs at the same time could not delete wrong sessions: each deletion checks the
+session again, atomically.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from stores.waiting.clock import RunClock
 
 TTL_SECONDS = 60
 _RENEWALS_PER_TTL = 6
-# A server that hangs must not keep a run from its report.
-_PATIENCE_SECONDS = 5.0
+# A server that hangs must not delay the run report.
+_JOIN_SECONDS = 5.0
 
 
 class RedisLock:
-    """A lock, renewed in the background until it is closed.
+    """A lock that a background thread renews until it is closed.
 
     Args:
-        link: connections of its own, for they are used from a second thread.
-        retry: how often and after which pause a command of the run is tried again.
-        clock: of the run.
-        log: of the run.
-        template: of the session keys: one lock for the same sessions, whichever policy names them.
-        ttl_seconds: how long it outlives its holder.
+        connection: not shared: a second thread uses it.
+        retry: number of retries and the pause between them.
+        clock: ends retries at the deadline.
+        log: gets a warning per retry.
+        template: stores.redis.keys.session: policies for the same sessions share a lock.
+        ttl_seconds: how long the lock outlives a holder that was killed.
     """
 
     def __init__(
         self,
-        link: RedisConnection,
+        connection: RedisConnection,
         retry: Retry,
         clock: RunClock,
         log: Any,
@@ -47,28 +47,28 @@ class RedisLock:
         template: str,
         ttl_seconds: float = TTL_SECONDS,
     ) -> None:
-        self._server = RedisServer(link, retry, clock, log)
-        # In the background the next renewal is the next attempt; one at once is for a connection that was closed.
-        self._background = RedisServer(link, Retry(attempts=1, delay_seconds=0), clock, log)
+        self._server = RedisServer(connection, retry, clock, log)
+        # In the background the next renewal is the next attempt; one immediate retry is for a closed connection.
+        self._background = RedisServer(connection, Retry(attempts=1, delay_seconds=0), clock, log)
         self._key = LOCK_PREFIX + template.encode()
         self._token = secrets.token_bytes(16).hex().encode()
         self._milliseconds = int(ttl_seconds * 1000)
-        self._pause = ttl_seconds / _RENEWALS_PER_TTL
-        self._one_at_a_time = threading.Lock()
+        self._renewal_seconds = ttl_seconds / _RENEWALS_PER_TTL
+        self._mutex = threading.Lock()
         self._closing = threading.Event()
         self._renewer: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Takes the lock, without waiting.
+        """Acquires the lock, without waiting.
 
         Raises:
-            LockHeldError: another run has it.
-            RedisUnavailableError, ConfigurationError: Redis cannot be asked.
+            LockHeldError: another run holds it.
+            RedisUnavailableError, ConfigurationError: Redis cannot be used.
         """
-        with self._one_at_a_time:
+        with self._mutex:
             (taken,) = self._server.pipeline([("SET", self._key, self._token, "NX", "PX", self._milliseconds)])
             if not taken:
-                # Or the answer to a first attempt was lost.
+                # Our own token means that the reply to a first attempt was lost.
                 (holder,) = self._server.pipeline([("GET", self._key)])
                 if holder != self._token:
                     raise LockHeldError
@@ -76,31 +76,31 @@ class RedisLock:
         self._renewer.start()
 
     def check(self) -> None:
-        """Called before each batch; renews the lock.
+        """Renews the lock; to be called before each batch.
 
         Raises:
-            LockLostError: it ended, or another run has it.
-            RedisUnavailableError, ConfigurationError: Redis cannot be asked.
+            LockLostError: it expired, or another run holds it.
+            RedisUnavailableError, ConfigurationError: Redis cannot be used.
         """
         if not self._renew(self._server):
-            raise LockLostError("the exclusive lock in Redis was lost; the run stopped before its next batch")
+            raise LockLostError("the lock in Redis was lost; the run stopped before its next batch")
 
     def close(self) -> None:
-        """Gives the lock back, if it is still ours; closes the connections."""
+        """Releases the lock if this run still holds it, and closes the connections."""
         self._closing.set()
         if self._renewer is not None:
-            self._renewer.join(_PATIENCE_SECONDS)
-            with suppress(RunError, StopRequestedError):  # else it ends by itself
-                self._background.evaluate(scripts.RELEASE, [self._key], [self._token])
+            self._renewer.join(_JOIN_SECONDS)
+            with suppress(RunError, StopRequestedError):  # then it expires by its TTL
+                self._background.evaluate(scripts.RELEASE_LOCK, [self._key], [self._token])
         self._server.close()
 
     def _renew(self, server: RedisServer) -> bool:
-        with self._one_at_a_time:
-            (renewed,) = server.evaluate(scripts.RENEW, [self._key], [self._token, self._milliseconds])
+        with self._mutex:
+            (renewed,) = server.evaluate(scripts.RENEW_LOCK, [self._key], [self._token, self._milliseconds])
         return bool(renewed)
 
     def _renew_until_closed(self) -> None:
-        while not self._closing.wait(self._pause):
-            # What goes wrong here is told by the next check.
+        while not self._closing.wait(self._renewal_seconds):
+            # The next check() reports what goes wrong here.
             with suppress(RunError, StopRequestedError):
                 self._renew(self._background)

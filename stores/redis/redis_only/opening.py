@@ -1,4 +1,4 @@
-"""Opening a Redis that has no database behind it: what a run checks before it begins (R2.1)."""
+"""Opens the Redis of a policy without a database: connects, checks clocks, takes the lock (R2.1)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from stores.waiting.clock import RunClock
 
 @dataclass(frozen=True, slots=True)
 class OpenedRedis:
-    """A Redis, checked and locked.
+    """A Redis that is checked and locked.
 
     Attributes:
-        sessions: its sessions, as the steps want them.
-        store: the same, as the synchronisation wants it.
-        lock: on them.
-        cutoffs: before when a session has expired, by the clock of Redis.
+        sessions: the sessions, for the steps of a run.
+        store: the session keys.
+        lock: the exclusive lock, acquired.
+        cutoffs: the times before which a session has expired, by the clock of Redis.
     """
 
     sessions: RedisOnlySessions
@@ -35,7 +35,7 @@ class OpenedRedis:
     cutoffs: Cutoffs
 
     def close(self) -> None:
-        """Gives the lock back and closes the connections."""
+        """Releases the lock and closes the connections."""
         self.lock.close()
         self.store.close()
 
@@ -43,13 +43,13 @@ class OpenedRedis:
 def open_redis(
     spec: SessionPolicySpec, url: str, clock: RunClock, log: Any, audit: SessionLog | None = None
 ) -> OpenedRedis:
-    """Opens the Redis of a policy that has no database.
+    """Opens the Redis of a policy without a database.
 
     Raises:
-        ConfigurationError: the URL or the key templates cannot be used, or Redis refuses the login.
+        ConfigurationError: the URL or the key templates are invalid, or Redis refuses the login.
         RedisUnavailableError: Redis cannot be reached.
-        ClockSkewError: clocks differ by more than the policy allows.
-        LockHeldError: another run is at work on these sessions.
+        ClockSkewError: clocks differ by more than safety.clockSkewSeconds.
+        LockHeldError: another run holds the lock on these sessions.
     """
     settings = spec.stores.redis
     assert settings is not None  # the spec's own rule: there is a database, a Redis, or both
@@ -68,17 +68,17 @@ def open_redis(
 
 
 def _checked_time(store: RedisStore, limit_seconds: int) -> datetime:
-    """The time by the clock that is furthest behind, if no two clocks are too far apart."""
+    """The time of the slowest Redis clock, if all clocks are close enough."""
     before = datetime.now(UTC)
     theirs = store.server_times()
     after = datetime.now(UTC)
-    # The answer may have taken long, with attempts in between: only what lies outside of that time is a difference.
+    # The replies may have taken long, with retries: only a time outside of that interval is a clock difference.
     ahead = max(0.0, (max(theirs) - after).total_seconds())
     behind = max(0.0, (before - min(theirs)).total_seconds())
     apart = ahead + behind
     if apart > limit_seconds:
         raise ClockSkewError(
             f"the clocks of the container and of the Redis servers are {apart:.1f} s apart, over "
-            f"safety.clockSkewSeconds ({limit_seconds}): correct the clocks; nothing was deleted"
+            f"safety.clockSkewSeconds ({limit_seconds}); nothing was deleted. Synchronize the clocks"
         )
     return min(theirs)

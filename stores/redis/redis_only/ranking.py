@@ -1,4 +1,4 @@
-"""Which of a user's sessions are over the limit, told as they are met, in any order and number."""
+"""Finds the sessions over a user's limit while sessions are scanned in any order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from policy.spec import OnExceed
 from stores.model.sessions import Session
 
 Rank = tuple[float, str]
-"""A session's rank among its user's; the lowest goes first."""
+"""A session's rank among its user's sessions; the lowest is evicted first."""
 
 
 def rank(session: Session, on_exceed: OnExceed) -> Rank:
-    """Where a session stands. One whose time is not known is the last to go."""
+    """The rank of a session. Sessions whose time is unknown are evicted last."""
     newest_first = on_exceed is OnExceed.EVICT_NEWEST
     by_creation = newest_first or on_exceed is OnExceed.EVICT_OLDEST
     moment: datetime | None = session.created_at if by_creation else session.last_accessed_at
@@ -26,41 +26,41 @@ def rank(session: Session, on_exceed: OnExceed) -> Rank:
 
 
 class Ranking:
-    """Keeps the best sessions of each user, and gives back what is too many.
+    """Keeps the highest-ranked sessions of each user and returns those over the limit.
 
     Args:
-        limit: sessions a user may keep.
-        on_exceed: which of them go first.
+        limit: sessions that a user may keep.
+        on_exceed: which are evicted first.
     """
 
     def __init__(self, limit: int, on_exceed: OnExceed) -> None:
         self._limit = limit
         self._on_exceed = on_exceed
-        self._best: dict[str, list[tuple[Rank, Session]]] = {}
+        self._kept: dict[str, list[tuple[Rank, Session]]] = {}
         self._ids: dict[str, set[str]] = {}
 
     def add(self, session: Session) -> Session | None:
-        """Takes a session of a user. Returns one of the user's that is over the limit, if there is one by now."""
+        """Adds a session. Returns the user's lowest-ranked session if the user is now over the limit."""
         user = str(session.user_id)
-        ids, best = self._ids.setdefault(user, set()), self._best.setdefault(user, [])
+        ids, kept = self._ids.setdefault(user, set()), self._kept.setdefault(user, [])
         if session.key in ids:
-            return None  # met twice
+            return None  # SCAN returned it twice
         entry = (rank(session, self._on_exceed), session)
         ids.add(session.key)
-        if len(best) < self._limit:
-            heapq.heappush(best, entry)
+        if len(kept) < self._limit:
+            heapq.heappush(kept, entry)
             return None
-        worst = heapq.heappushpop(best, entry)[1]
-        ids.discard(worst.key)
-        return worst
+        lowest = heapq.heappushpop(kept, entry)[1]
+        ids.discard(lowest.key)
+        return lowest
 
-    def best(self, user: str) -> list[Session]:
-        """The sessions that the user keeps."""
-        return [session for _, session in self._best.get(user, [])]
+    def kept(self, user: str) -> list[Session]:
+        """The sessions that the user keeps so far."""
+        return [session for _, session in self._kept.get(user, [])]
 
     def forget(self, user: str) -> None:
-        """No more sessions of this user will come, and nothing will be asked of them."""
-        self._best.pop(user, None)
+        """Frees the memory of a user whose sessions are all settled."""
+        self._kept.pop(user, None)
         self._ids.pop(user, None)
 
 
@@ -68,19 +68,19 @@ _SIZE = 2**22
 
 
 class UserCountSketch:
-    """Counts the sessions of any number of users in 16 MiB at most: never too few of anyone, rarely too many.
+    """Counts sessions per user in at most 16 MiB: a count-min sketch with one hash, never too low, rarely too high.
 
-    It tells which users *may* be over the limit, so that only those have to be counted one by one.
+    It shows which users *may* be over the limit, so that only those have to be counted exactly.
     """
 
     def __init__(self) -> None:
-        # Memory of which the kernel provides only the pages that are written to: few users need little.
+        # The kernel allocates only pages that are written to: few users need little memory.
         self._counts = memoryview(mmap.mmap(-1, 4 * _SIZE)).cast("I")
         self._used = 0
         self._largest = 0
 
     def add(self, user: str) -> None:
-        """Another session of the user."""
+        """Counts one more session of the user."""
         bucket = hash(user) % _SIZE
         self._counts[bucket] = count = self._counts[bucket] + 1
         if count == 1:
@@ -88,12 +88,12 @@ class UserCountSketch:
         self._largest = max(self._largest, count)
 
     def users(self) -> int:
-        """About how many users there are: off by a few in ten thousand, and by none where there are few."""
+        """The estimated number of users: off by a few in ten thousand, exact for few users."""
         used = self._used
         return round(-_SIZE * math.log1p(-used / _SIZE)) if used < _SIZE else used
 
-    def groups(self, limit: int, most: int) -> Iterator[UserBuckets]:
-        """The users that may be over the limit, in groups that have about so many sessions at most."""
+    def groups_over(self, limit: int, max_sessions: int) -> Iterator[UserBuckets]:
+        """The users that may be over the limit, in groups of about ``max_sessions`` sessions at most."""
         if self._largest <= limit:
             return
         chosen: set[int] = set()
@@ -101,7 +101,7 @@ class UserCountSketch:
         for bucket, count in enumerate(self._counts):
             if count <= limit:
                 continue
-            if chosen and sessions + count > most:
+            if chosen and sessions + count > max_sessions:
                 yield UserBuckets(chosen)
                 chosen, sessions = set(), 0
             chosen.add(bucket)
@@ -111,10 +111,10 @@ class UserCountSketch:
 
 
 class UserBuckets:
-    """Some users, known by their buckets only.
+    """A set of users, as buckets of a :class:`UserCountSketch`.
 
     Args:
-        buckets: of a :class:`UserCountSketch`.
+        buckets: their numbers.
     """
 
     def __init__(self, buckets: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a session has ended, where Redis alone tells of it (R4.1)."""
+"""Decides whether a session has expired, from its Redis key alone (R4.1)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from stores.redis.content.session_content import Content
 
 
 class SessionState(Enum):
-    """What is to be thought of a session."""
+    """Whether a session is live or has expired."""
 
     LIVE = auto()
     IDLE = auto()
-    """Past its idle timeout, and nothing else."""
+    """Past its idle timeout only."""
     ENDED = auto()
-    """Past its absolute timeout, or the application's own expiry."""
+    """Past its absolute timeout or the application's own expiry."""
 
 
 def session_state(content: Content, *, has_ttl: bool, cutoffs: Cutoffs) -> SessionState:
-    """Judges a session that is there.
+    """The state of an existing session.
 
-    What its content does not tell is never held against it. The content's expiry counts only where the key has no TTL:
-    applications that set a TTL prolong it without writing the content anew, so that the content falls behind.
+    Values that its content lacks never make it expired. The content's own expiry counts only if the key has no TTL:
+    applications with TTLs extend the TTL without rewriting the content, so that the expiry in it is outdated.
 
     Args:
-        content: what the session says.
-        has_ttl: whether its key ends by itself.
-        cutoffs: before when a session has expired.
+        content: the session's content.
+        has_ttl: whether its key has a TTL.
+        cutoffs: the times before which a session has expired.
     """
     absolute, created = cutoffs.absolute, content.created_at
     if absolute is not None and created is not None and created < absolute:

@@ -1,6 +1,6 @@
-"""Sessions that only Redis knows: what the steps ask of a session table, answered by session keys.
+"""Sessions of a policy without a database, with the interface that steps also use for a session table.
 
-Nothing is kept of sessions but counts: each question is answered by a walk through the keys, a page at a time.
+Only counts are kept in memory: each question is answered by a SCAN of the keys, page by page.
 """
 
 from __future__ import annotations
@@ -19,58 +19,58 @@ from stores.redis.connection import scripts
 from stores.redis.content.content_reader import ContentWithDigest
 from stores.redis.content.session_content import Content
 from stores.redis.redis_only.lock import RedisLock
-from stores.redis.redis_only.ranking import Ranking, UserCountSketch, rank
+from stores.redis.redis_only.ranking import Rank, Ranking, UserCountSketch, rank
 from stores.redis.redis_only.session_state import SessionState, session_state
 from stores.redis.store import RedisStore
 
 if TYPE_CHECKING:
     from stores.model.key_range import KeyRange
 
-# Sessions of users that may be over the limit, held at one time.
-_MOST_AT_ONCE = 100_000
+# Sessions of users that may be over the limit, in memory at one time.
+_MAX_RANKED_SESSIONS = 100_000
 
 
 class _JudgedSession(NamedTuple):
-    """A session as its key tells of it.
+    """A session and its state.
 
     Attributes:
-        session: what is known of the session.
-        verdict: whether it has ended.
+        session: the session.
+        state: live or expired.
     """
 
     session: Session
-    verdict: SessionState
+    state: SessionState
 
 
 class _DeletionCandidate(NamedTuple):
-    """As :class:`_JudgedSession`, with what a session is recognised by when it is deleted.
+    """A session with what shows, at its deletion, whether it has changed.
 
     Attributes:
-        session: what is known of the session.
-        verdict: whether it has ended.
-        marked: its content.
+        session: the session.
+        state: live or expired.
+        content: its content, with a digest.
         ttl: of the key, in milliseconds; scripts.NO_TTL for none.
     """
 
     session: Session
-    verdict: SessionState
-    marked: ContentWithDigest
+    state: SessionState
+    content: ContentWithDigest
     ttl: int
 
 
 class RedisOnlySessions:
-    """Implements :class:`stores.model.sessions.Sessions` for a Redis without a database behind it.
+    """Implements :class:`stores.model.sessions.Sessions` for a policy without a database.
 
-    All methods raise RedisUnavailableError and ConfigurationError, and LockLostError: before each batch the lock is
-    checked.
+    All methods raise RedisUnavailableError, ConfigurationError, and LockLostError: the lock is checked before each
+    batch.
 
     Args:
         store: the session keys.
-        lock: the exclusive lock, taken.
-        cutoffs: before when a session has expired, by the clock of Redis.
+        lock: the exclusive lock, acquired.
+        cutoffs: the times before which a session has expired, by the clock of Redis.
         batch_size: sessions per page and batch.
-        grace_seconds: how long ago a session must have been used to count as unused.
-        audit: the log of single deleted sessions; None for none.
+        grace_seconds: live sessions used within this time are not deleted.
+        audit: log of deleted sessions; None for none.
     """
 
     def __init__(
@@ -94,66 +94,63 @@ class RedisOnlySessions:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def census(self) -> Census:
-        """Counts all sessions. Users are those of live sessions whose content names one, by a very close estimate."""
+        """Counts all sessions, and estimates closely how many users have a live one."""
         total = expired = 0
         self._sketch = sketch = UserCountSketch()
         for page in self._pages():
             total += len(page)
             for found in page:
-                if found.verdict is not SessionState.LIVE:
+                if found.state is not SessionState.LIVE:
                     expired += 1
                 elif found.session.user_id is not None:
                     sketch.add(found.session.user_id)
         return Census(total=total, expired=expired, users=sketch.users())
 
     def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
-        """All expired sessions, a batch at a time: here, nothing else could know of a later use of an idle one."""
+        """All expired sessions, in batches. No other store could know of a later use, so idle ones are final."""
         for page in self._pages():
-            if expired := [Candidate(found.session) for found in page if found.verdict is not SessionState.LIVE]:
+            if expired := [Candidate(found.session) for found in page if found.state is not SessionState.LIVE]:
                 yield expired
 
     def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
-        """Deletes all expired sessions, a batch at a time."""
+        """Deletes all expired sessions, in batches."""
         for page in self.expired_pages():
             deletion = self.delete_expired([candidate.session for candidate in page])
             yield Swept(deletion.deleted, deletion.failed)
 
     def strategy(self) -> None:
-        """Redis knows one way only."""
+        """None: in Redis there is only one way to delete."""
         return None
 
     def live_id_pages(self) -> Iterator[list[str]]:
-        """The ids of all live sessions, a batch at a time; one may be met twice."""
+        """The ids of all live sessions, in batches; an id may be returned twice."""
         for page in self._pages():
-            if live := [found.session.key for found in page if found.verdict is SessionState.LIVE]:
+            if live := [found.session.key for found in page if found.state is SessionState.LIVE]:
                 yield live
 
     def live_sessions(self, ids: Sequence[str]) -> list[Session]:
         """Those of the sessions that are live."""
-        return [seen.session for seen in self._look(ids) if seen.verdict is SessionState.LIVE]
+        return [judged.session for judged in self._judged(ids) if judged.state is SessionState.LIVE]
 
     def existing(self, keys: Collection[str]) -> set[str]:
-        """Those of the ids that have a session key, live or not."""
-        return self._store.inspect(keys).sessions
+        """Those of the ids that have a session key, live or expired."""
+        return self._store.key_states(keys).sessions
 
     # --- the limit per user --------------------------------------------------------------------------------------
 
     def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:
         """How many live sessions are over their user's limit.
 
-        A user's sessions are those in the user's index or, where the policy has none, those whose content says so.
+        A user's sessions are those in the user's index or, without indexes, those whose content names the user.
         """
-        return sum(len(page) for page in self._over_limit(limit, OnExceed.EVICT_OLDEST, exempt))
+        return sum(len(page) for page in self.over_limit_pages(limit, OnExceed.EVICT_OLDEST, exempt))
 
     def over_limit_pages(self, limit: int, on_exceed: OnExceed, exempt: Collection[str]) -> Iterator[list[Session]]:
-        """The live sessions over their user's limit, a batch at a time: those that ``on_exceed`` says should go."""
-        return self._over_limit(limit, on_exceed, exempt)
-
-    def _over_limit(self, limit: int, on_exceed: OnExceed, exempt: Collection[str]) -> Iterator[list[Session]]:
+        """The live sessions over their user's limit, in batches: those that ``on_exceed`` evicts."""
         skipped = frozenset(exempt)
-        walk = self._by_index if self._store.names.user_index is not None else self._by_content
+        find = self._over_limit_by_index if self._store.names.user_index is not None else self._over_limit_by_content
         excess: list[Session] = []
-        for sessions in walk(limit, on_exceed, skipped):
+        for sessions in find(limit, on_exceed, skipped):
             excess += sessions
             while len(excess) >= self._batch_size:
                 yield excess[: self._batch_size]
@@ -161,85 +158,87 @@ class RedisOnlySessions:
         if excess:
             yield excess
 
-    def _by_content(self, limit: int, on_exceed: OnExceed, exempt: frozenset[str]) -> Iterator[list[Session]]:
+    def _over_limit_by_content(
+        self, limit: int, on_exceed: OnExceed, exempt: frozenset[str]
+    ) -> Iterator[list[Session]]:
         if self._sketch is None:
             self.census()
         assert self._sketch is not None
-        for group in self._sketch.groups(limit, _MOST_AT_ONCE):
+        for group in self._sketch.groups_over(limit, _MAX_RANKED_SESSIONS):
             self._ranking = ranking = Ranking(limit, on_exceed)
             for page in self._pages():
-                owned = [f.session for f in page if f.verdict is SessionState.LIVE and f.session.user_id in group]
+                owned = [f.session for f in page if f.state is SessionState.LIVE and f.session.user_id in group]
                 yield _excess(ranking, (s for s in owned if s.user_id not in exempt))
 
-    def _by_index(self, limit: int, on_exceed: OnExceed, exempt: frozenset[str]) -> Iterator[list[Session]]:
+    def _over_limit_by_index(self, limit: int, on_exceed: OnExceed, exempt: frozenset[str]) -> Iterator[list[Session]]:
         self._ranking = ranking = Ranking(limit, on_exceed)
-        told: deque[str] = deque()
-        for user, pages in self._store.indexes_over(limit):
+        over_limit: deque[str] = deque()
+        for user, pages in self._store.indexes_larger_than(limit):
             if user in exempt:
                 continue
-            before = len(told)
+            before = len(over_limit)
             for ids in pages:
                 self._lock.check()
-                live = (seen for seen in self._look(ids) if seen.verdict is SessionState.LIVE)
-                # An entry of a session that has another owner by now is the index's mistake.
+                live = (judged for judged in self._judged(ids) if judged.state is SessionState.LIVE)
+                # If the session belongs to another user by now, the index entry is stale.
                 owned = (f.session for f in live if f.session.user_id in (None, user))
                 if excess := _excess(ranking, (_owned_by(session, user) for session in owned)):
-                    told.append(user)
+                    over_limit.append(user)
                     yield excess
-            if len(told) == before:
+            if len(over_limit) == before:
                 ranking.forget(user)
-            # After so many more, the sessions of the first were handed out and are settled.
-            while len(told) > 2 * self._batch_size:
-                ranking.forget(told.popleft())
+            # By now, the sessions of the first users were yielded in a batch and are settled.
+            while len(over_limit) > 2 * self._batch_size:
+                ranking.forget(over_limit.popleft())
 
     # --- deleting ------------------------------------------------------------------------------------------------
 
     def delete_expired(self, sessions: Sequence[Session]) -> Deletion:
-        """Deletes those of the sessions that are still past their timeout."""
-        due = [found for found in self._again(sessions) if found.verdict is not SessionState.LIVE]
+        """Deletes those of the sessions that are still expired."""
+        due = [found for found in self._read_again(sessions) if found.state is not SessionState.LIVE]
         return self._delete(due, Cause.EXPIRED)
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
-        """Deletes those of the sessions, of the last page, that are still over their user's limit."""
+        """Deletes those of the sessions, from the last page, that are still over their user's limit."""
         users = {str(s.user_id) for s in sessions}
-        best = [s for user in users for s in (self._ranking.best(user) if self._ranking else [])]
-        owners = {s.key: str(s.user_id) for s in [*best, *sessions]}
-        places: dict[str, list[tuple[float, str]]] = {user: [] for user in users}
-        for found in self._again(best):
-            if found.verdict is SessionState.LIVE:
-                places[owners[found.session.key]].append(rank(found.session, on_exceed))
+        kept = [s for user in users for s in (self._ranking.kept(user) if self._ranking else [])]
+        owners = {s.key: str(s.user_id) for s in [*kept, *sessions]}
+        ranks: dict[str, list[Rank]] = {user: [] for user in users}
+        for found in self._read_again(kept):
+            if found.state is SessionState.LIVE:
+                ranks[owners[found.session.key]].append(rank(found.session, on_exceed))
         due: list[_DeletionCandidate] = []
-        for found in self._again(sessions):
-            here = rank(found.session, on_exceed)
-            better = sum(other > here for other in places[owners[found.session.key]])
-            if better >= limit and found.verdict is SessionState.LIVE:
+        for found in self._read_again(sessions):
+            own_rank = rank(found.session, on_exceed)
+            higher = sum(other > own_rank for other in ranks[owners[found.session.key]])
+            if higher >= limit and found.state is SessionState.LIVE:
                 due.append(found)
         return self._delete(due, Cause.EVICTED, owners)
 
     def delete_live(self, sessions: Sequence[Session]) -> Deletion:
-        """Deletes live sessions, but for any that began or was used within the grace period."""
+        """Deletes live sessions, except those created or used within the grace period."""
         moment = self._store.server_time() - self._grace
-        quiet = [
+        unused = [
             found
-            for found in self._again(sessions)
+            for found in self._read_again(sessions)
             if all(t is None or t < moment for t in (found.session.created_at, found.session.last_accessed_at))
         ]
-        return self._delete(quiet, Cause.DESYNCED)
+        return self._delete(unused, Cause.DESYNCED)
 
     def _delete(
         self, found: Sequence[_DeletionCandidate], cause: Cause, owners: dict[str, str] | None = None
     ) -> Deletion:
-        """Deletes what is unchanged since it was found, and what belonged to it."""
+        """Deletes the sessions that have not changed since they were read, with their access logs and index entries."""
         if not found:
             return Deletion()
         self._lock.check()
         sessions = {f.session.key: _owned_by(f.session, (owners or {}).get(f.session.key)) for f in found}
-        outcome = self._store.delete_unchanged(
-            {f.session.key: f.marked for f in found},
+        outcome = self._store.delete_if_unchanged(
+            {f.session.key: f.content for f in found},
             {f.session.key: f.ttl for f in found},
         )
-        # Those that were gone already may be ours, deleted by a command whose answer was lost.
-        self._store.remove_residue([sessions[i] for i in [*outcome.deleted, *outcome.gone]])
+        # Missing sessions may have been deleted by our own command whose reply was lost.
+        self._store.remove_access_logs_and_index_entries([sessions[i] for i in [*outcome.deleted, *outcome.missing]])
         deleted = [sessions[i] for i in outcome.deleted]
         if self._audit:
             self._audit.deleted(deleted, cause.value)
@@ -251,23 +250,21 @@ class RedisOnlySessions:
         for page in self._store.session_pages():
             for ids in batches(page, self._batch_size):
                 self._lock.check()
-                yield list(self._look(ids))
+                yield list(self._judged(ids))
 
-    def _look(self, ids: Collection[str]) -> Iterator[_JudgedSession]:
-        ttls = self._store.inspect(ids).ttls
-        for session_id, content in self._store.all_contents(ttls).items():
-            yield _JudgedSession(_session(session_id, content), self._judge(content, ttls[session_id]))
+    def _judged(self, ids: Collection[str]) -> Iterator[_JudgedSession]:
+        ttls = self._store.key_states(ids).ttls
+        for session_id, content in self._store.contents_with_empty(ttls).items():
+            yield _JudgedSession(_session(session_id, content), self._state(content, ttls[session_id]))
 
-    def _again(self, sessions: Sequence[Session]) -> Iterator[_DeletionCandidate]:
-        return self._find([session.key for session in sessions])
+    def _read_again(self, sessions: Sequence[Session]) -> Iterator[_DeletionCandidate]:
+        """The sessions as they are now, right before they are deleted."""
+        ttls = self._store.key_states(session.key for session in sessions).ttls
+        for session_id, read in self._store.contents_with_digests(ttls).items():
+            state = self._state(read.content, ttls[session_id])
+            yield _DeletionCandidate(_session(session_id, read.content), state, read, ttls[session_id])
 
-    def _find(self, ids: Collection[str]) -> Iterator[_DeletionCandidate]:
-        ttls = self._store.inspect(ids).ttls
-        for session_id, marked in self._store.marked(ttls).items():
-            content, ttl = marked.content, ttls[session_id]
-            yield _DeletionCandidate(_session(session_id, content), self._judge(content, ttl), marked, ttl)
-
-    def _judge(self, content: Content, ttl: int) -> SessionState:
+    def _state(self, content: Content, ttl: int) -> SessionState:
         return session_state(content, has_ttl=ttl != scripts.NO_TTL, cutoffs=self._cutoffs)
 
 
@@ -276,7 +273,7 @@ def _session(session_id: str, content: Content) -> Session:
 
 
 def _excess(ranking: Ranking, sessions: Iterator[Session]) -> list[Session]:
-    return [worst for session in sessions if (worst := ranking.add(session)) is not None]
+    return [excess for session in sessions if (excess := ranking.add(session)) is not None]
 
 
 def _owned_by(session: Session, user: str | None) -> Session:

@@ -53,11 +53,11 @@ def test_r4_4_one_entry_stands_for_all_only_where_the_verdict_is_the_same(
     entries: list[bytes], address: str | None, client: str | None
 ) -> None:
     log = LogEntries(entries)
-    if log.only is None:
+    if log.common_access is None:
         return
     one, all_of_them = (
         matching(RULES, Facts(Session("s"), address, client, accesses=accesses), Survey(), NOW)
-        for accesses in ([log.only], log.accesses)
+        for accesses in ([log.common_access], log.accesses)
     )
     assert one == all_of_them
 
@@ -100,4 +100,4 @@ def test_r4_4_entries_that_differ_in_anything_else_are_not_alike(one: dict[str, 
 
 @pytest.mark.parametrize("entries", [[], [b"{"], [b"[]", b"[]"], [b'{"time": 1..2}', b'{"time": 12}']])
 def test_what_says_nothing_stands_for_nothing(entries: list[bytes]) -> None:
-    assert LogEntries(entries).only is None
+    assert LogEntries(entries).common_access is None

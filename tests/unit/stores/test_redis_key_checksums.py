@@ -20,7 +20,7 @@ def test_r3_5_what_was_not_met_equally_often_is_doubtful(ones: list[bytes], othe
     one, other = Counter(ones), Counter(others)
     different = {key for key in one | other if one[key] != other[key]}
     assert sums.differ == bool(different)
-    assert different <= set(sums.doubtful([*ones, *others]))
+    assert different <= set(sums.possibly_different([*ones, *others]))
 
 
 @given(KEYS)
@@ -30,7 +30,7 @@ def test_r3_5_the_order_is_all_the_same(keys: list[bytes]) -> None:
     for key in sorted(keys):
         sums.subtract([key])
     assert not sums.differ
-    assert sums.doubtful(keys) == []
+    assert sums.possibly_different(keys) == []
 
 
 def test_r3_5_few_that_differ_make_few_doubtful() -> None:
@@ -38,7 +38,7 @@ def test_r3_5_few_that_differ_make_few_doubtful() -> None:
     sums = KeyChecksums(len(keys))
     sums.add(keys)
     sums.subtract(keys[:-500])
-    doubtful = sums.doubtful(keys)
+    doubtful = sums.possibly_different(keys)
     assert set(keys[-500:]) <= set(doubtful)
     # As many groups as keys: about one more for each.
     assert len(doubtful) < 1500

@@ -32,7 +32,7 @@ def test_r2_5_what_is_kept_is_the_best_of_each_user(
         by_user[session.user_id].append(session)
     for user, theirs in by_user.items():
         best = sorted(theirs, key=lambda s: rank(s, on_exceed), reverse=True)[:limit]
-        assert {s.key for s in ranking.best(user)} == {s.key for s in best}
+        assert {s.key for s in ranking.kept(user)} == {s.key for s in best}
         assert {s.key for s in theirs} & excess == {s.key for s in theirs} - {s.key for s in best}
 
 
@@ -69,7 +69,7 @@ def test_nobody_over_the_limit_is_overlooked(users: list[str], limit: int, most:
     for user in users:
         sketch.add(user)
     counts = Counter(users)
-    groups = list(sketch.groups(limit, most))
+    groups = list(sketch.groups_over(limit, most))
     for user, count in counts.items():
         told = sum(user in group for group in groups)
         assert told == 1 if count > limit else told <= 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from policy.profiles import Lifetime
 from policy.stores import REDIS_PRESETS, RedisFields, RedisPreset
 from stores.model.cutoffs import cutoffs
-from stores.redis.content.java_serialization import decode_long, decode_text
+from stores.redis.content.java_serialization import decode_long, decode_string
 from stores.redis.content.session_content import UNKNOWN, Content, from_hash, from_json
 from stores.redis.redis_only.session_state import SessionState, session_state
 
@@ -53,7 +53,7 @@ def test_dots_lead_into_objects_unless_a_field_has_that_very_name() -> None:
 @given(st.binary(max_size=80))
 def test_no_bytes_can_make_the_java_decoder_fail(value: bytes) -> None:
     for candidate in (value, b"\xac\xed\x00\x05t" + value, b"\xac\xed\x00\x05sr\x00\x0ejava.lang.Long" + value):
-        decode_text(candidate)
+        decode_string(candidate)
         decode_long(candidate)
         from_hash([candidate, candidate, candidate], RedisFields())
 
@@ -65,6 +65,6 @@ def test_java_strings_are_read(text: str) -> None:
     except UnicodeEncodeError:
         return
     value = b"\xac\xed\x00\x05t" + struct.pack(">H", len(encoded)) + encoded
-    assert decode_text(value) == text
-    assert decode_text(value + b"x") is None
+    assert decode_string(value) == text
+    assert decode_string(value + b"x") is None
     assert decode_long(value) is None
