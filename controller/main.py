@@ -24,11 +24,9 @@ from controller.runtime.http_server import HttpServer
 from controller.runtime.logs import configure_logs
 from controller.settings.settings import Election, InvalidSettingsError, Settings
 from controller.tracing.trace import Tracing, open_tracing
+from policy.exit_codes import EXIT_BAD_CONFIGURATION, EXIT_FAILED
 
 log = structlog.get_logger("controller.main")
-
-EXIT_FAILED: Final = 1
-EXIT_BAD_CONFIGURATION: Final = 2
 
 # Whatever hangs, the process ends before the 30 seconds are over that Kubernetes gives it.
 _STOP_SECONDS: Final = 25

@@ -1,180 +1,172 @@
-"""Where the memory of alerts is kept, so that it survives the Pod: the statistics database, Redis, the log volume.
+"""Stores the alert state of a policy, so that it outlives the Pod: in the database, in Redis and on the log volume.
 
-Every place that can be reached gets a copy, and of the copies that can be read the latest counts: the place that is
-down is the very thing to tell of.
+Each of these that the policy has gets a copy, and the latest readable copy counts: the store that is down is often the
+very problem to send an alert about.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Self
 
 import sqlalchemy as sa
 
 from job.alerts.alert_state import EMPTY_STATE, AlertState
 from job.logs.log_files import FOLDERS, LogName, open_folder
 from policy.manifest import SessionPolicy
+from policy.stores import RedisStore
 from stores.redis.connection.connect import connect
-from stores.redis.connection.interface import RedisConnection
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.schema.tables import alerts
 from stores.waiting.bounded_wait import Done, in_time
 
-T = TypeVar("T")
-
 _KEY_PREFIX = "session-policy:alerts:"
 _TTL_SECONDS = 90 * 86400
 _FOLDER = FOLDERS[LogName.ALERT]
-# Others may write to the volume: no link, no pipe that nobody fills, no file without end.
-_NO_TRICKS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_LARGEST_BYTES = 1 << 20
+# Others can write to the volume: follow no symlink, do not wait for a FIFO, read no endless file.
+_SAFE_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_MAX_FILE_BYTES = 1 << 20
 
 
-class MemoryStore(Protocol):
-    """A place for one policy's memory. Each method may raise anything when the place is not to be had."""
+@dataclass(frozen=True, slots=True)
+class StoredCopy:
+    """One copy of the state. Either function may raise anything if its store is not available.
 
-    def load(self) -> str | bytes | None:
-        """What was saved last; None for nothing."""
-
-    def save(self, memory: AlertState) -> None:
-        """Replaces it."""
-
-
-class DatabaseMemory:
-    """In the table ``session_alerts`` that ``session-policy init`` creates.
-
-    Args:
-        url: of the statistics database.
-        policy: namespace and name.
+    Attributes:
+        load: returns the JSON saved last; None if there is none.
+        save: replaces it.
     """
 
-    def __init__(self, url: str, policy: str) -> None:
-        self._url = url
-        self._policy = policy
+    load: Callable[[], str | bytes | None]
+    save: Callable[[AlertState], None]
 
-    def load(self) -> str | None:
-        """What was saved last."""
 
-        def work(connection: sa.Connection) -> str | None:
-            found: str | None = connection.scalar(sa.select(alerts.c.state).where(alerts.c.policy == self._policy))
-            return found
+class AlertMemory:
+    """The alert state of one policy, in every store the policy has.
 
-        return self._transaction(work)
+    Args:
+        copies: from :func:`database_copy`, :func:`redis_copy` and :func:`file_copy`; none for no memory.
+    """
 
-    def save(self, memory: AlertState) -> None:
-        """Replaces it; where two runs do so at once, either wins."""
-        row = {"policy": self._policy, "updated_at": memory.updated_at, "state": memory.to_text()}
+    def __init__(self, *copies: StoredCopy) -> None:
+        self.copies = copies
 
-        def work(connection: sa.Connection) -> None:
-            connection.execute(sa.delete(alerts).where(alerts.c.policy == self._policy))
-            connection.execute(sa.insert(alerts).values(row))
+    @classmethod
+    def of_policy(
+        cls, policy: SessionPolicy, database_url: str | None, redis_url: str | None, log_directory: Path | None
+    ) -> Self:
+        """With a copy in each store of the policy. Nothing is opened yet."""
+        name, redis = f"{policy.metadata.namespace}/{policy.metadata.name}", policy.spec.stores.redis
+        copies: list[StoredCopy] = []
+        if database_url:
+            copies.append(database_copy(database_url, name))
+        if redis_url and redis:
+            copies.append(redis_copy(redis_url, redis, name))
+        if log_directory:
+            copies.append(file_copy(log_directory, name))
+        return cls(*copies)
 
-        self._transaction(work)
+    def load(self, seconds: float) -> AlertState:
+        """The latest state that can be read within so many seconds; an empty one if there is none."""
+        outcomes = in_time([copy.load for copy in self.copies], "alert", seconds)
+        texts = [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
+        states = [state for text in texts if (state := AlertState.from_text(text)) is not None]
+        return max(states, key=lambda state: state.updated_at, default=EMPTY_STATE)
 
-    def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
-        engine = create_engine(parse_url(self._url))
+    def save(self, state: AlertState, seconds: float) -> int:
+        """Saves the state in every store that takes it within so many seconds. Returns in how many."""
+        outcomes = in_time([partial(copy.save, state) for copy in self.copies], "alert", seconds)
+        return sum(isinstance(outcome, Done) for outcome in outcomes)
+
+
+def database_copy(url: str, policy: str) -> StoredCopy:
+    """A row of ``session_alerts``, which ``session-policy init`` creates.
+
+    Args:
+        url: of the database.
+        policy: namespace and name.
+    """
+    own_row = alerts.c.policy == policy
+
+    @contextmanager
+    def transaction() -> Iterator[sa.Connection]:
+        engine = create_engine(parse_url(url))
         try:
             with engine.begin() as connection:
-                return work(connection)
+                yield connection
         finally:
             engine.dispose()
 
+    def load() -> str | None:
+        with transaction() as connection:
+            found: str | None = connection.scalar(sa.select(alerts.c.state).where(own_row))
+        return found
 
-class RedisMemory:
-    """Under a key of its own.
+    def save(state: AlertState) -> None:
+        # If two runs do this at the same time, either wins.
+        with transaction() as connection:
+            connection.execute(sa.delete(alerts).where(own_row))
+            connection.execute(
+                sa.insert(alerts).values(policy=policy, updated_at=state.updated_at, state=state.to_text())
+            )
 
-    Args:
-        connect: connects to Redis, in any mode.
-        policy: namespace and name.
-    """
-
-    def __init__(self, connect: Callable[[], RedisConnection], policy: str) -> None:
-        self._connect = connect
-        self._key = f"{_KEY_PREFIX}{policy}"
-
-    def load(self) -> bytes | None:
-        """What was saved last."""
-        with closing(self._connect()) as link:
-            found: bytes | None = _answer(link.pipeline([("GET", self._key)]))
-            return found
-
-    def save(self, memory: AlertState) -> None:
-        """Replaces it."""
-        with closing(self._connect()) as link:
-            _answer(link.pipeline([("SET", self._key, memory.to_text(), "EX", _TTL_SECONDS)]))
+    return StoredCopy(load, save)
 
 
-def _answer(replies: list[Any]) -> Any:
-    """The one reply; an error stands as a reply, and is raised."""
-    (reply,) = replies
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
-
-
-class FileMemory:
-    """On the log volume.
+def redis_copy(url: str, store: RedisStore, policy: str) -> StoredCopy:
+    """A key ``session-policy:alerts:NAMESPACE/NAME`` in the policy's Redis.
 
     Args:
-        directory: the volume.
+        url: of Redis.
+        store: stores.redis of the policy.
         policy: namespace and name.
     """
+    key = f"{_KEY_PREFIX}{policy}"
 
-    def __init__(self, directory: Path, policy: str) -> None:
-        self._directory = directory
-        self._name = f"state.{policy.replace('/', '.')}.json"
+    def execute(*command: str | int) -> bytes | None:
+        with closing(connect(url, store)) as connection:
+            reply: bytes | Exception | None = connection.pipeline([command])[0]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
-    def load(self) -> bytes | None:
-        """What was saved last."""
-        with open_folder(self._directory, _FOLDER) as folder:
+    def save(state: AlertState) -> None:
+        execute("SET", key, state.to_text(), "EX", _TTL_SECONDS)
+
+    return StoredCopy(partial(execute, "GET", key), save)
+
+
+def file_copy(directory: Path, policy: str) -> StoredCopy:
+    """A file in the folder ``alerts`` of the log volume.
+
+    Args:
+        directory: of the volume.
+        policy: namespace and name.
+    """
+    name = f"state.{policy.replace('/', '.')}.json"
+
+    def load() -> bytes | None:
+        with open_folder(directory, _FOLDER) as folder:
             try:
-                descriptor = os.open(self._name, os.O_RDONLY | _NO_TRICKS, dir_fd=folder)
+                descriptor = os.open(name, os.O_RDONLY | _SAFE_OPEN, dir_fd=folder)
             except FileNotFoundError:
                 return None
         with open(descriptor, "rb") as file:
-            return file.read(_LARGEST_BYTES)
+            return file.read(_MAX_FILE_BYTES)
 
-    def save(self, memory: AlertState) -> None:
-        """Replaces it, as a whole or not at all."""
-        new = f"{self._name}.{os.getpid()}.new"
-        with open_folder(self._directory, _FOLDER) as folder:
+    def save(state: AlertState) -> None:
+        new = f"{name}.{os.getpid()}.new"
+        with open_folder(directory, _FOLDER) as folder:
             with suppress(FileNotFoundError):
-                os.unlink(new, dir_fd=folder)  # of a run that died, or a link that somebody has laid
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_TRICKS, 0o640, dir_fd=folder)
+                os.unlink(new, dir_fd=folder)  # left by a run that was killed, or somebody's symlink
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE_OPEN, 0o640, dir_fd=folder)
             with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(memory.to_text())
-            os.replace(new, self._name, src_dir_fd=folder, dst_dir_fd=folder)
+                file.write(state.to_text())
+            os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
 
-
-def memory_stores(
-    policy: SessionPolicy, database_url: str | None, redis_url: str | None, log_directory: Path | None
-) -> list[MemoryStore]:
-    """Every place that a policy has for its memory. None is opened yet."""
-    name = f"{policy.metadata.namespace}/{policy.metadata.name}"
-    places: list[MemoryStore] = []
-    if database_url:
-        places.append(DatabaseMemory(database_url, name))
-    store = policy.spec.stores.redis
-    if redis_url and store:
-        places.append(RedisMemory(lambda: connect(redis_url, store), name))
-    if log_directory:
-        places.append(FileMemory(log_directory, name))
-    return places
-
-
-def load(stores: Sequence[MemoryStore], seconds: float) -> AlertState:
-    """The latest memory that can be read in time; an empty one where there is none."""
-    outcomes = in_time([store.load for store in stores], "alert", seconds)
-    texts = [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
-    found = [memory for text in texts if (memory := AlertState.from_text(text)) is not None]
-    return max(found, key=lambda memory: memory.updated_at, default=EMPTY_STATE)
-
-
-def save(stores: Sequence[MemoryStore], memory: AlertState, seconds: float) -> int:
-    """Saves it in every place that can be reached in time. Returns in how many."""
-    outcomes = in_time([partial(store.save, memory) for store in stores], "alert", seconds)
-    return sum(isinstance(outcome, Done) for outcome in outcomes)
+    return StoredCopy(load, save)

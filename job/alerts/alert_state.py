@@ -1,4 +1,4 @@
-"""What earlier runs have told, as text for any store."""
+"""Which problems were found and sent by earlier runs, as JSON that any store can keep."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-_MOST_RECORDS = 100
+_MAX_PROBLEMS = 100
 
 
 class ProblemRecord(BaseModel):
-    """What is remembered of one problem.
+    """What is stored of one problem.
 
     Attributes:
-        since: when it was first met.
-        count: how much of it there was when it was last told.
-        told_at: when it was last told; None if nobody could be reached yet.
-        audience: who was told.
-        gone_since: since when no run has met it; remembered for a while, for it may come back. None while it stands.
+        since: when a run first found it.
+        count: its size when it was last sent.
+        sent_at: when it was last sent; None if no channel could be reached yet.
+        audience: to whom it was sent.
+        gone_since: since when no run has found it; None while it persists. Kept for a while, for it may come back.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     since: AwareDatetime
     count: Annotated[int, Field(ge=0)] = 0
-    told_at: AwareDatetime | None = None
+    sent_at: Annotated[AwareDatetime | None, Field(alias="told_at")] = None
     audience: Annotated[str, Field(max_length=16)] = "operations"
     gone_since: AwareDatetime | None = None
 
 
 class AlertState(BaseModel):
-    """What is remembered of one policy's problems, by reason.
+    """The stored problems of one policy.
 
     Attributes:
         updated_at: when it was written; of several copies the latest counts.
@@ -41,15 +41,15 @@ class AlertState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     updated_at: AwareDatetime = datetime(1970, 1, 1, tzinfo=UTC)
-    problems: Annotated[dict[str, ProblemRecord], Field(max_length=_MOST_RECORDS)] = {}
+    problems: Annotated[dict[str, ProblemRecord], Field(max_length=_MAX_PROBLEMS)] = {}
 
     def to_text(self) -> str:
-        """As a store keeps it."""
-        return self.model_dump_json()
+        """As JSON, to be stored."""
+        return self.model_dump_json(by_alias=True)
 
     @classmethod
     def from_text(cls, text: str | bytes | None) -> AlertState | None:
-        """From a store; None where there is nothing that can be read."""
+        """From stored JSON; None if there is none or it is invalid."""
         try:
             return cls.model_validate_json(text) if text else None
         except ValidationError:
@@ -57,4 +57,4 @@ class AlertState(BaseModel):
 
 
 EMPTY_STATE = AlertState()
-"""No run has told anything yet."""
+"""State before the first alert."""

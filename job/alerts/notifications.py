@@ -1,4 +1,4 @@
-"""Which problems are told now: new ones at once, standing ones after a while, none with every run."""
+"""Decides which problems to send now: new ones at once, persisting ones again after alerts.repeatAfterSeconds."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from job.alerts.alert_state import AlertState, ProblemRecord
 from job.alerts.problems import Audience, Problem
 from policy.report import Outcome, RunReport
 
-# A problem that has become so many times larger is told again at once.
-_GROWTH = 2
-# A problem is over when no run has met it for this part of the time between reminders.
-_QUIET_SHARE = 4
+# A problem that has grown by this factor is sent again at once.
+_GROWTH_FACTOR = 2
+# A problem is resolved when no run has found it for this fraction of repeatAfterSeconds.
+_RESOLVED_AFTER_FRACTION = 4
 
-# How a run may end without having looked at everything: a problem it did not meet may still stand.
+# Reasons of runs that did not check everything: a problem they did not find may persist.
 _INCOMPLETE = frozenset({"DeadlineReached", "Interrupted"})
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message to send.
+    """A problem to send.
 
     Attributes:
         problem: what is wrong, or was.
-        since: when it was first met.
-        resolved: it is over.
+        since: when a run first found it.
+        resolved: whether it is over.
     """
 
     problem: Problem
@@ -35,94 +35,94 @@ class Notification:
 
 
 def is_complete(report: RunReport) -> bool:
-    """Whether what this run did not meet is over."""
+    """Whether the run checked everything, so that a problem it did not find no longer exists."""
     return report.outcome in (Outcome.SUCCEEDED, Outcome.DEGRADED) and report.reason not in _INCOMPLETE
 
 
 def due_notifications(
-    found: Sequence[Problem], memory: AlertState, now: datetime, repeat_after_seconds: int, *, complete: bool
+    found: Sequence[Problem], state: AlertState, now: datetime, repeat_after_seconds: int, *, complete: bool
 ) -> list[Notification]:
-    """What to tell now.
+    """The problems to send now.
 
     Args:
         found: the problems of this run.
-        memory: what earlier runs have told.
+        state: of earlier runs.
         now: the time.
-        repeat_after_seconds: when a standing problem is told again; 0 for with every run.
-        complete: whether this run would have met every problem that still stands.
+        repeat_after_seconds: when a persisting problem is sent again; 0 for with every run.
+        complete: see :func:`is_complete`.
     """
     due = [
-        Notification(problem, _since(memory.problems.get(problem.reason), now))
+        Notification(problem, _since(state.problems.get(problem.reason), now))
         for problem in found
-        if _is_due(problem, memory.problems.get(problem.reason), now, timedelta(seconds=repeat_after_seconds))
+        if _is_due(problem, state.problems.get(problem.reason), now, timedelta(seconds=repeat_after_seconds))
     ]
     return due + [
         Notification(
-            Problem(reason, Audience.OPERATIONS, "runs do not meet it any more", told.count), told.since, resolved=True
+            Problem(reason, Audience.OPERATIONS, "runs no longer find it", record.count), record.since, resolved=True
         )
-        for reason, told in _absent(found, memory).items()
-        # An incident is not over because the last run saw no more of it: security is not told so.
+        for reason, record in _no_longer_found(found, state).items()
+        # A security incident is not over because the last run found no more of it: no message says so.
         if complete
-        and told.told_at is not None
-        and told.audience == Audience.OPERATIONS
-        and _is_over(told, now, repeat_after_seconds)
+        and record.sent_at is not None
+        and record.audience == Audience.OPERATIONS
+        and _is_resolved(record, now, repeat_after_seconds)
     ]
 
 
 def updated_state(
     found: Sequence[Problem],
-    memory: AlertState,
-    reached: Collection[str],
+    state: AlertState,
+    sent: Collection[str],
     now: datetime,
     repeat_after_seconds: int,
     *,
     complete: bool,
 ) -> AlertState:
-    """What to keep for the next run.
+    """The state to save for the next run.
 
     Args:
         found: the problems of this run.
-        memory: what earlier runs have told.
-        reached: reasons of the problems that somebody was told of just now.
+        state: of earlier runs.
+        sent: reasons of the problems that were just sent successfully.
         now: the time.
-        repeat_after_seconds: when a standing problem is told again.
-        complete: whether this run would have met every problem that still stands.
+        repeat_after_seconds: when a persisting problem is sent again.
+        complete: see :func:`is_complete`.
     """
-    met = {problem.reason: _met(problem, memory.problems.get(problem.reason), reached, now) for problem in found}
-    absent = _absent(found, memory)
+    current = {problem.reason: _updated(problem, state.problems.get(problem.reason), sent, now) for problem in found}
+    earlier = _no_longer_found(found, state)
     if complete:
-        absent = {
-            reason: told.model_copy(update={"gone_since": told.gone_since or now})
-            for reason, told in absent.items()
-            if told.told_at is not None and not _is_over(told, now, repeat_after_seconds)
+        earlier = {
+            reason: record.model_copy(update={"gone_since": record.gone_since or now})
+            for reason, record in earlier.items()
+            if record.sent_at is not None and not _is_resolved(record, now, repeat_after_seconds)
         }
-    return AlertState(updated_at=now, problems=absent | met)
+    return AlertState(updated_at=now, problems=earlier | current)
 
 
-def _absent(found: Sequence[Problem], memory: AlertState) -> dict[str, ProblemRecord]:
-    standing = {problem.reason for problem in found}
-    return {reason: told for reason, told in sorted(memory.problems.items()) if reason not in standing}
+def _no_longer_found(found: Sequence[Problem], state: AlertState) -> dict[str, ProblemRecord]:
+    current = {problem.reason for problem in found}
+    return {reason: record for reason, record in sorted(state.problems.items()) if reason not in current}
 
 
-def _is_over(told: ProblemRecord, now: datetime, repeat_after_seconds: int) -> bool:
-    """Whether a problem that this run did not meet is over for good: one that comes and goes would shout otherwise."""
-    return now - (told.gone_since or now) >= timedelta(seconds=repeat_after_seconds) / _QUIET_SHARE
+def _is_resolved(record: ProblemRecord, now: datetime, repeat_after_seconds: int) -> bool:
+    """Whether a problem that this run did not find stays away: one that comes and goes is not sent again each time."""
+    return now - (record.gone_since or now) >= timedelta(seconds=repeat_after_seconds) / _RESOLVED_AFTER_FRACTION
 
 
-def _met(problem: Problem, told: ProblemRecord | None, reached: Collection[str], now: datetime) -> ProblemRecord:
-    if problem.reason in reached or told is None:
-        told_at = now if problem.reason in reached else None
-        return ProblemRecord(since=_since(told, now), count=problem.count, told_at=told_at, audience=problem.audience)
-    return told.model_copy(update={"gone_since": None, "audience": problem.audience})
+def _updated(problem: Problem, record: ProblemRecord | None, sent: Collection[str], now: datetime) -> ProblemRecord:
+    if problem.reason in sent or record is None:
+        sent_at = now if problem.reason in sent else None
+        return ProblemRecord(since=_since(record, now), count=problem.count, sent_at=sent_at, audience=problem.audience)
+    return record.model_copy(update={"gone_since": None, "audience": problem.audience})
 
 
-def _since(told: ProblemRecord | None, now: datetime) -> datetime:
-    return now if told is None else told.since
+def _since(record: ProblemRecord | None, now: datetime) -> datetime:
+    return now if record is None else record.since
 
 
-def _is_due(problem: Problem, told: ProblemRecord | None, now: datetime, repeat: timedelta) -> bool:
-    if told is None or told.told_at is None or told.told_at > now:  # a clock was set back: better twice than never
+def _is_due(problem: Problem, record: ProblemRecord | None, now: datetime, repeat: timedelta) -> bool:
+    if record is None or record.sent_at is None or record.sent_at > now:  # if a clock was set back: twice, not never
         return True
-    if now - told.told_at >= repeat:
+    if now - record.sent_at >= repeat:
         return True
-    return problem.grows and problem.count >= max(1, told.count) * _GROWTH
+    return problem.grows and problem.count >= max(1, record.count) * _GROWTH_FACTOR

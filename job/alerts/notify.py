@@ -1,4 +1,4 @@
-"""Telling people of a run's problems, after its report is written and without holding up its end."""
+"""Sends a run's alerts after its report is written, within a few seconds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from job.alerts.alert_memory import MemoryStore, load, save
+from job.alerts.alert_memory import AlertMemory
 from job.alerts.alert_state import EMPTY_STATE, AlertState
-from job.alerts.channels import Channels, Delivery, deliver, reached_audiences
+from job.alerts.channels import Channels, Delivery, reached_audiences, send
 from job.alerts.message import AlertSource, compose_message
 from job.alerts.notifications import Notification, due_notifications, is_complete, updated_state
 from job.alerts.problems import Audience, Problem
@@ -18,7 +18,7 @@ from policy.alerts import Alerts
 from policy.report import Outcome, RunReport
 
 TOTAL_SECONDS = 8.0
-"""The most that alerts may add to a run. (Apprise alone takes two on a container with 15 % of a CPU.)"""
+"""The longest that alerts may delay the end of a run. (Importing Apprise takes two seconds with 15 % of a CPU.)"""
 _LOAD_SECONDS = 2.0
 _SAVE_SECONDS = 1.0
 
@@ -28,68 +28,69 @@ def notify(
     report: RunReport,
     alerts: Alerts,
     channels: Channels,
-    place: AlertSource,
-    stores: Sequence[MemoryStore],
+    source: AlertSource,
+    memory: AlertMemory,
     log: Any,
     now: datetime,
     seconds: float = TOTAL_SECONDS,
 ) -> list[Delivery]:
-    """Sends what is due; returns what became of it. Never raises for a channel or a store that is down.
+    """Sends the alerts that are due and returns the results. Does not raise if a channel or a store is down.
 
-    A dry run changes nothing, so nobody could updated_state what it told: its problems are only logged. A run that was
-    skipped has looked at nothing.
+    The problems of a dry run are only logged: it saves nothing, so each would send them again. A skipped run found
+    none.
 
     Args:
         found: from :func:`job.alerts.problems.problems`.
-        report: the run's; must be where the controller finds it already.
-        alerts: the policy's.
+        report: of the run; it must already be written as the termination message.
+        alerts: spec.alerts of the policy.
         channels: where to send.
-        place: where the run was.
-        stores: where it is remembered what was told.
+        source: the run.
+        memory: what earlier runs have sent.
         log: the alert log.
         now: the time.
-        seconds: how long all of it may take.
+        seconds: time limit for all of it.
     """
     for problem in found:
-        log.warning("problem", reason=problem.reason, audience=problem.audience.value, count=problem.count)
+        log.warning("problem found", reason=problem.reason, audience=problem.audience.value, count=problem.count)
     if report.dry_run or report.outcome is Outcome.SKIPPED or not channels:
         return []
     deadline = time.monotonic() + seconds
-    memory = load(stores, min(_LOAD_SECONDS, seconds))
-    if not found and memory.problems == EMPTY_STATE.problems:
+    state = memory.load(min(_LOAD_SECONDS, seconds))
+    if not found and state.problems == EMPTY_STATE.problems:
         return []
     complete = is_complete(report)
-    due = due_notifications(found, memory, now, alerts.repeat_after_seconds, complete=complete)
-    deliveries = _send(due, channels, place, alerts.runbook_url, deadline - _SAVE_SECONDS - time.monotonic())
+    due = due_notifications(found, state, now, alerts.repeat_after_seconds, complete=complete)
+    deliveries = _send(due, channels, source, alerts.runbook_url, deadline - _SAVE_SECONDS - time.monotonic())
     _log(deliveries, log)
-    told = {n.problem.reason for n in due if channels.audience(n.problem.audience) in reached_audiences(deliveries)}
-    after = updated_state(found, memory, told, now, alerts.repeat_after_seconds, complete=complete)
-    _keep(after, stores, log, max(_SAVE_SECONDS, deadline - time.monotonic()))
+    sent = {n.problem.reason for n in due if channels.audience(n.problem.audience) in reached_audiences(deliveries)}
+    after = updated_state(found, state, sent, now, alerts.repeat_after_seconds, complete=complete)
+    _save(after, memory, log, max(_SAVE_SECONDS, deadline - time.monotonic()))
     return deliveries
 
 
 def _send(
-    due: Sequence[Notification], channels: Channels, place: AlertSource, runbook_url: str | None, seconds: float
+    due: Sequence[Notification], channels: Channels, source: AlertSource, runbook_url: str | None, seconds: float
 ) -> list[Delivery]:
     by_audience: dict[Audience, list[Notification]] = defaultdict(list)
-    for notice in due:
-        by_audience[channels.audience(notice.problem.audience)].append(notice)
-    messages = {audience: compose_message(told, place, runbook_url) for audience, told in by_audience.items()}
-    return deliver(messages, channels, seconds) if messages else []
+    for notification in due:
+        by_audience[channels.audience(notification.problem.audience)].append(notification)
+    messages = {audience: compose_message(some, source, runbook_url) for audience, some in by_audience.items()}
+    return send(messages, channels, seconds) if messages else []
 
 
 def _log(deliveries: Sequence[Delivery], log: Any) -> None:
-    for one in deliveries:
-        if one.sent:
-            log.info("alert sent", audience=one.audience.value, channel=one.channel)
+    for delivery in deliveries:
+        fields = {"audience": delivery.audience.value, "channel": delivery.channel}
+        if delivery.sent:
+            log.info("alert sent", **fields)
         else:
-            log.warning("alert not sent", audience=one.audience.value, channel=one.channel, because=one.why)
+            log.warning("alert not sent", **fields, because=delivery.error)
 
 
-def _keep(memory: AlertState, stores: Sequence[MemoryStore], log: Any, seconds: float) -> None:
-    if save(stores, memory, seconds) == 0:
+def _save(state: AlertState, memory: AlertMemory, log: Any, seconds: float) -> None:
+    if memory.save(state, seconds) == 0:
         log.warning(
-            "alerts not remembered",
-            because="neither database, Redis nor log volume could keep what was told; it is told again with each run",
-            remedy="run `session-policy init`, which creates the table session_alerts",
+            "alert state not saved",
+            because="neither database, Redis nor log volume saved which alerts were sent; each run sends them again",
+            remedy="run `session-policy init`; it creates the table session_alerts",
         )

@@ -1,4 +1,4 @@
-"""The preflight alone: all that can be found wrong with a policy, its stores and its channels before a run."""
+"""Checks a policy, its stores and its alert channels, without a run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from job.alerts.channels import Channels, url_problem
-from job.logs.id_hasher import IdHasher
+from job.cli.rule_needs import unmapped_fields
+from job.logs.id_hasher import SHORT_KEY, SHORT_KEY_REMEDY, hash_key, is_short_key
 from job.revocation.stores import open_stores, patient_for_people
 from job.steps import settings_verification
 from job.steps.context import RunContext
 from job.steps.initialise import Opened
 from job.steps.progress import Silent
 from policy.manifest import SessionPolicy
-from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, LOG_HASH_KEY_ENV, REDIS_URL_ENV
+from policy.names import DATABASE_URL_ENV, LOG_DIRECTORY_ENV, REDIS_URL_ENV
 from policy.presets import resolve_table
 from stores.model.errors import RunError
 from stores.model.tally import Tally
 from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore
-from stores.rules.table import missing_needs
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.findings import Finding, Severity
@@ -37,24 +37,24 @@ from stores.waiting.clock import RunClock
 def check_policy(
     policy: SessionPolicy, database_url: str | None, redis_url: str | None, environment: Mapping[str, str], log: Any
 ) -> list[Finding]:
-    """Everything worth saying about a policy and what it works on; errors first.
+    """Everything wrong or notable about a policy and its stores; errors first.
 
     Args:
         policy: the policy.
-        database_url: where its database is.
-        redis_url: where its Redis is.
-        environment: holds alert URLs, the hash key and the log directory, as in a Pod.
+        database_url: of its database.
+        redis_url: of its Redis.
+        environment: with alert URLs, hash key and log directory, as in a Pod.
         log: for retries.
     """
     policy = patient_for_people(policy)
     found = [
-        *_of_database(policy, database_url, log),
-        *_of_redis(policy, redis_url, log),
-        *_of_alerts(policy, environment),
-        *_of_logs(policy, environment),
+        *_check_database(policy, database_url, log),
+        *_check_redis(policy, redis_url, log),
+        *_check_alerts(policy, environment),
+        *_check_logs(policy, environment),
     ]
     if not any(f.severity is Severity.ERROR and f.field.startswith("stores") for f in found):
-        found += _of_both(policy, database_url, redis_url, log)
+        found += _check_together(policy, database_url, redis_url, log)
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
@@ -63,34 +63,34 @@ def _error(field: str, error: RunError) -> Finding:
     return Finding(Severity.ERROR, field, str(error))
 
 
-def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[Finding]:
+def _check_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[Finding]:
     store = policy.spec.stores.database
     if store is None:
         return
     field = "stores.database"
     if not url:
-        yield Finding(Severity.ERROR, field, "no database URL", f"set {DATABASE_URL_ENV} or give --database-url")
+        yield Finding(Severity.ERROR, field, "no database URL", f"set {DATABASE_URL_ENV} or pass --database-url")
         return
-    link: RunConnection | None = None
+    connection: RunConnection | None = None
     try:
-        link = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
-        for finding in link.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
+        connection = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
+        for finding in connection.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
             yield Finding(finding.severity, f"{field}.table.{finding.field}", finding.message, finding.remedy)
-        yield from _of_tables(policy, link)
+        yield from _check_tables(policy, connection)
     except RunError as error:
         yield _error(field, error)
     finally:
-        if link:
-            link.close()
+        if connection:
+            connection.close()
 
 
-def _of_tables(policy: SessionPolicy, link: RunConnection) -> Iterator[Finding]:
+def _check_tables(policy: SessionPolicy, connection: RunConnection) -> Iterator[Finding]:
     wanted: dict[str, list[sa.Table]] = {
         "statistics": [statistics, history] if policy.spec.statistics.enabled else [],
         "alerts": [alerts] if policy.spec.alerts.operations or policy.spec.alerts.security else [],
     }
     for field, tables in wanted.items():
-        missing = link.inspect(partial(_missing, tables))
+        missing = connection.inspect(partial(_missing, tables))
         if missing:
             yield Finding(Severity.WARNING, field, f"missing tables: {', '.join(missing)}", "run `session-policy init`")
 
@@ -99,12 +99,12 @@ def _missing(tables: Sequence[sa.Table], inspector: sa.Inspector) -> list[str]:
     return [table.name for table in tables if not inspector.has_table(table.name)]
 
 
-def _of_redis(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[Finding]:
+def _check_redis(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[Finding]:
     store = policy.spec.stores.redis
     if store is None:
         return
     if not url:
-        yield Finding(Severity.ERROR, "stores.redis", "no Redis URL", f"set {REDIS_URL_ENV} or give --redis-url")
+        yield Finding(Severity.ERROR, "stores.redis", "no Redis URL", f"set {REDIS_URL_ENV} or pass --redis-url")
         return
     try:
         redis = RedisStore(connect(url, store), store, policy.spec.retries.redis, RunClock(60), log)
@@ -116,7 +116,7 @@ def _of_redis(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[Find
         yield _error("stores.redis", error)
 
 
-def _of_alerts(policy: SessionPolicy, environment: Mapping[str, str]) -> Iterator[Finding]:
+def _check_alerts(policy: SessionPolicy, environment: Mapping[str, str]) -> Iterator[Finding]:
     wanted = policy.spec.alerts
     channels = Channels.from_environment(environment)
     for audience, urls in channels.urls.items():
@@ -130,67 +130,55 @@ def _of_alerts(policy: SessionPolicy, environment: Mapping[str, str]) -> Iterato
             yield Finding(
                 Severity.INFO,
                 f"alerts.{audience_name}",
-                "there are no URLs here, so they are not checked",
+                "no URLs are set here, so they are not checked",
                 f"set ALERT_{audience_name.upper()}_URLS as in the Secret",
             )
 
 
-class _Warnings:
-    """Keeps what :class:`IdHasher` warns of."""
-
-    def __init__(self) -> None:
-        self.because: list[tuple[str, str]] = []
-
-    def warning(self, _event: str, *, because: str, remedy: str) -> None:
-        self.because.append((because, remedy))
-
-
-def _of_logs(policy: SessionPolicy, environment: Mapping[str, str]) -> Iterator[Finding]:
-    logs, warnings = policy.spec.logs, _Warnings()
-    IdHasher.from_environment(environment, warnings)
-    for because, remedy in warnings.because:
-        yield Finding(Severity.WARNING, "logs.hashKeyFrom", because, remedy)
-    if logs.hash_key_from is None and not environment.get(LOG_HASH_KEY_ENV):
+def _check_logs(policy: SessionPolicy, environment: Mapping[str, str]) -> Iterator[Finding]:
+    key = hash_key(environment)
+    if is_short_key(key):
+        yield Finding(Severity.WARNING, "logs.hashKeyFrom", SHORT_KEY, SHORT_KEY_REMEDY)
+    if policy.spec.logs.hash_key_from is None and not key:
         yield Finding(
             Severity.INFO,
             "logs.hashKeyFrom",
-            "there is no hash key: each run hashes ids with a key of its own, so that no session can be followed",
-            "put a random key into a Secret and name it",
+            "no hash key is set: each run hashes ids with a random key, so sessions cannot be followed across runs",
+            "put a random key into a Secret and name it in logs.hashKeyFrom",
         )
     directory = environment.get(LOG_DIRECTORY_ENV)
     if directory and not (Path(directory).is_dir() and os.access(directory, os.W_OK | os.X_OK)):
-        yield Finding(
-            Severity.WARNING, "logs.volumeClaim", f"{LOG_DIRECTORY_ENV} is no directory that can be written to"
-        )
+        yield Finding(Severity.WARNING, "logs.volumeClaim", f"{LOG_DIRECTORY_ENV} is not a writable directory")
 
 
-def _of_both(policy: SessionPolicy, database_url: str | None, redis_url: str | None, log: Any) -> Iterator[Finding]:
-    """What only shows with all stores open: clocks, rules that cannot be judged, stored settings."""
+def _check_together(
+    policy: SessionPolicy, database_url: str | None, redis_url: str | None, log: Any
+) -> Iterator[Finding]:
+    """What needs all stores open: clocks, rules that cannot be evaluated, stored settings."""
     try:
-        with open_stores(policy, database_url, redis_url, log, exclusive=False) as place:
-            if place.opened:
-                yield from _of_rules(policy, place.opened)
-                yield from _of_settings(policy, place.opened, place.clock, log)
+        with open_stores(policy, database_url, redis_url, log, exclusive=False) as stores:
+            if stores.opened:
+                yield from _check_rules(policy, stores.opened)
+                yield from _check_settings(policy, stores.opened, stores.clock, log)
     except RunError as error:
         yield _error("stores", error)
 
 
-def _of_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
-    met = RuleQueries(opened.database).met
-    has_logs = opened.redis is not None and opened.redis.names.access_log is not None
+def _check_rules(policy: SessionPolicy, opened: Opened) -> Iterator[Finding]:
+    queries = RuleQueries(opened.database)
+    access_logs = opened.redis is not None and opened.redis.names.access_log is not None
     explicit = policy.spec.rules_ is not None
     for rule in policy.spec.session_rules:
-        missing = [name for name in missing_needs(rule, met) if not (has_logs and name.endswith("accessLog"))]
-        if missing:
+        if missing := unmapped_fields(rule, queries, access_logs=access_logs):
             yield Finding(
                 Severity.WARNING if explicit else Severity.INFO,
                 "rules",
-                f"{rule.type} finds nothing: not mapped: {', '.join(missing)}",
-                "map it, or leave the rule out" if explicit else "",
+                f"{rule.type} finds nothing because this is not mapped: {', '.join(missing)}",
+                "map it, or remove the rule" if explicit else "",
             )
 
 
-def _of_settings(policy: SessionPolicy, opened: Opened, clock: RunClock, log: Any) -> Iterator[Finding]:
+def _check_settings(policy: SessionPolicy, opened: Opened, clock: RunClock, log: Any) -> Iterator[Finding]:
     context = RunContext(policy, True, opened.database, opened.redis, clock, Tally(), Silent(), log)
     for finding in settings_verification.step(context, RuleQueries(opened.database), opened.settings):
         severity = Severity.INFO if finding.field.startswith("spec.") else Severity.WARNING

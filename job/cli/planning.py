@@ -1,4 +1,4 @@
-"""What a run would do, found without the lock and without changing anything."""
+"""Finds what a run would do, without the lock and without changing anything."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from job.cli.rule_needs import unmapped_fields
 from job.revocation.stores import OpenStores
 from job.steps import abnormal, duplicates
 from job.steps.context import RunContext
@@ -22,11 +23,10 @@ from stores.model.sessions import Census, Session
 from stores.model.strategy import Choice
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
-from stores.rules.table import missing_needs
 from stores.sql.owners import Owners
 from stores.sql.queries import RuleQueries
 
-_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class PlannedAction:
     """What a run would do by one rule.
 
     Attributes:
-        rule: the rule.
-        action: what happens to what it finds.
-        found: how many sessions (or keys) it applies to; None where it cannot be judged.
+        rule: name of the rule.
+        action: what happens to the sessions it finds.
+        found: how many sessions (or keys) it finds; None if it cannot be evaluated.
         examples: some of them.
-        note: why it cannot be judged, or what else to know.
+        note: why it cannot be evaluated, or what else to know.
     """
 
     rule: str
@@ -53,38 +53,38 @@ class Plan:
     """What a run would do.
 
     Attributes:
-        sessions: how many there are.
-        deleting: how many would be deleted; one that a rule applies to may count twice, as a duplicate as well.
-        lines: by rule, in the order of the run's steps.
+        sessions: number of sessions.
+        deleting: number that would be deleted; a session may count twice, by a rule and as a duplicate.
+        actions: by rule, in the order of the run's steps.
         refusal: why a run would refuse to delete so many; None if it would not.
-        choice: how it would find what has expired, and why.
+        choice: how it would find expired sessions, and why.
     """
 
     sessions: int
     deleting: int
-    lines: list[PlannedAction]
+    actions: list[PlannedAction]
     refusal: str | None
     choice: Choice
 
 
-def make_plan(place: OpenStores, opened: Opened, log: Any) -> Plan:
+def make_plan(stores: OpenStores, opened: Opened, log: Any) -> Plan:
     """What a run of the policy would do now.
 
     Args:
-        place: the policy's stores, without the lock.
+        stores: of the policy, without the lock.
         opened: its database.
         log: for warnings.
 
     Raises:
         RunError: a store cannot be reached.
-        StopRequestedError: it takes too long.
+        StopRequestedError: the time limit was reached.
     """
     context = RunContext(
-        policy=place.policy,
+        policy=stores.policy,
         dry_run=True,
         database=opened.database,
         redis=opened.redis,
-        clock=place.clock,
+        clock=stores.clock,
         tally=Tally(),
         progress=Silent(),
         log=log,
@@ -95,40 +95,41 @@ def make_plan(place: OpenStores, opened: Opened, log: Any) -> Plan:
     census = overview.census
     expired = _expired(context, census)
     over_limit = _over_limit(context, opened, overview.owners)
-    alike = _duplicates(context, queries, overview.owners)
+    duplicated = _duplicates(context, queries, overview.owners)
     rules, abnormal_due = _rules(context, queries, logs, overview.owners)
     deleting = (
-        sum(line.found or 0 for line in (expired, over_limit, alike) if line.action != RuleAction.REPORT) + abnormal_due
+        sum(action.found or 0 for action in (expired, over_limit, duplicated) if action.action != RuleAction.REPORT)
+        + abnormal_due
     )
-    if RuleAction.REPORT not in (over_limit.action, alike.action):
-        # Duplicates go first; most often that leaves fewer over the limit.
+    if RuleAction.REPORT not in (over_limit.action, duplicated.action):
+        # Duplicates are deleted first, which usually leaves fewer over the limit.
         deleting -= overview.owners.over_limit - overview.owners.over_limit_apart
     return Plan(
         sessions=census.total,
         deleting=deleting,
-        lines=[expired, alike, over_limit, *rules, *_sync(context)],
+        actions=[expired, duplicated, over_limit, *rules, *_sync(context)],
         refusal=share_refusal(deleting, census.total, context.spec.safety),
         choice=opened.database.strategy(),
     )
 
 
 def _expired(context: RunContext, census: Census) -> PlannedAction:
-    found, examples = _count(batch.due for batch in expired_batches(context))
+    found, examples = _count_with_examples(batch.due for batch in expired_batches(context))
     kept = census.expired - found
-    note = f"{kept} more are kept, for Redis has seen them in use" if kept > 0 else ""
+    note = f"{kept} more are kept: Redis has a later access" if kept > 0 else ""
     return PlannedAction("Expired", "Delete", found, examples, note)
 
 
 def _over_limit(context: RunContext, opened: Opened, owners: Owners) -> PlannedAction:
     policy, limit = context.spec.concurrency, opened.max_sessions
     if not limit or opened.database.table.user_id is None:
-        note = "there is no limit" if not limit else "not mapped: columns.userId"
+        note = "no limit is set" if not limit else "not mapped: columns.userId"
         return PlannedAction("ConcurrencyLimit", policy.on_exceed.value, None, note=note)
     pages = opened.database.over_limit_pages(limit, policy.on_exceed, policy.exempt_users)
     found = owners.over_limit
     first = next(iter(pages), []) if found else []
-    note = f"more than {limit} sessions of one user, or what a stored setting allows"
-    return PlannedAction("ConcurrencyLimit", policy.on_exceed.value, found, first[:_EXAMPLES], note)
+    note = f"more than {limit} sessions per user, or than a stored setting allows"
+    return PlannedAction("ConcurrencyLimit", policy.on_exceed.value, found, first[:_MAX_EXAMPLES], note)
 
 
 def _duplicates(context: RunContext, queries: RuleQueries, owners: Owners) -> PlannedAction:
@@ -143,7 +144,7 @@ def _duplicates(context: RunContext, queries: RuleQueries, owners: Owners) -> Pl
         "Duplicates",
         shown.value,
         context.tally.duplicate,
-        first[:_EXAMPLES],
+        first[:_MAX_EXAMPLES],
         "KeepNewest needs columns.createdAt" if counted else "",
     )
 
@@ -153,31 +154,28 @@ def _rules(
 ) -> tuple[list[PlannedAction], int]:
     assessed = abnormal.assess(context, queries, logs, owners.most)
     examples: defaultdict[Any, list[Session]] = defaultdict(list)
-    wanted = {kind: min(_EXAMPLES, number) for kind, number in assessed.found.items() if number}
+    wanted = {kind: min(_MAX_EXAMPLES, number) for kind, number in assessed.found.items() if number}
     for page in abnormal.suspects_of(context, queries, logs, assessed) if wanted else ():
         for suspect in page:
             for kind in {rule.type for rule in suspect.rules}:
-                if len(examples[kind]) < _EXAMPLES:
+                if len(examples[kind]) < _MAX_EXAMPLES:
                     examples[kind].append(suspect.session)
         if all(len(examples[kind]) >= most for kind, most in wanted.items()):
             break
-    lines = []
+    actions = []
     for rule in context.spec.session_rules:
         if rule in assessed.rules:
-            line = PlannedAction(
+            action = PlannedAction(
                 rule.type.value, rule.action.value, assessed.found.get(rule.type, 0), examples[rule.type]
             )
         else:
-            met = queries.met
-            missing = [
-                name for name in missing_needs(rule, met) if not (name.endswith("accessLog") and logs and logs.exist)
-            ]
-            note = f"not mapped: {', '.join(missing)}" if missing else "cannot be judged"
-            line = PlannedAction(rule.type.value, rule.action.value, None, note=note)
-        if rule.action is RuleAction.LOGOUT_EVERYWHERE and line.found:
-            line = replace(line, note="and all other sessions of their users")
-        lines.append(line)
-    return lines, assessed.due
+            missing = unmapped_fields(rule, queries, access_logs=logs is not None and logs.exist)
+            note = f"not mapped: {', '.join(missing)}" if missing else "cannot be evaluated"
+            action = PlannedAction(rule.type.value, rule.action.value, None, note=note)
+        if rule.action is RuleAction.LOGOUT_EVERYWHERE and action.found:
+            action = replace(action, note="and all other sessions of their users")
+        actions.append(action)
+    return actions, assessed.due
 
 
 def _sync(context: RunContext) -> list[PlannedAction]:
@@ -192,9 +190,9 @@ def _sync(context: RunContext) -> list[PlannedAction]:
     ]
 
 
-def _count(pages: Iterable[Sequence[Session]]) -> tuple[int, list[Session]]:
+def _count_with_examples(pages: Iterable[Sequence[Session]]) -> tuple[int, list[Session]]:
     found, examples = 0, list[Session]()
     for page in pages:
         found += len(page)
-        examples += page[: _EXAMPLES - len(examples)]
+        examples += page[: _MAX_EXAMPLES - len(examples)]
     return found, examples

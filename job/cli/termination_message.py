@@ -1,4 +1,4 @@
-"""R2.10: the report of a run, or of a revocation, to where the controller finds it."""
+"""Writes the report of a run or a revocation as the container's termination message (R2.10)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from policy.names import TERMINATION_MESSAGE_PATH
 
 
 def to_text(report: Model) -> str:
-    """The report as one line of JSON, as the termination message and ``--output json`` have it."""
+    """The report as one line of JSON, for the termination message and ``--output json``."""
     return json.dumps(report.to_json_object(), separators=(",", ":"), ensure_ascii=False)
 
 
 def write_termination_message(report: Model, path: Path = Path(TERMINATION_MESSAGE_PATH)) -> None:
-    """Leaves the report where the kubelet reads it; outside a Pod there is no such file, and nothing is written.
+    """Writes the report to the file that the kubelet reads. Outside a Pod there is none, and nothing is written.
 
-    The kubelet keeps only the last 4,096 bytes; a report cannot be longer, because each of its fields is bounded.
+    The kubelet keeps only the last 4,096 bytes; a report is never longer, because each of its fields is bounded.
 
-    It may be written again with more in it. Killed at any moment, the process leaves one whole report: it goes over the
-    old one in a single write, and nothing is emptied first.
+    It may be written again with more fields. A process killed at any moment leaves one whole report: a single write
+    replaces the old one, and the file is not truncated before.
     """
     if path.exists():
         descriptor = os.open(path, os.O_WRONLY)

@@ -1,7 +1,7 @@
-"""Session and user ids as logs and alerts may show them: keyed hashes, from which nobody finds the way back.
+"""Hashes session and user ids for logs and alerts with a key (HMAC).
 
-Ids are personal data, and a session id is as good as a password. With the same key the same session has the same hash
-in every log, so that an auditor can follow it; without the key nobody can try ids until one fits.
+User ids are personal data, and a session id is a credential. With the same key a session has the same hash in every
+log, so that an auditor can follow it; without the key nobody can test ids against a hash.
 """
 
 from __future__ import annotations
@@ -14,46 +14,54 @@ from typing import Any, Self
 
 from policy.names import LOG_HASH_KEY_ENV
 
-# 80 bits: among a thousand million sessions, two with one hash are less likely than one in a million.
+# 80 bits: with 10**9 sessions, the chance that two share a hash is below one in a million.
 _HEX_DIGITS = 20
 _RANDOM_KEY_BYTES = 32
-_SHORTEST_KEY_BYTES = 16
+_MIN_KEY_BYTES = 16
+
+SHORT_KEY = f"{LOG_HASH_KEY_ENV} is shorter than {_MIN_KEY_BYTES} bytes, so ids could be found by trying"
+SHORT_KEY_REMEDY = "put a random key into the Secret, e.g. from `openssl rand -hex 32`"
+
+
+def hash_key(environment: Mapping[str, str]) -> bytes:
+    """The key in the environment; empty if there is none. A Secret may hold any bytes."""
+    return os.fsencode(environment.get(LOG_HASH_KEY_ENV, "").strip())
+
+
+def is_short_key(key: bytes) -> bool:
+    """Whether there is a key, and it is too short."""
+    return 0 < len(key) < _MIN_KEY_BYTES
 
 
 class IdHasher:
     """Hashes ids.
 
     Args:
-        key: of the installation; random where there is none, so that hashes hold for one run only.
+        key: of the installation; without one a random key, so that hashes are only valid for one run.
     """
 
     def __init__(self, key: bytes | None = None) -> None:
-        # Begun once, and copied for each id: a run may hash millions.
-        self._begun = hmac.new(key or secrets.token_bytes(_RANDOM_KEY_BYTES), digestmod="sha256")
+        # Keyed once and copied for each id: a run may hash millions.
+        self._keyed = hmac.new(key or secrets.token_bytes(_RANDOM_KEY_BYTES), digestmod="sha256")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], log: Any) -> Self:
-        """With the key in the environment. One that is too short is used and warned of: a run is worth more."""
-        # A Secret may hold any bytes.
-        key = os.fsencode(environment.get(LOG_HASH_KEY_ENV, "").strip())
-        if 0 < len(key) < _SHORTEST_KEY_BYTES:
-            log.warning(
-                "short hash key",
-                because=f"{LOG_HASH_KEY_ENV} is shorter than {_SHORTEST_KEY_BYTES} bytes: ids could be found by trying",
-                remedy="put a random one into the Secret, e.g. from `openssl rand -hex 32`",
-            )
+        """With the key in the environment. A short key is used all the same, with a warning."""
+        key = hash_key(environment)
+        if is_short_key(key):
+            log.warning("hash key too short", because=SHORT_KEY, remedy=SHORT_KEY_REMEDY)
         return cls(key)
 
     def session(self, session_id: object) -> str:
-        """The hash of a session's id, spelt as in Redis."""
+        """The hash of a session id, in its text form as in Redis keys."""
         return "s:" + self._digest("session:", session_id)
 
     def user(self, user_id: object) -> str | None:
-        """The hash of a user's id; None for a session without an owner."""
+        """The hash of a user id; None for a session without a user."""
         return None if user_id is None else "u:" + self._digest("user:", user_id)
 
     def _digest(self, kind: str, value: object) -> str:
-        # What UTF-8 cannot write (a lone surrogate) gets a hash of its own.
-        digest = self._begun.copy()
+        # A lone surrogate, which UTF-8 cannot encode, is hashed as well.
+        digest = self._keyed.copy()
         digest.update(f"{kind}{value}".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:_HEX_DIGITS]

@@ -1,6 +1,6 @@
-"""Logs on a volume: one file per log, policy and day, and their retention.
+"""Log files on a volume: one per log, policy and day, and their retention.
 
-A worker that helps has files of its own: some volumes lose what two machines append to one file at the same time.
+Each worker has files of its own: some volumes lose data if two machines append to one file at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LogName(StrEnum):
     CLEANUP = "cleanup"
     """Each deleted session."""
     ALERT = "alert"
-    """Abnormal sessions, and what was told to whom."""
+    """Abnormal sessions, problems found, and alerts sent."""
 
 
 FOLDERS: Mapping[LogName, str] = {
@@ -37,11 +37,11 @@ FOLDERS: Mapping[LogName, str] = {
     LogName.CLEANUP: "session",
     LogName.ALERT: "alerts",
 }
-"""Where each log is, within the directory."""
+"""The folder of each log on the volume."""
 
 
 def retention_days(logs: Logs) -> dict[LogName, int]:
-    """How long a policy keeps each log, in days."""
+    """Retention of each log, in days."""
     return {
         LogName.RUN: logs.run_retention_days,
         LogName.ERROR: logs.error_retention_days,
@@ -52,12 +52,12 @@ def retention_days(logs: Logs) -> dict[LogName, int]:
 
 @contextmanager
 def open_folder(directory: Path, name: str) -> Iterator[int]:
-    """The descriptor of a folder on the volume, made if it is missing, for use as ``dir_fd``.
+    """The descriptor of a folder on the volume, created if missing, for use as ``dir_fd``.
 
-    Others may write to the volume: neither it nor what is opened in it may be a link to somewhere else.
+    Others can write to the volume, so a folder that is a symlink is refused.
 
     Raises:
-        OSError: the folder is a link or a file, or the volume cannot be used.
+        OSError: the folder is a symlink or a file, or the volume cannot be used.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / name
@@ -116,13 +116,13 @@ class LogFiles:
         except OSError as error:
             self._give_up(error)
 
-    def forget(self, days: Mapping[LogName, int]) -> None:
-        """Deletes this policy's files that are older than so many days; never raises, and touches no other file."""
+    def delete_old(self, days: Mapping[LogName, int]) -> None:
+        """Deletes this policy's files that are older than their retention in days, and no other file; never raises."""
         if not self._usable:
             return
         try:
             for log, kept in days.items():
-                self._forget(log, self._today() - timedelta(days=kept))
+                self._delete_old(log, self._today() - timedelta(days=kept))
         except OSError as error:
             self._give_up(error)
 
@@ -131,11 +131,11 @@ class LogFiles:
         for _, descriptor in self._open.values():
             try:
                 os.close(descriptor)
-            except OSError as error:  # some volumes tell only now that they are full
+            except OSError as error:  # some volumes report only now that they are full
                 self._give_up(error)
         self._open.clear()
 
-    def _forget(self, log: LogName, oldest: date) -> None:
+    def _delete_old(self, log: LogName, oldest: date) -> None:
         if not (self._directory / FOLDERS[log]).is_dir():
             return
         ours = re.compile(rf"{log}-(\d{{4}}-\d\d-\d\d)\.{re.escape(self._policy)}(?:_\d+)?\.jsonl")
@@ -159,7 +159,7 @@ class LogFiles:
             descriptor = os.open(self.path(log, today).name, flags, 0o640, dir_fd=folder)
         self._open[log] = today, descriptor
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")  # writing to a pipe could wait for ever
+            raise OSError(errno.EINVAL, "not a regular file")  # writing to a FIFO could block forever
         _end_line(descriptor)
         return descriptor
 
@@ -173,7 +173,7 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        return date.max  # no day of the calendar: not a file of ours
+        return date.max  # not a date, so not our file
 
 
 def _append(descriptor: int, data: bytes) -> None:
@@ -183,7 +183,7 @@ def _append(descriptor: int, data: bytes) -> None:
 
 
 def _end_line(descriptor: int) -> None:
-    """Ends a line that a run which died, or a full volume, has left unfinished."""
+    """Ends a line that a killed run or a full volume left incomplete."""
     size = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         os.write(descriptor, b"\n")

@@ -1,7 +1,7 @@
-"""Logs: JSON lines for machines, and stack traces that cannot quote what must not be quoted.
+"""Structured logs as JSON lines, and stack traces without confidential text.
 
-Each line has a field ``log``: run, error, cleanup or alert. All go to standard output, and to files where there is a
-volume for them.
+Each line has a field ``log``: run, error, cleanup or alert. All logs go to standard output and, with a log volume, to
+files as well.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from stores.model.errors import RunError
 from stores.model.sessions import Session, Spelling, Told
 from stores.model.timestamps import spelt
 
-# It would import rich to draw stack traces, which these logs never leave to it.
+# It would import rich for stack traces, which these logs do not use.
 with without("rich"):
     import structlog
 
-_NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CREATED, _ACCESSED, _QUOTE = ', "createdAt": "', ', "lastAccessedAt": "', '"'
 _ERRORS = frozenset({"error", "critical", "exception"})
 
 
 class LogSink:
-    """Where finished lines go.
+    """Writes log lines to a stream and to files.
 
     Args:
-        stream: standard output in a cluster; standard error where standard output carries the report.
-        level: the lowest level that the stream gets. Files get everything from INFO on.
-        for_people: the stream gets plain text, and no single sessions.
+        stream: standard output in a cluster; standard error if standard output carries the report.
+        level: the lowest level for the stream. Files get everything from INFO on.
+        for_people: the stream gets plain text, without lines about single sessions.
     """
 
     def __init__(self, stream: TextIO, level: int, *, for_people: bool) -> None:
@@ -46,19 +46,19 @@ class LogSink:
         self._level = level
         self._for_people = for_people
         self.files: LogFiles | None = None
-        """The volume, once the policy is known."""
+        """Set once the policy is known, if it has a log volume."""
         self.trace_fields: Mapping[str, str] = {}
-        """What every line says of the run's trace, in the field OpenTelemetry names for it; nothing without one."""
+        """The field ``trace_id``, as OpenTelemetry names it, for every line; empty without a trace."""
 
     def takes(self, level: int) -> bool:
-        """Whether lines of JSON of this level are written anywhere."""
+        """Whether JSON lines of this level are written anywhere."""
         return self._streams(level) or self.files is not None
 
     def _streams(self, level: int) -> bool:
         return level >= self._level and not self._for_people
 
     def write(self, log: LogName, level: int, text: str) -> None:
-        """Writes lines of JSON, each with its line end, as one piece."""
+        """Writes JSON lines, each with a newline, in one piece."""
         if self._streams(level):
             self._stream.write(text)
             self._stream.flush()
@@ -66,7 +66,7 @@ class LogSink:
             self.files.write(log, text)
 
     def msg(self, *, log: LogName, level: int, line: str, plain: str | None) -> None:
-        """Writes one event; structlog calls it."""
+        """Writes one event; called by structlog."""
         if plain is not None and level >= self._level:
             self._stream.write(plain + "\n")
             self._stream.flush()
@@ -80,8 +80,8 @@ class RunLogs:
     """The logs of a process.
 
     Attributes:
-        log: the structured log; its events are of the run log or, from level error on, of the error log.
-        sink: where lines go.
+        log: structured logger; events go to the run log or, from level error on, to the error log.
+        sink: writes the lines.
     """
 
     log: Any
@@ -89,33 +89,35 @@ class RunLogs:
 
     @property
     def alerts(self) -> Any:
-        """The alert log, for what is not about a single session."""
+        """Structured logger of the alert log."""
         return self.log.bind(log=LogName.ALERT.value)
 
-    def sessions(self, identities: IdHasher, *, tells_deleted: bool = True) -> HashedSessionLog:
-        """The logs of single sessions; see :class:`HashedSessionLog`."""
-        return HashedSessionLog(self.sink, identities, tells_deleted=tells_deleted)
+    def sessions(self, hasher: IdHasher, *, tells_deleted: bool = True) -> HashedSessionLog:
+        """Log of single sessions."""
+        return HashedSessionLog(self.sink, hasher, tells_deleted=tells_deleted)
 
-    def keep_files(self, policy: SessionPolicy, directory: Path, worker: int = 0) -> LogFiles:
-        """Has all logs of a policy written to files as well, and forgets those that are old enough."""
+    def write_files(self, policy: SessionPolicy, directory: Path, worker: int = 0) -> LogFiles:
+        """Also writes all logs of a policy to files, and deletes files past their retention."""
         name = f"{policy.metadata.namespace}/{policy.metadata.name}"
-        files = LogFiles(directory, name, lambda why: self.log.warning("log files off", because=why), worker=worker)
-        files.forget(retention_days(policy.spec.logs))
+        files = LogFiles(
+            directory, name, lambda why: self.log.warning("log files disabled", because=why), worker=worker
+        )
+        files.delete_old(retention_days(policy.spec.logs))
         self.sink.files = files
         return files
 
 
 def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:
-    """A logger that writes one line per event to the stream; see :func:`open_logs`."""
+    """A structured logger that writes one line per event; see :func:`open_logs`."""
     return open_logs(stream, level, for_people=for_people).log
 
 
 def open_logs(stream: TextIO, level: int, *, for_people: bool = False) -> RunLogs:
-    """Logs that write one line per event.
+    """Logs with one line per event.
 
     Args:
-        stream: standard output in a cluster; standard error where standard output carries the report.
-        level: the lowest level that is written to the stream, e.g. ``logging.INFO``.
+        stream: standard output in a cluster; standard error if standard output carries the report.
+        level: the lowest level for the stream, e.g. ``logging.INFO``.
         for_people: plain text instead of JSON.
     """
     sink = LogSink(stream, level, for_people=for_people)
@@ -133,7 +135,7 @@ def open_logs(stream: TextIO, level: int, *, for_people: bool = False) -> RunLog
 
 
 class _Render:
-    """The last processor: an event as a line of JSON and, for people, as text."""
+    """The last structlog processor: renders an event as JSON and, for people, as text."""
 
     def __init__(self, plain: Any | None) -> None:
         self._plain = plain
@@ -146,47 +148,47 @@ class _Render:
         plain = self._plain(logger, method, dict(event)) if self._plain else None
         document = _in_order(self._stamp(logger, method, {**event, "log": log.value, **logger.trace_fields}))
         line = self._json(logger, method, document)
-        return (), {"log": log, "level": _NUMBERS.get(level, logging.ERROR), "line": str(line), "plain": plain}
+        return (), {"log": log, "level": _LEVELS.get(level, logging.ERROR), "line": str(line), "plain": plain}
 
 
 def _in_order(event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """When, how grave, which log and what come first, for whoever reads the lines without a tool."""
+    """The event with time, level, log and event first, for people who read the lines."""
     return {key: event.pop(key) for key in ("time", "level", "log", "event") if key in event} | dict(event)
 
 
 class HashedSessionLog:
-    """Single sessions, by the hashes of their ids: what was deleted, and what was abnormal.
+    """Log lines about single sessions, deleted or abnormal, with hashed ids.
 
-    A run may delete millions, so a batch is formatted by hand and written as one piece.
+    A run may delete millions, so a batch is formatted by hand and written in one piece.
 
     Args:
-        sink: where lines go.
-        identities: hash the ids.
-        tells_deleted: whether anybody wants to read of deleted sessions.
+        sink: writes the lines.
+        hasher: hashes the ids.
+        tells_deleted: logs.deletedSessions of the policy.
     """
 
-    def __init__(self, sink: LogSink, identities: IdHasher, *, tells_deleted: bool = True) -> None:
+    def __init__(self, sink: LogSink, hasher: IdHasher, *, tells_deleted: bool = True) -> None:
         self._sink = sink
-        self._identities = identities
+        self._hasher = hasher
         self._tells_deleted = tells_deleted
 
     @property
     def tells_deleted(self) -> bool:
-        """Whether a deleted session is written anywhere."""
+        """Whether deleted sessions are logged anywhere."""
         return self._tells_deleted and self._sink.takes(logging.INFO)
 
     def deleted(self, sessions: Sequence[Session], cause: str) -> None:
-        """The cleanup log: these sessions are gone from the database, or from Redis.
+        """Logs deleted sessions to the cleanup log.
 
         Args:
-            sessions: a batch, after its transaction was committed.
-            cause: why, as in the history.
+            sessions: a batch, after its commit.
+            cause: as in the history.
         """
         if self.tells_deleted:
             self._write(LogName.CLEANUP, logging.INFO, "session deleted", sessions, {"cause": cause})
 
     def abnormal(self, sessions: Sequence[Session], rule: str, action: str) -> None:
-        """The alert log: a rule applies to these sessions.
+        """Logs sessions that a rule matches to the alert log.
 
         Args:
             sessions: a batch.
@@ -201,30 +203,30 @@ class HashedSessionLog:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         fields = {"time": now, "level": logging.getLevelName(level).lower(), "log": log.value, "event": event, **why}
         fields |= self._sink.trace_fields
-        # Hashes and times need no escapes.
+        # Hashes and times need no JSON escapes.
         head = json.dumps(fields, ensure_ascii=False)[:-1] + ', "session": "'
-        session, owned = self._identities.session, _UserFields(self._identities)
+        session, users = self._hasher.session, _UserFields(self._hasher)
         lines = [
-            f'{head}{session(key)}"{"" if owner is None else owned[str(owner)]}'
+            f'{head}{session(key)}"{"" if user is None else users[str(user)]}'
             f"{'' if created is None else f'{_CREATED}{created}{_QUOTE}'}"
             f"{'' if accessed is None else f'{_ACCESSED}{accessed}{_QUOTE}'}}}\n"
-            for key, owner, created, accessed in _told(sessions)
+            for key, user, created, accessed in _fields(sessions)
         ]
         self._sink.write(log, level, "".join(lines))
 
 
 class _UserFields(dict[str, str]):
-    """What a line says of an owner: several sessions of a batch may have the same."""
+    """The JSON field of each user, hashed once per batch."""
 
-    def __init__(self, identities: IdHasher) -> None:
-        self._identities = identities
+    def __init__(self, hasher: IdHasher) -> None:
+        self._hasher = hasher
 
     def __missing__(self, user_id: str) -> str:
-        self[user_id] = told = f', "user": "{self._identities.user(user_id)}"'
-        return told
+        self[user_id] = field = f', "user": "{self._hasher.user(user_id)}"'
+        return field
 
 
-def _told(sessions: Sequence[Session]) -> Iterable[Told]:
+def _fields(sessions: Sequence[Session]) -> Iterable[Told]:
     if isinstance(sessions, Spelling):
         return sessions.spelt()
     return ((s.id, s.user_id, _spelt(s.created_at), _spelt(s.last_accessed_at)) for s in sessions)
@@ -235,9 +237,9 @@ def _spelt(moment: datetime | None) -> str | None:
 
 
 def safe_traceback(error: BaseException) -> list[str]:
-    """The stack trace without foreign messages: a driver's may quote a row's key, a parameter or a URL.
+    """The stack trace without other libraries' messages, which may quote a key, a parameter or a URL.
 
-    Our own messages, in :class:`stores.model.errors.RunError`, are written to be shown.
+    Messages of :class:`stores.model.errors.RunError` are our own and are included.
     """
     lines = []
     chain: BaseException | None = error

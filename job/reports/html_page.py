@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, nothing loaded from elsewhere, light or dark as the reader prefers."""
+"""Renders trends as one self-contained HTML page, without scripts, in light and dark mode."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from job.reports.text_plots import condense
 from job.reports.trends import RunPoint, Trends
 from job.reports.trends_table import minutes
 
-_MOST_POINTS = 120
-_MOST_CLIENTS = 12
+_MAX_POINTS = 120
+_MAX_CLIENTS = 12
 _LAST_RUNS = 50
-# Over more than this, the time of day says nothing on an axis.
-_FEW_DAYS = timedelta(days=4)
-# As many colours as the style sheet has.
-_MOST_CAUSES = 6
+# Longer periods have no times of day on the axis.
+_MAX_PERIOD_WITH_TIMES = timedelta(days=4)
+# The number of colours in the style sheet.
+_MAX_CAUSES = 6
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --text: #1a1d21; --dim: #5c6570; --rule: #e3e6ea;
@@ -53,11 +53,11 @@ th { color: var(--dim); font-weight: 500; border: 0; } th:nth-child(-n+2), td:nt
 
 
 def to_page(trends: Trends) -> str:
-    """The report as one HTML document."""
+    """The HTML page."""
     colours = "".join(
         f".line.c{n} {{ stroke: var(--c{n}); }} .bar.c{n}, .dot.c{n} {{ fill: var(--c{n}); }} "
         f".k{n} {{ background: var(--c{n}); }}\n"
-        for n in range(1, _MOST_CAUSES + 1)
+        for n in range(1, _MAX_CAUSES + 1)
     )
     title = f"Sessions of {trends.policy}"
     return (
@@ -72,7 +72,7 @@ def to_page(trends: Trends) -> str:
 
 def _content(trends: Trends) -> str:
     if not trends.runs:
-        return "<section><p>No run in this period.</p></section>"
+        return "<section><p>No runs in this period.</p></section>"
     return f'{_tiles(trends)}<div class="charts">{"".join(_charts(trends))}</div>{_table(trends.runs)}'
 
 
@@ -108,39 +108,41 @@ def _charts(trends: Trends) -> list[str]:
             ],
         ),
     ]
-    if trends.ends:
-        days = [f"{day.day:%d %b}" for day in trends.ends]
-        charts.append(bar_chart("Sessions ended each day, by cause", days, _causes(trends)))
-        average = Series("Minutes", [day.average_minutes for day in trends.ends])
-        charts.append(line_chart("Average duration of the sessions ended, in minutes", days, [average]))
+    if trends.deleted_by_day:
+        days = [f"{day.day:%d %b}" for day in trends.deleted_by_day]
+        charts.append(bar_chart("Sessions deleted each day, by cause", days, _causes(trends)))
+        average = Series("Minutes", [day.average_minutes for day in trends.deleted_by_day])
+        charts.append(line_chart("Average duration of deleted sessions, in minutes", days, [average]))
     if trends.by_hour:
         hours = [float(trends.by_hour.get(hour, 0)) for hour in range(24)]
         charts.append(
-            bar_chart("Sessions begun, by hour (UTC)", [f"{h:02}" for h in range(24)], [Series("Begun", hours)])
+            bar_chart("Sessions created, by hour (UTC)", [f"{h:02}" for h in range(24)], [Series("Created", hours)])
         )
     if trends.by_client:
-        most = dict(list(trends.by_client.items())[:_MOST_CLIENTS])
-        charts.append(row_chart("Sessions begun, by client", {name: float(n) for name, n in most.items()}))
+        most = dict(list(trends.by_client.items())[:_MAX_CLIENTS])
+        charts.append(row_chart("Sessions created, by client", {name: float(n) for name, n in most.items()}))
     return charts
 
 
 def _labels(runs: Sequence[RunPoint]) -> list[str]:
-    count = min(len(runs), _MOST_POINTS)
-    shown = "%d %b %H:%M" if runs[-1].at - runs[0].at < _FEW_DAYS else "%d %b"
+    count = min(len(runs), _MAX_POINTS)
+    shown = "%d %b %H:%M" if runs[-1].at - runs[0].at < _MAX_PERIOD_WITH_TIMES else "%d %b"
     return [runs[n * len(runs) // count].at.strftime(shown) for n in range(count)]
 
 
 def _line(name: str, values: list[float | None] | list[float]) -> Series:
-    return Series(name, condense(values, _MOST_POINTS))
+    return Series(name, condense(values, _MAX_POINTS))
 
 
 def _causes(trends: Trends) -> list[Series]:
     causes = trends.causes
-    shown = causes if len(causes) <= _MOST_CAUSES else causes[: _MOST_CAUSES - 1]
-    series = [Series(cause, [float(day.sessions.get(cause, 0)) for day in trends.ends]) for cause in shown]
+    shown = causes if len(causes) <= _MAX_CAUSES else causes[: _MAX_CAUSES - 1]
+    series = [Series(cause, [float(day.sessions.get(cause, 0)) for day in trends.deleted_by_day]) for cause in shown]
     rest = causes[len(shown) :]
     if rest:
-        series.append(Series("Other", [float(sum(day.sessions.get(c, 0) for c in rest)) for day in trends.ends]))
+        series.append(
+            Series("Other", [float(sum(day.sessions.get(c, 0) for c in rest)) for day in trends.deleted_by_day])
+        )
     return series
 
 

@@ -1,4 +1,4 @@
-"""Charts as SVG that stands in a page by itself: no script, colours from the page's style sheet."""
+"""Line, bar and row charts as inline SVG, with colours from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from html import escape
 _WIDTH, _HEIGHT = 560, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 28
 _TICKS = 4
-# Less than this is nought to an axis.
-_NOTHING = 1e-9
-_CHARACTER, _BETWEEN = 7, 20
+# An axis treats smaller values as zero.
+_ZERO = 1e-9
+_CHARACTER_WIDTH, _LABEL_GAP = 7, 20
 _STEPS = (1, 2, 5, 10)
 
 
@@ -30,8 +30,8 @@ class Series:
 
 
 def axis_maximum(most: float) -> float:
-    """A round number that is no less, so that the axis has round ticks."""
-    if most < _NOTHING or not math.isfinite(most):
+    """The next round number, so that the axis has round ticks."""
+    if most < _ZERO or not math.isfinite(most):
         return float(_TICKS)
     step = most / _TICKS
     power = 10.0 ** math.floor(math.log10(step))
@@ -40,7 +40,7 @@ def axis_maximum(most: float) -> float:
 
 
 def short_number(value: float) -> str:
-    """A number as an axis shows it: 950, 1.2k, 3M."""
+    """A number for an axis: 950, 1.2k, 3M."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
@@ -48,7 +48,7 @@ def short_number(value: float) -> str:
 
 
 def line_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> str:
-    """Lines over time; each point tells its value when pointed at."""
+    """Lines over time; each point has its value as a tooltip."""
     top = axis_maximum(max((v for s in series for v in s.values if v is not None), default=0))
     parts = [_axes(labels, top, bars=False)]
     for number, one in enumerate(series, start=1):
@@ -58,7 +58,7 @@ def line_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> s
                 x, y = _x(n, len(labels)), _y(value, top)
                 path.append(f"{'M' if gap else 'L'}{x:.1f} {y:.1f}")
                 tip = _tip(one.name, labels[n], value)
-                # A line needs two points: one without neighbours is shown as a dot.
+                # A point without neighbours is drawn as a dot.
                 alone = "" if _has_neighbour(one.values, n) else " alone"
                 dots.append(f'<circle class="dot c{number}{alone}" cx="{x:.1f}" cy="{y:.1f}" r="4">{tip}</circle>')
             gap = value is None
@@ -67,7 +67,7 @@ def line_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> s
 
 
 def bar_chart(title: str, labels: Sequence[str], series: Sequence[Series]) -> str:
-    """Bars, stacked where there are several series."""
+    """Vertical bars, stacked if there are several series."""
     totals = [sum(s.values[n] or 0 for s in series) for n in range(len(labels))]
     top = axis_maximum(max(totals, default=0))
     slot = (_WIDTH - _LEFT - _RIGHT) / max(1, len(labels))
@@ -126,7 +126,7 @@ def _axes(labels: Sequence[str], top: float, *, bars: bool) -> str:
             f'<text class="label" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short_number(value)}</text>'
         )
     slot = (_WIDTH - _LEFT - _RIGHT) / max(1, len(labels))
-    wanted = max((len(label) for label in labels), default=0) * _CHARACTER + _BETWEEN
+    wanted = max((len(label) for label in labels), default=0) * _CHARACTER_WIDTH + _LABEL_GAP
     every = max(1, math.ceil(len(labels) * wanted / (_WIDTH - _LEFT - _RIGHT)))
     for n in range(0, len(labels), every):
         x = _LEFT + slot * (n + 0.5) if bars else _x(n, len(labels))

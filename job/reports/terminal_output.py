@@ -1,4 +1,4 @@
-"""A run as someone at a terminal sees it: progress while it works, a table when it is done."""
+"""Shows a run at a terminal: progress bars while it works, a table at its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLOURS = {
 
 
 class TerminalProgress:
-    """Implements :class:`job.steps.progress.Progress` with a bar per step, on standard error."""
+    """Implements :class:`job.steps.progress.Progress` with one progress bar per step, on standard error."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._progress = Progress(
@@ -51,16 +51,16 @@ class TerminalProgress:
         self._progress.stop()
 
     def start(self, step: str, total: int | None = None) -> None:
-        """A step begins."""
+        """Starts a step's bar."""
         self._task = self._progress.add_task(step, total=total, result="")
 
     def advance(self, count: int) -> None:
-        """So many more sessions are done."""
+        """Advances the bar by so many sessions."""
         if self._task is not None:
             self._progress.advance(self._task, count)
 
     def finish(self, result: str) -> None:
-        """The step is done."""
+        """Ends the step's bar."""
         if self._task is not None:
             done = self._progress.tasks[self._task].completed
             self._progress.update(self._task, total=done or 1, completed=done or 1, result=result)
@@ -68,13 +68,13 @@ class TerminalProgress:
 
 
 def print_report(report: RunReport, console: Console | None = None) -> None:
-    """Prints a run's report as a table."""
+    """Prints a run report as a table."""
     console = console or Console()
     why = "" if report.reason == "Completed" else f" ({report.reason})"
     console.print(f"[bold {_COLOURS[report.outcome]}]{report.outcome}[/]{why} in {report.duration_seconds:.1f} s")
     console.print(report.message, markup=False, highlight=False)
     if report.duration_seconds == 0:
-        return  # it never began: rows of noughts would tell nothing
+        return  # the run did not start: all counts are zero
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
     table.add_column()

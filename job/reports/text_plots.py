@@ -1,4 +1,4 @@
-"""Plots of characters, for a terminal."""
+"""Sparklines and bars of characters, for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PLAIN_LEVELS = "_.-=+*#@"
 
 
 def condense(values: Sequence[float | None], width: int) -> list[float | None]:
-    """The values as at most so many, each the average of its share; None where a share holds none."""
+    """At most ``width`` values, each the average of neighbouring ones; None if all of those are None."""
     if len(values) <= width:
         return list(values)
     bounds = [n * len(values) // width for n in range(width + 1)]
@@ -20,12 +20,12 @@ def condense(values: Sequence[float | None], width: int) -> list[float | None]:
 
 
 def sparkline(values: Sequence[float | None], width: int = 60, *, plain: bool = False) -> str:
-    """The values as a line of columns, the lowest one being nought.
+    """The values as a line of block characters, on a scale that starts at zero.
 
     Args:
         values: oldest first; None leaves a gap.
         width: most characters.
-        plain: without block characters, for terminals that have none.
+        plain: ASCII instead of block characters.
     """
     levels = _PLAIN_LEVELS if plain else _LEVELS
     condensed = condense(values, width)
@@ -37,7 +37,7 @@ def sparkline(values: Sequence[float | None], width: int = 60, *, plain: bool = 
 
 
 def bars(counts: Mapping[str, int], width: int = 40, *, plain: bool = False) -> list[tuple[str, int, str]]:
-    """Name, count and bar of each; the longest bar has the whole width."""
+    """Name, count and bar of each; the longest bar has the full width."""
     most = max(counts.values(), default=0)
     block = "#" if plain else "█"
     return [(name, count, block * (round(count / most * width) if most else 0)) for name, count in counts.items()]

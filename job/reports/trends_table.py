@@ -1,4 +1,4 @@
-"""The report at a terminal: figures, plots of characters, and the last runs."""
+"""Prints trends at a terminal: totals, sparklines, bars, and the last runs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from job.reports.text_plots import bars, sparkline
 from job.reports.trends import Trends
 
 _LAST_RUNS = 12
-_MOST_CLIENTS = 10
+_MAX_CLIENTS = 10
 _COLOURS = {"Succeeded": "green", "Degraded": "yellow"}
 
 
 def print_trends(trends: Trends, console: Console) -> None:
-    """Prints the report."""
+    """Prints the trends."""
     plain = not (console.encoding or "").lower().startswith("utf")
     console.print(f"[bold]{escape(trends.policy)}[/]  {trends.since:%Y-%m-%d} to {trends.until:%Y-%m-%d}, UTC")
     if not trends.runs:
-        console.print("No run in this period.")
+        console.print("No runs in this period.")
         return
     _figures(trends, console)
     _lines(trends, console, plain)
-    by_cause = {cause: sum(day.sessions.get(cause, 0) for day in trends.ends) for cause in trends.causes}
-    _bars("Ended, by cause", by_cause, console, plain)
-    _bars("Begun, by hour (UTC)", {f"{hour:02}": n for hour, n in trends.by_hour.items()}, console, plain)
-    _bars("Begun, by client", dict(list(trends.by_client.items())[:_MOST_CLIENTS]), console, plain)
+    by_cause = {cause: sum(day.sessions.get(cause, 0) for day in trends.deleted_by_day) for cause in trends.causes}
+    _bars("Deleted, by cause", by_cause, console, plain)
+    _bars("Created, by hour (UTC)", {f"{hour:02}": n for hour, n in trends.by_hour.items()}, console, plain)
+    _bars("Created, by client", dict(list(trends.by_client.items())[:_MAX_CLIENTS]), console, plain)
     _runs(trends, console)
 
 
@@ -100,7 +100,7 @@ def _runs(trends: Trends, console: Console) -> None:
 
 
 def minutes(value: float | None) -> str:
-    """A duration, for people."""
+    """A duration in minutes, as text."""
     if value is None:
-        return "not known"
+        return "unknown"
     return f"{value:.1f} min" if value < 120 else f"{value / 60:.1f} h"  # noqa: PLR2004 - two hours

@@ -118,7 +118,7 @@ def lines(done: Finished) -> list[dict[str, Any]]:
 
 
 def undelivered(done: Finished) -> list[dict[str, Any]]:
-    return [line for line in lines(done) if line["event"] == "telemetry not delivered"]
+    return [line for line in lines(done) if line["event"] == "telemetry export failed"]
 
 
 def trouble(one: Collector, kind: str) -> dict[str, str]:
@@ -421,7 +421,7 @@ def test_a_bad_configuration_fails_no_run_and_is_one_warning(
     done = traced(tmp_path, sqlite, {**otlp.environment, **wrong})
     assert (done.exit_code, report_of(done).outcome, report_of(done).trace_id) == (0, Outcome.SUCCEEDED, None)
     (line,) = [line for line in lines(done) if "telemetry" in line["event"]]
-    assert (line["level"], line["event"]) == ("warning", "telemetry off")
+    assert (line["level"], line["event"]) == ("warning", "telemetry disabled")
     assert next(iter(wrong)) in line["because"]
     assert "canary" not in done.everything
     assert otlp.bodies == []

@@ -47,7 +47,7 @@ class MissingKeys:
         for session in sessions:
             times = (session.created_at, session.last_accessed_at)
             if not is_young(now, grace, *times):
-                self._held.hold([session], ripe=not self._deletes and any(times))
+                self._held.add([session], grace_passed=not self._deletes and any(times))
 
     def settle(self) -> None:
         """Does what is to be done with those that are missing still.

@@ -64,8 +64,8 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeyChecksums) -
         add_ttls(context, redis, sorted(states.without_ttl & with_row))
         if suspects := states.sessions - with_row:
             ripe = redis.idle_at_least(suspects, grace)
-            orphans.hold(ripe, ripe=True)
-            orphans.hold(suspects - ripe)
+            orphans.add(ripe, grace_passed=True)
+            orphans.add(suspects - ripe)
         context.clock.checkpoint()
     tally.sessions = seen
     orphans.flush()

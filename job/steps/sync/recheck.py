@@ -1,4 +1,4 @@
-"""Nothing is judged by its first look: an application may be half-way between its writes to the two stores."""
+"""Rechecks findings after a grace period: an application may be between its writes to the database and to Redis."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from stores.waiting.clock import RunClock
 T = TypeVar("T")
 
 _CAPACITY = 100_000
-_BATCH = 500
+_BATCH_SIZE = 500
 
 
 class Recheck(Generic[T]):
-    """Holds suspects until they have looked the same twice, the grace apart.
+    """Collects findings and handles those that are still true after the grace period.
 
-    A suspect is looked at again right before it is settled, a batch at a time. Suspects are held, up to the capacity,
-    so that their number can be judged before the first of them is settled.
+    Each batch is rechecked right before it is handled. Findings are collected first, up to the capacity, so that their
+    number can be checked before the first of them is handled.
 
     Args:
-        clock: waits out the grace; asked before each batch whether the run has to stop.
-        grace_seconds: how long an application may be half-way.
-        judge: is told how many suspects there were so far; raises to have none of those that are held settled.
-        confirm: those of a batch that look the same again.
-        settle: does what is to be done with confirmed suspects.
-        capacity: how many are held; when there are more, those that are held are settled.
+        clock: waits for the end of the grace period; checked before each batch for a request to stop.
+        grace_seconds: how long an application may be between its two writes.
+        judge: gets the number of findings so far; raises to have none of the collected ones handled.
+        confirm: returns those of a batch that are still true.
+        settle: handles confirmed findings.
+        capacity: most findings in memory; when it is reached, the collected ones are handled.
     """
 
     def __init__(
@@ -45,42 +45,42 @@ class Recheck(Generic[T]):
         self._confirm = confirm
         self._settle = settle
         self._capacity = capacity
-        self._held: dict[T, None] = {}
-        self._suspects = 0
+        self._collected: dict[T, None] = {}
+        self._total = 0
         self._due = 0.0
 
-    def hold(self, suspects: Iterable[T], *, ripe: bool = False) -> None:
-        """Takes suspects, as they are seen for the first time; one that is held already is not taken twice.
+    def add(self, findings: Iterable[T], *, grace_passed: bool = False) -> None:
+        """Adds findings; one that is already collected is not added twice.
 
         Args:
-            suspects: what looks wrong.
-            ripe: whether it is known that they have looked so for the length of the grace.
+            findings: what looks wrong.
+            grace_passed: whether they are known to have been true for the whole grace period.
         """
-        for suspect in suspects:
-            if suspect in self._held:
+        for finding in findings:
+            if finding in self._collected:
                 continue
-            if len(self._held) >= self._capacity:
+            if len(self._collected) >= self._capacity:
                 self.flush()
-            self._held[suspect] = None
-            self._suspects += 1
-            if not ripe:
+            self._collected[finding] = None
+            self._total += 1
+            if not grace_passed:
                 self._due = self._clock.elapsed_seconds + self._grace_seconds
 
     def flush(self) -> None:
-        """Judges and settles what is held, after at most one wait.
+        """Rechecks and handles the collected findings, after at most one wait.
 
         Raises:
-            StopRequestedError: the run has to stop; what is not settled yet looks wrong to the next run, too.
+            StopRequestedError: the run has to stop; the next run finds what is not handled yet.
         """
-        if not self._held:
+        if not self._collected:
             return
-        self._judge(self._suspects)
+        self._judge(self._total)
         wait = self._due - self._clock.elapsed_seconds
         if wait > 0:
             self._clock.wait(wait)
-        for batch in batches(self._held, _BATCH):
+        for batch in batches(self._collected, _BATCH_SIZE):
             self._clock.checkpoint()
             confirmed = self._confirm(batch)
             if confirmed:
                 self._settle(confirmed)
-        self._held.clear()
+        self._collected.clear()

@@ -58,9 +58,9 @@ class Residue:
         reader, database = self._redis.stale_entries, self._context.database
         for entries in batches(reader.entries_without_key(page.members), _BATCH):
             with_row = database.existing({entry.session_id for entry in entries})
-            self._entries.hold(entry for entry in entries if entry.session_id not in with_row)
+            self._entries.add(entry for entry in entries if entry.session_id not in with_row)
         for ids in batches(reader.access_logs_without_key(page.access_log_ids), _BATCH):
-            self._logs.hold(set(ids) - database.existing(ids))
+            self._logs.add(set(ids) - database.existing(ids))
         self._wrong_type += reader.count_wrong_type(page.members)
 
     def look_for(self, gone: KeyBloomFilter) -> None:

@@ -101,14 +101,14 @@ class Story:
     """Runs an hour apart, each with its problems; everybody can be reached."""
 
     def __init__(self, repeat: int = DAY) -> None:
-        self.memory, self.now, self.repeat = EMPTY_STATE, NOW, repeat
+        self.state, self.now, self.repeat = EMPTY_STATE, NOW, repeat
 
     def run(self, *found: Problem, complete: bool = True, reachable: bool = True, hours: float = 1) -> list[str]:
-        told = due_notifications(found, self.memory, self.now, self.repeat, complete=complete)
+        told = due_notifications(found, self.state, self.now, self.repeat, complete=complete)
         reached = {n.problem.reason for n in told} if reachable else set[str]()
-        self.memory = updated_state(found, self.memory, reached, self.now, self.repeat, complete=complete)
+        self.state = updated_state(found, self.state, reached, self.now, self.repeat, complete=complete)
         # What the next run reads has been through a store.
-        self.memory = AlertState.from_text(self.memory.to_text()) or EMPTY_STATE
+        self.state = AlertState.from_text(self.state.to_text()) or EMPTY_STATE
         self.now += timedelta(hours=hours)
         return [n.problem.reason + (" resolved" if n.resolved else "") for n in told]
 
@@ -175,7 +175,7 @@ def test_a_run_that_saw_little_resolves_nothing() -> None:
     story = Story()
     story.run(failed(9))
     assert [line for _ in range(20) for line in story.run(DOWN, complete=False)] == ["RedisUnavailable"]
-    assert "DeletionsFailed" in story.memory.problems
+    assert "DeletionsFailed" in story.state.problems
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_only_a_run_that_looked_at_everything_ends_problems(outcome: Outcome, re
 def test_since_when_is_the_first_run_that_met_it() -> None:
     story = Story()
     story.run(DOWN)
-    later = due_notifications([DOWN], story.memory, NOW + timedelta(days=2), DAY, complete=True)
+    later = due_notifications([DOWN], story.state, NOW + timedelta(days=2), DAY, complete=True)
     assert [n.since for n in later] == [NOW]
 
 
 def test_a_clock_that_was_set_back_silences_nothing() -> None:
     story = Story()
     story.run(DOWN)
-    assert due_notifications([DOWN], story.memory, NOW - timedelta(days=400), DAY, complete=True)
+    assert due_notifications([DOWN], story.state, NOW - timedelta(days=400), DAY, complete=True)
 
 
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=3), max_size=60))

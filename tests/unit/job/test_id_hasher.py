@@ -56,6 +56,6 @@ def test_the_key_comes_from_the_environment_and_a_short_one_is_told() -> None:
     assert long.session("a") == IdHasher(KEY).session("a")
     assert log.events == []
     IdHasher.from_environment({"LOG_HASH_KEY": "hunter2"}, log)
-    (warning,) = log.named("short hash key")
+    (warning,) = log.named("hash key too short")
     assert "LOG_HASH_KEY" in warning["because"]
     assert "hunter2" not in str(warning)

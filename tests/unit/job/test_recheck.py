@@ -54,9 +54,9 @@ class Watch:
 def test_a_suspect_is_settled_only_after_the_grace_and_only_if_it_looks_the_same() -> None:
     clock = Clock()
     watch = Watch(clock)
-    watch.look.hold([1, 2, 3])
+    watch.look.add([1, 2, 3])
     clock.now += 2
-    watch.look.hold([3, 4])
+    watch.look.add([3, 4])
     assert watch.settled == []
     watch.innocent = {2}
     watch.look.flush()
@@ -68,7 +68,7 @@ def test_a_suspect_is_settled_only_after_the_grace_and_only_if_it_looks_the_same
 def test_the_wait_is_what_is_left_of_the_grace_of_the_newest() -> None:
     clock = Clock()
     watch = Watch(clock)
-    watch.look.hold([1])
+    watch.look.add([1])
     clock.now += 4
     watch.look.flush()
     assert clock.waits == [1]
@@ -78,7 +78,7 @@ def test_nothing_held_or_only_ripe_means_no_wait() -> None:
     clock = Clock()
     watch = Watch(clock)
     watch.look.flush()
-    watch.look.hold([1, 2], ripe=True)
+    watch.look.add([1, 2], grace_passed=True)
     watch.look.flush()
     assert (clock.waits, watch.settled, watch.judged) == ([], [1, 2], [2])
 
@@ -86,7 +86,7 @@ def test_nothing_held_or_only_ripe_means_no_wait() -> None:
 def test_a_full_house_is_settled_and_the_judge_hears_of_all_so_far() -> None:
     clock = Clock()
     watch = Watch(clock, capacity=10)
-    watch.look.hold(range(25))
+    watch.look.add(range(25))
     watch.look.flush()
     assert watch.settled == list(range(25))
     assert watch.judged == [10, 20, 25]
@@ -98,7 +98,7 @@ def test_when_the_judge_objects_nothing_is_settled() -> None:
         raise RuntimeError
 
     watch = Watch(Clock(), judge=object_to)
-    watch.look.hold([1], ripe=True)
+    watch.look.add([1], grace_passed=True)
     with pytest.raises(RuntimeError):
         watch.look.flush()
     assert watch.settled == []
@@ -107,7 +107,7 @@ def test_when_the_judge_objects_nothing_is_settled() -> None:
 def test_a_request_to_stop_is_heeded_before_the_next_batch() -> None:
     clock = Clock()
     watch = Watch(clock)
-    watch.look.hold([1], ripe=True)
+    watch.look.add([1], grace_passed=True)
     clock.request_stop()
     with pytest.raises(StopRequestedError):
         watch.look.flush()
