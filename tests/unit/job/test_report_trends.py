@@ -68,7 +68,7 @@ def trends(**changed: Any) -> Trends:
         "since": START - timedelta(days=5),
         "until": START,
         "runs": to_points([row(n, active=100 + n % 7, deleted=n % 5) for n in range(300)]),
-        "ends": days,
+        "deleted_by_day": days,
         "by_hour": {n: n * n for n in range(24)},
         "by_client": {"Chrome": 70, "Firefox": 20},
     }
