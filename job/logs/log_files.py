@@ -75,16 +75,16 @@ def _today() -> date:
 
 
 class LogFiles:
-    """Appends lines to the files of one policy.
+    """Appends lines to the log files of one policy.
 
-    A volume that is full, read-only or gone never fails a run: it is told once, and nothing more is written to it.
+    A volume that is full, read-only or missing never fails a run: ``failed`` is called once, and writing stops.
 
     Args:
         directory: the volume.
         policy: namespace and name; several policies may share a volume.
-        failed: called once, with what went wrong and the directory, when the volume cannot be used.
-        today: the day by UTC.
-        worker: which of the workers of a run this is.
+        failed: called once with the error, when the volume cannot be used.
+        today: the current date in UTC.
+        worker: index of the worker in its run.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LogFiles:
     ) -> None:
         self._directory = directory
         self._policy = policy.replace("/", ".")
-        self._suffix = f"_{worker}" if worker else ""  # no name of a policy has such a sign
+        self._suffix = f"_{worker}" if worker else ""  # policy names have no underscore
         self._failed = failed
         self._today = today
         self._open: dict[LogName, tuple[date, int]] = {}

@@ -196,7 +196,7 @@ def test_a_cluster_that_is_none_and_a_single_server_that_is_one_are_told(
     redis_cluster: EmbeddedRedisCluster, redis_server: str
 ) -> None:
     store = open_store(redis_server)
-    with pytest.raises(ConfigurationError, match="mode is Cluster, but the Redis in REDIS_URL is none"):
+    with pytest.raises(ConfigurationError, match="mode is Cluster, but the Redis in REDIS_URL is not a cluster node"):
         store.key_states(["1"])
     store.close()
     alone = RedisStore.model_validate({"urlFrom": SECRET, "keys": KEYS})

@@ -64,7 +64,7 @@ class MissingKeys:
                 missing,
                 self._seen,
                 "live rows in the database have no session key in Redis",
-                "Check that Redis is not empty and that the policy points at the right one",
+                "Redis looks empty, or is the wrong one",
             )
 
     def _still_missing(self, sessions: Sequence[Session]) -> list[Session]:

@@ -42,7 +42,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeyChecksums) -
             orphans,
             seen,
             "session keys in Redis have no row in the database",
-            "Check that the policy points at the right database and that it has all sessions",
+            "is this the right database, and does it hold all sessions?",
         )
 
     def settle(ids: Sequence[str]) -> None:

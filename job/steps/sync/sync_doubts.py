@@ -33,5 +33,5 @@ def check_share(context: RunContext, found: int, total: int, what: str, remedy: 
         context.log.warning("safety limit", found=found, of=total, because=f"{numbers}: a run would stop here")
         return
     raise SafetyLimitError(
-        f"{numbers}; none of them was deleted. {remedy}. If this is right, raise safety.maxDeletePercent for one run"
+        f"{numbers}: {remedy} None of them was deleted. If this is right, raise safety.maxDeletePercent for one run"
     )

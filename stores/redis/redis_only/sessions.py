@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MAX_RANKED_SESSIONS = 100_000
 
 
-class _JudgedSession(NamedTuple):
+class _SessionWithState(NamedTuple):
     """A session and its state.
 
     Attributes:
@@ -130,7 +130,7 @@ class RedisOnlySessions:
 
     def live_sessions(self, ids: Sequence[str]) -> list[Session]:
         """Those of the sessions that are live."""
-        return [judged.session for judged in self._judged(ids) if judged.state is SessionState.LIVE]
+        return [found.session for found in self._with_state(ids) if found.state is SessionState.LIVE]
 
     def existing(self, keys: Collection[str]) -> set[str]:
         """Those of the ids that have a session key, live or expired."""
@@ -179,7 +179,7 @@ class RedisOnlySessions:
             before = len(over_limit)
             for ids in pages:
                 self._lock.check()
-                live = (judged for judged in self._judged(ids) if judged.state is SessionState.LIVE)
+                live = (found for found in self._with_state(ids) if found.state is SessionState.LIVE)
                 # If the session belongs to another user by now, the index entry is stale.
                 owned = (f.session for f in live if f.session.user_id in (None, user))
                 if excess := _excess(ranking, (_owned_by(session, user) for session in owned)):
@@ -246,16 +246,16 @@ class RedisOnlySessions:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _pages(self) -> Iterator[list[_JudgedSession]]:
+    def _pages(self) -> Iterator[list[_SessionWithState]]:
         for page in self._store.session_pages():
             for ids in batches(page, self._batch_size):
                 self._lock.check()
-                yield list(self._judged(ids))
+                yield list(self._with_state(ids))
 
-    def _judged(self, ids: Collection[str]) -> Iterator[_JudgedSession]:
+    def _with_state(self, ids: Collection[str]) -> Iterator[_SessionWithState]:
         ttls = self._store.key_states(ids).ttls
         for session_id, content in self._store.contents_with_empty(ttls).items():
-            yield _JudgedSession(_session(session_id, content), self._state(content, ttls[session_id]))
+            yield _SessionWithState(_session(session_id, content), self._state(content, ttls[session_id]))
 
     def _read_again(self, sessions: Sequence[Session]) -> Iterator[_DeletionCandidate]:
         """The sessions as they are now, right before they are deleted."""

@@ -258,6 +258,7 @@ def test_several_problems_are_one_message() -> None:
     message = compose_message([notice(resolved=True, problem=DOWN), notice()], AlertSource("shop", "web"))
     assert message.title == "Session policy web/shop: DeletionsFailed"
     assert "RedisUnavailable is over" in message.body
+    assert "Runbook: docs/runbooks/DeletionsFailed.md in the repository of session-policy-operator" in message.body
     assert "Cluster" not in message.body
     assert "Trace" not in message.body
     assert not message.resolved
