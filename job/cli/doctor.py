@@ -31,12 +31,12 @@ def doctor(path: str | None, database_url: str | None, redis_url: str | None, ou
     Exit code: 0 a run can start, 2 it cannot.
     """
     from job.cli.doctor_checks import check_policy
-    from job.logs.run_logs import configure
+    from job.logs.run_logs import open_logs
     from stores.sql.mapping.findings import Severity
 
     policy = read_policy(path)
     # The checks also return what they log.
-    log = configure(sys.stderr, logging.CRITICAL, for_people=True)
+    log = open_logs(sys.stderr, logging.CRITICAL, for_people=True).log
     findings = check_policy(policy, database_url, redis_url, os.environ, log)
     refused = any(finding.severity is Severity.ERROR for finding in findings)
     if output == "json":

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def plan(path: str | None, database_url: str | None, redis_url: str | None, full: bool, output: str) -> None:
     """Shows what a run would do now, by rule. Takes no lock and changes nothing."""
     from job.cli.planning import make_plan
-    from job.logs.run_logs import configure
+    from job.logs.run_logs import open_logs
     from job.revocation.stores import open_stores
 
     policy = read_policy(path)
-    log = configure(sys.stderr, logging.ERROR, for_people=True)
+    log = open_logs(sys.stderr, logging.ERROR, for_people=True).log
     with open_stores(policy, database_url, redis_url, log, exclusive=False) as stores:
         if stores.opened is None:
             raise ConfigurationError("plan needs stores.database; for a policy without a database, use run --dry-run")

@@ -174,11 +174,11 @@ def revoke(
 def _open(
     policy: SessionPolicy | str | None, database_url: str | None, redis_url: str | None, *, exclusive: bool = False
 ) -> Any:
-    from job.logs.run_logs import configure
+    from job.logs.run_logs import open_logs
     from job.revocation.stores import open_stores
 
     read = read_policy(policy) if policy is None or isinstance(policy, str) else policy
-    log = configure(sys.stderr, logging.ERROR, for_people=True)
+    log = open_logs(sys.stderr, logging.ERROR, for_people=True).log
     return open_stores(read, database_url, redis_url, log, exclusive=exclusive)
 
 

@@ -31,7 +31,7 @@ from job.demo.seed import populate
 from job.demo.snapshot import Snapshot
 from job.demo.span import spoken
 from job.demo.stories import Storyteller
-from job.logs.run_logs import configure
+from job.logs.run_logs import open_logs
 from job.reports.terminal_output import TerminalProgress, print_report
 from job.run import Run
 from job.steps.progress import Progress, Silent
@@ -143,7 +143,7 @@ class _Stage:
         return all(check.holds for check in checks)
 
     def _run(self, servers: Servers, *, quiet: bool = False) -> tuple[RunReport, Sequence[Problem]]:
-        log = configure(sys.stderr, logging.WARNING, for_people=True)
+        log = open_logs(sys.stderr, logging.WARNING, for_people=True).log
         clock = RunClock(self.policy.spec.job.timeout_seconds)
         run = Run(self.policy, servers.urls, str(uuid.uuid4()), clock, log)
         with self._progress(quiet) as run.progress:

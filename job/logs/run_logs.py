@@ -107,11 +107,6 @@ class RunLogs:
         return files
 
 
-def configure(stream: TextIO, level: int, *, for_people: bool = False) -> Any:
-    """A structured logger that writes one line per event; see :func:`open_logs`."""
-    return open_logs(stream, level, for_people=for_people).log
-
-
 def open_logs(stream: TextIO, level: int, *, for_people: bool = False) -> RunLogs:
     """Logs with one line per event.
 
