@@ -68,7 +68,7 @@ def test_r3_6_all_sessions_are_listed_up_to_a_limit(alone: CommandLine, database
     listed = alone("sessions", "list", "--limit", "4", "--full", "--output", "json").document
     assert [s["id"] for s in listed["sessions"]] == [f"session-{n:02}" for n in range(4)]
     assert listed["more"] is True
-    assert "more than these 4" in alone("sessions", "list", "--limit", "4").stderr
+    assert "more than 4 sessions" in alone("sessions", "list", "--limit", "4").stderr
     assert alone("sessions", "list", "--limit", "9", "--output", "json").document["more"] is False
 
 

@@ -97,7 +97,7 @@ def test_the_page_is_well_formed_and_has_every_chart() -> None:
     titles = [caption.text for caption in body.iter("figcaption")]
     assert len(titles) == 6
     assert len(list(body.iter("svg"))) == 6
-    assert "Sessions ended each day, by cause" in titles
+    assert "Sessions deleted each day, by cause" in titles
     # Three hundred runs are not three hundred points.
     lines = [path for path in body.iter("path") if "line" in (path.get("class") or "")]
     assert lines
