@@ -25,11 +25,9 @@ from controller.runtime.log_format import configure_logs
 from controller.settings.controller_settings import LeaderElection, Settings
 from controller.settings.environment import InvalidSettingsError
 from controller.tracing.interface import Tracing, open_tracing
+from policy.exit_codes import EXIT_BAD_CONFIGURATION, EXIT_FAILED
 
 log = structlog.get_logger("controller.main")
-
-EXIT_FAILED: Final = 1
-EXIT_BAD_CONFIGURATION: Final = 2
 
 # Whatever hangs, the process ends before the 30 seconds are over that Kubernetes gives it.
 _STOP_SECONDS: Final = 25

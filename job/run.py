@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from job.alerts.problems import Problem, problems, report_alerts
-from job.logs.logs import SessionLog, safe_traceback
+from job.logs.run_logs import HashedSessionLog, safe_traceback
 from job.steps.abnormal import AbnormalSessions, find_abnormal_sessions, handle_abnormal_sessions
 from job.steps.active import report_usage
 from job.steps.assess import Forecast, check_deletion_share, forecast_by_store
@@ -29,7 +29,7 @@ from job.steps.settings_verification import settings_problems, verify_settings
 from job.steps.statistics import count_after_deletions, report_active, save_run_statistics
 from job.steps.sync.sync import synchronise, tidy
 from job.steps.thresholds import vitals_of_report
-from job.telemetry.trace import Trace, Untraced
+from job.telemetry.trace import NoTrace, Trace
 from job.workers.leader import Leader, prepare_leader
 from policy.manifest import SessionPolicy
 from policy.names import REDIS_URL_ENV
@@ -38,7 +38,7 @@ from stores.model.errors import ConfigurationError, LockHeldError, StopRequested
 from stores.model.sessions import Sessions
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
-from stores.redis.primary.opening import OpenedRedis, open_redis
+from stores.redis.redis_only.opening import OpenedRedis, open_redis
 from stores.redis.store import RedisStore
 from stores.sql.connection.connect import as_run_error
 from stores.sql.connection.run_connection import RunConnection
@@ -75,8 +75,8 @@ class Run:
     dry_run: bool = False
     progress: Progress = field(default_factory=NoProgress)
     tally: Tally = field(default_factory=Tally)
-    audit: SessionLog | None = None
-    trace: Trace = field(default_factory=Untraced)
+    audit: HashedSessionLog | None = None
+    trace: Trace = field(default_factory=NoTrace)
     environment: Mapping[str, str] = field(default_factory=dict)
     findings: list[Problem] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()

@@ -10,6 +10,7 @@ from controller.manifests.owner_reference import controller_reference
 from controller.settings.controller_settings import Settings
 from controller.settings.limits import Limits, NotAllowedError
 from controller.settings.quantity import Quantity, quantity_value
+from policy.exit_codes import EXIT_BAD_CONFIGURATION
 from policy.manifest import InvalidPolicyError, SessionPolicy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -33,8 +34,6 @@ from policy.spec import JobOptions, Resources
 from policy.stores import ValueSource
 
 MANAGED_BY: Final = "session-policy-operator"
-
-EXIT_BAD_CONFIGURATION: Final = 2
 
 # A run that is a few minutes late (controller manager restarted, previous run still going) is still wanted; one that
 # is later than this is left to the next tick, so that resuming a policy does not start the run of some hours ago.

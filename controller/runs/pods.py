@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from controller.manifests.cronjob import EXIT_BAD_CONFIGURATION
+from policy.exit_codes import EXIT_BAD_CONFIGURATION
 from policy.names import CONTAINER_NAME
 from policy.report import printable
 

@@ -1,1 +1,1 @@
-"""Alerts (R2, R5): which problems a run has met, which of them are told, and to whom."""
+"""Alerts of a run (R2, R5): which problems it found, which of them to send now, and to which channels."""

@@ -1,4 +1,4 @@
-"""Sending by Apprise, within a time that nothing can stretch."""
+"""Sends alerts with Apprise, within a hard time limit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from job.alerts.problems import Audience
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV
 from stores.waiting.bounded_wait import Done, in_time
 
-_MOST_URLS = 20
+_MAX_URLS = 20
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The Apprise URLs of each audience. They hold tokens and passwords: they go into no log and no message.
+    """The Apprise URLs of each audience. They hold tokens and passwords and must not get into logs or messages.
 
     Attributes:
         urls: by audience.
@@ -27,13 +27,13 @@ class Channels:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Channels:
-        """With the URLs in the environment: one per line, or separated by blanks."""
+        """The URLs in the environment: one per line, or separated by blanks."""
         names = {Audience.OPERATIONS: ALERT_OPERATIONS_URLS_ENV, Audience.SECURITY: ALERT_SECURITY_URLS_ENV}
-        found = {audience: tuple(environment.get(name, "").split())[:_MOST_URLS] for audience, name in names.items()}
+        found = {audience: tuple(environment.get(name, "").split())[:_MAX_URLS] for audience, name in names.items()}
         return cls({audience: urls for audience, urls in found.items() if urls})
 
     def audience(self, wanted: Audience) -> Audience:
-        """Who is told in place of an audience that has no channel: operations of what is security's."""
+        """The audience that gets the alert: operations if the wanted one has no channel."""
         return wanted if wanted in self.urls else Audience.OPERATIONS
 
     def __bool__(self) -> bool:
@@ -45,95 +45,95 @@ class Channels:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a message on one channel.
+    """The result of sending a message to one channel.
 
     Attributes:
-        audience: whom it was for.
-        channel: its place in the Secret, from 1, and the kind of service; nothing secret.
-        why: what was wrong; empty if the service took it.
+        audience: for whom the message is.
+        channel: the URL's number in the Secret, from 1, and the service; nothing secret.
+        error: why it was not sent; empty if the service accepted it.
     """
 
     audience: Audience
     channel: str
-    why: str = ""
+    error: str = ""
 
     @property
     def sent(self) -> bool:
-        """Whether the service took it."""
-        return not self.why
+        """Whether the service accepted it."""
+        return not self.error
 
 
-def deliver(messages: Mapping[Audience, Message], channels: Channels, seconds: float) -> list[Delivery]:
-    """Sends each audience its message on all its channels at once.
+def send(messages: Mapping[Audience, Message], channels: Channels, seconds: float) -> list[Delivery]:
+    """Sends each audience its message, to all channels in parallel.
 
     Args:
         messages: by audience.
-        channels: where to.
-        seconds: when to stop waiting, counted from now.
+        channels: the URLs.
+        seconds: how long to wait for all of them.
     """
     pending = [
-        (audience, number, _Sending(url, messages[audience]))
+        (audience, number, _ChannelSend(url, messages[audience]))
         for audience, urls in channels.urls.items()
         if audience in messages
         for number, url in enumerate(urls, start=1)
     ]
     answers = in_time([sending for _, _, sending in pending], "alert", seconds)
     return [
-        Delivery(audience, f"{number} ({sending.kind})", why=_why(answer, seconds))
+        Delivery(audience, f"{number} ({sending.service})", _error(answer, seconds))
         for (audience, number, sending), answer in zip(pending, answers, strict=True)
     ]
 
 
-def _why(answer: Done[str] | Exception | None, seconds: float) -> str:
+def _error(answer: Done[str] | Exception | None, seconds: float) -> str:
     if answer is None:
         return f"no answer within {seconds:.0f} seconds"
-    if isinstance(answer, Exception):  # a plugin may raise anything; its text may quote the URL
+    if isinstance(answer, Exception):  # a plugin may raise anything, and its message may quote the URL
         return f"the service's plugin failed ({type(answer).__name__})"
     return answer.value
 
 
-def reached(deliveries: Sequence[Delivery]) -> frozenset[Audience]:
-    """The audiences whom at least one channel has told."""
+def reached_audiences(deliveries: Sequence[Delivery]) -> frozenset[Audience]:
+    """The audiences that at least one channel reached."""
     return frozenset(delivery.audience for delivery in deliveries if delivery.sent)
 
 
-def problem_of(url: str) -> str:
-    """Why nothing can be sent to a URL, as far as that shows without sending; or nothing."""
-    return _NOT_KNOWN if _instantiate(url) is None else ""
+def url_problem(url: str) -> str:
+    """What is wrong with a URL, as far as that shows without sending; empty if nothing."""
+    return _UNKNOWN_URL if _instantiate(url) is None else ""
 
 
-_NOT_KNOWN = "not a URL that Apprise knows; see its documentation of the service"
+_UNKNOWN_URL = "not a valid Apprise URL; see Apprise's documentation of the service"
 
 
 def _instantiate(url: str) -> Any:
-    # Its import takes longer than a whole run without alerts.
+    # Importing Apprise takes longer than a whole run without alerts.
     from apprise import Apprise  # noqa: PLC0415
 
-    # Apprise's own log lines name hosts and quote answers.
+    # Apprise's own log lines contain hosts and responses.
     logging.getLogger("apprise").disabled = True
     return Apprise.instantiate(url)
 
 
-class _Sending:
-    """One message on its way to one URL.
+class _ChannelSend:
+    """Sends one message to one URL.
 
     Attributes:
-        kind: of the service, once Apprise has recognised it. Not earlier: any text of a Secret may look like a URL.
+        service: the URL's scheme, once Apprise has recognised it. Not before: a Secret may hold any text.
     """
 
     def __init__(self, url: str, message: Message) -> None:
         self._url = url
         self._message = message
-        self.kind = "not recognised"
+        self.service = "not recognised"
 
     def __call__(self) -> str:
-        """Sends it. Returns why it failed, or nothing."""
-        service = _instantiate(self._url)
-        if service is None:
-            return _NOT_KNOWN
-        self.kind = self._url.partition("://")[0]
+        """Sends it. Returns why that failed; empty if it did not."""
+        channel = _instantiate(self._url)
+        if channel is None:
+            return _UNKNOWN_URL
+        self.service = self._url.partition("://")[0]
         from apprise import NotifyType  # noqa: PLC0415
 
         kind = NotifyType.SUCCESS if self._message.resolved else NotifyType.WARNING
-        sent = service.notify(title=self._message.title, body=self._message.body, notify_type=kind)
-        return "" if sent else "the service did not take it"
+        sent = channel.notify(title=self._message.title, body=self._message.body, notify_type=kind)
+        return "" if sent else "the service did not accept it"

@@ -1,4 +1,4 @@
-"""A problem in words: what, where, how many, since when, and where to read what to do."""
+"""The text of an alert: what, where, how many, since when, and the runbook."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from job.alerts.decide import Notice
+from job.alerts.notifications import Notification
 from policy.alerts import runbook_link
 from policy.report import printable
 
-_MOST_LISTED = 10
-_TITLE_LENGTH = 120
+_MAX_PROBLEMS = 10
+_MAX_TITLE_LENGTH = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run was.
+class AlertSource:
+    """The run that an alert is about.
 
     Attributes:
         policy: name of the policy.
         namespace: its namespace.
-        cluster: name of the cluster, where it is known.
-        trace_id: of the run's trace, where there is one.
+        cluster: name of the cluster, if known.
+        trace_id: of the run's trace, if it is traced.
     """
 
     policy: str
@@ -31,18 +31,18 @@ class Place:
     trace_id: str | None = None
 
     def __str__(self) -> str:
-        where = f"{self.namespace}/{self.policy}"
-        return f"{where} in {self.cluster}" if self.cluster else where
+        name = f"{self.namespace}/{self.policy}"
+        return f"{name} in {self.cluster}" if self.cluster else name
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a channel is sent.
+    """The message for a channel.
 
     Attributes:
         title: one line.
         body: plain text.
-        resolved: whether it tells only of what is over.
+        resolved: whether it is only about problems that are over.
     """
 
     title: str
@@ -50,38 +50,44 @@ class Message:
     resolved: bool
 
 
-def compose(told: Sequence[Notice], place: Place, runbook_url: str | None = None) -> Message:
-    """One message about all that an audience is told now.
+def compose_message(
+    notifications: Sequence[Notification], source: AlertSource, runbook_url: str | None = None
+) -> Message:
+    """One message with all notifications for an audience.
 
     Args:
-        told: what is wrong, and what no longer is; at least one.
-        place: where.
-        runbook_url: where the runbooks are; see :func:`policy.alerts.runbook_link`.
+        notifications: at least one.
+        source: the run.
+        runbook_url: alerts.runbookUrl of the policy.
     """
-    standing = [notice for notice in told if not notice.resolved]
-    subject = standing or list(told)
+    current = [notification for notification in notifications if not notification.resolved]
+    resolved = [notification for notification in notifications if notification.resolved]
+    subject = current or resolved
     first = subject[0].problem.reason
     more = f" and {len(subject) - 1} more" if len(subject) > 1 else ""
-    state = "" if standing else " resolved"
-    parts = [_paragraph(notice, runbook_url) for notice in [*standing, *(n for n in told if n.resolved)][:_MOST_LISTED]]
+    state = "" if current else " resolved"
+    parts = [_paragraph(notification, runbook_url) for notification in [*current, *resolved][:_MAX_PROBLEMS]]
     return Message(
-        title=printable(f"Session policy {place}: {first}{more}{state}", _TITLE_LENGTH),
-        body="\n\n".join([*parts, f"Policy: {place.policy}\nNamespace: {place.namespace}{_more(place)}"]),
-        resolved=not standing,
+        title=printable(f"Session policy {source}: {first}{more}{state}", _MAX_TITLE_LENGTH),
+        body="\n\n".join([*parts, f"Policy: {source.policy}\nNamespace: {source.namespace}{_optional_lines(source)}"]),
+        resolved=not current,
     )
 
 
-def _paragraph(notice: Notice, runbook_url: str | None) -> str:
-    problem = notice.problem
-    head = f"{problem.reason} is over" if notice.resolved else f"{problem.reason}: {problem.message}"
-    lines = [printable(head), f"Since: {_text(notice.since)}"]
-    if not notice.resolved:
-        lines.append(f"What to do: {runbook_link(problem.reason, runbook_url)}")
+def _paragraph(notification: Notification, runbook_url: str | None) -> str:
+    problem = notification.problem
+    head = f"{problem.reason} is over" if notification.resolved else f"{problem.reason}: {problem.message}"
+    lines = [printable(head), f"Since: {_text(notification.since)}"]
+    if not notification.resolved:
+        link = runbook_link(problem.reason, runbook_url)
+        lines.append(
+            f"Runbook: {link}" if runbook_url else f"Runbook: {link} in the repository of session-policy-operator"
+        )
     return "\n".join(lines)
 
 
-def _more(place: Place) -> str:
-    known = (("Cluster", place.cluster), ("Trace", place.trace_id))
+def _optional_lines(source: AlertSource) -> str:
+    known = (("Cluster", source.cluster), ("Trace", source.trace_id))
     return "".join(f"\n{name}: {value}" for name, value in known if value)
 
 

@@ -1,4 +1,4 @@
-"""What in a run is worth an alert: R2's table and thresholds, the abnormal sessions, R5's findings."""
+"""Which problems of a run deserve an alert: its outcome, exceeded thresholds, abnormal sessions, findings (R2, R5)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policy.report import MAX_ALERTS, Alert, Outcome, RunReport, SessionCounts
 
 
 class Audience(StrEnum):
-    """Who is told."""
+    """Who gets an alert."""
 
     OPERATIONS = "operations"
     SECURITY = "security"
@@ -19,14 +19,14 @@ class Audience(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong now.
+    """A problem that a run found.
 
     Attributes:
-        reason: what, in one CamelCase word; the same problem has the same reason in every run.
-        audience: who is told.
+        reason: CamelCase word; the same problem has the same reason in every run.
+        audience: who gets the alert.
         message: what and how many, for people; nothing secret or personal.
-        count: how many, or how much; an integer of the reason's own unit.
-        grows: whether more of it is worse, so that much more of it is told before the next reminder.
+        count: how many or how much, in the reason's own unit.
+        grows: whether a larger count is worse, so that a doubled one is sent before the next reminder.
     """
 
     reason: str
@@ -36,30 +36,30 @@ class Problem:
     grows: bool = True
 
 
-# Reasons of reports for which R2 or an operator has a more telling word than "the run failed".
+# What happened, by the reason of the report; otherwise "the run failed".
 _FAILURES = {
     "RedisUnavailable": "Redis cannot be reached",
     "DatabaseUnavailable": "the database cannot be reached",
-    "InvalidConfiguration": "the policy cannot be run as it is",
+    "InvalidConfiguration": "the configuration is invalid",
     "TableVersionMismatch": "the product's tables do not fit this release",
-    "SafetyLimitExceeded": "the run refused to delete so much",
-    "ClockSkew": "clocks are too far apart",
+    "SafetyLimitExceeded": "the run refused to delete so many sessions",
+    "ClockSkew": "clocks differ too much",
 }
 
 
 def too_many_failed(counts: SessionCounts, thresholds: Thresholds) -> bool:
-    """Whether more of the deletions failed than the policy lets pass: then the run is Degraded."""
+    """Whether more deletions failed than alerts.thresholds.failedPercent: then the run is Degraded."""
     attempted = counts.deleted + counts.failed
     return counts.failed * 100 > attempted * thresholds.failed_percent
 
 
 def problems(report: RunReport, thresholds: Thresholds, findings: Sequence[Problem] = ()) -> tuple[Problem, ...]:
-    """The problems of a run, the gravest first; each reason once.
+    """The problems of a run, the most severe first; each reason once.
 
     Args:
-        report: how the run ended.
-        thresholds: from when on something is worth an alert.
-        findings: abnormal sessions by rule, and what Redis and the statistics say (R5).
+        report: of the run.
+        thresholds: alerts.thresholds of the policy.
+        findings: abnormal sessions by rule, and problems seen in Redis and the statistics (R5).
     """
     found = [*_of_outcome(report), *_of_counts(report, thresholds), *findings]
     if report.sessions.abnormal and not any(f.audience is Audience.SECURITY for f in findings):
@@ -75,7 +75,7 @@ def problems(report: RunReport, thresholds: Thresholds, findings: Sequence[Probl
 
 
 def report_alerts(found: Sequence[Problem]) -> list[Alert]:
-    """The problems as the run report has them: the gravest, as many as it may hold."""
+    """The problems for the run report: the most severe, as many as it may hold."""
     return [Alert(reason=problem.reason, count=problem.count) for problem in found[:MAX_ALERTS]]
 
 
@@ -96,12 +96,12 @@ def _of_counts(report: RunReport, thresholds: Thresholds) -> Iterator[Problem]:
             counts.failed,
         )
     seconds = round(report.duration_seconds)
-    # A run stops itself before the Pod's time limit: it may be stopped for taking too long without ever being longer.
+    # A run stops itself before its time limit, so a stopped run may be shorter than the threshold.
     if report.reason == "DeadlineReached":
         yield Problem(
             "RunTooLong",
             Audience.OPERATIONS,
-            f"the run had to stop after {seconds} s; {_sessions(counts.remaining)} left to the next run",
+            f"the run stopped at its time limit after {seconds} s; {_sessions(counts.remaining)} left for the next run",
             seconds,
         )
     elif report.duration_seconds > thresholds.duration_seconds:

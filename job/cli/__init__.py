@@ -1,1 +1,1 @@
-"""The commands for people: sessions, report, plan and doctor. Each pays only for what it imports itself."""
+"""The command line ``session-policy``: one module per command. Commands import what only they need when they run."""

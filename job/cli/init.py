@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from job.cli.options import database_url, fails_plainly, policy_file, read_policy
-from policy.names import DATABASE_URL_ENV
+from job.cli.options import database_url, policy_file, prints_errors, read_policy, require_database_url
 from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @policy_file
 @database_url
-@fails_plainly
+@prints_errors
 def init(path: str | None, database_url: str | None) -> None:
     """Creates or upgrades the product's tables: statistics, history, settings, alerts, shared runs.
 
@@ -30,10 +29,8 @@ def init(path: str | None, database_url: str | None) -> None:
     from stores.sql.connection.connect import create_engine, parse_url, translate
     from stores.sql.schema.upgrade import upgrade_tables
 
-    if not database_url:
-        raise ConfigurationError(f"no database URL: set {DATABASE_URL_ENV} or give --database-url")
     table = _session_table(path)
-    engine = create_engine(parse_url(database_url), create_file=True)
+    engine = create_engine(parse_url(require_database_url(database_url)), create_file=True)
     try:
         done = upgrade_tables(engine, table)
     except sa.exc.SQLAlchemyError as error:

@@ -1,4 +1,4 @@
-"""``session-policy plan``: what a run would do, by rule, with a few examples."""
+"""``session-policy plan``: shows what a run would do, by rule, with a few examples."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.cli.options import database_url, fails_plainly, output, policy_file, read_policy, redis_url
+from job.cli.options import database_url, output, policy_file, prints_errors, read_policy, redis_url
 from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from job.cli.outlook import Line, Outlook
+    from job.cli.planning import Plan, PlannedAction
     from stores.model.sessions import Session
 
 
@@ -21,53 +21,51 @@ if TYPE_CHECKING:
 @policy_file
 @database_url
 @redis_url
-@click.option("--full", is_flag=True, help="Show ids at their full length.")
+@click.option("--full", is_flag=True, help="Show ids unshortened.")
 @output
-@fails_plainly
+@prints_errors
 def plan(path: str | None, database_url: str | None, redis_url: str | None, full: bool, output: str) -> None:
     """Shows what a run would do now, by rule. Takes no lock and changes nothing."""
-    from job.cli.outlook import look_ahead
-    from job.logs.logs import configure
+    from job.cli.planning import make_plan
+    from job.logs.run_logs import open_logs
     from job.revocation.open_stores import open_stores
 
     policy = read_policy(path)
-    log = configure(sys.stderr, logging.ERROR, for_people=True)
-    with open_stores(policy, database_url, redis_url, log, exclusive=False) as place:
-        if place.run_stores is None:
-            raise ConfigurationError(
-                "plan needs stores.database; a policy without one is best tried with run --dry-run"
-            )
-        outlook = look_ahead(place, place.run_stores, log)
+    log = open_logs(sys.stderr, logging.ERROR, for_people=True).log
+    with open_stores(policy, database_url, redis_url, log, exclusive=False) as stores:
+        if stores.run_stores is None:
+            raise ConfigurationError("plan needs stores.database; for a policy without a database, use run --dry-run")
+        result = make_plan(stores, stores.run_stores, log)
     if output == "json":
-        click.echo(json.dumps(_document(outlook, full), ensure_ascii=False))
+        click.echo(json.dumps(_document(result, full), ensure_ascii=False))
     else:
-        _print(outlook, full)
+        _print(result, full)
 
 
-def _document(outlook: Outlook, full: bool) -> dict[str, Any]:
+def _document(result: Plan, full: bool) -> dict[str, Any]:
     return {
-        "sessions": outlook.sessions,
-        "deleting": outlook.deleting,
-        "refusal": outlook.refusal,
+        "sessions": result.sessions,
+        "deleting": result.deleting,
+        "refusal": result.refusal,
         "strategy": {
-            "chosen": outlook.choice.strategy.value,
-            "because": outlook.choice.because,
-            "figures": outlook.choice.figures(),
+            "chosen": result.choice.strategy.value,
+            "because": result.choice.because,
+            "figures": result.choice.figures(),
         },
         "rules": [
             {
-                "rule": line.rule,
-                "action": line.action,
-                "found": line.found,
-                "note": line.note,
-                "examples": [_example(session, full) for session in line.examples],
+                "rule": action.rule,
+                "action": action.action,
+                "found": action.found,
+                "note": action.note,
+                "examples": [_example(session, full) for session in action.examples],
             }
-            for line in outlook.lines
+            for action in result.actions
         ],
     }
 
 
-def _print(outlook: Outlook, full: bool) -> None:
+def _print(result: Plan, full: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -78,23 +76,23 @@ def _print(outlook: Outlook, full: bool) -> None:
     table.add_column("found", justify="right", no_wrap=True)
     table.add_column("examples")
     table.add_column("note", style="dim")
-    for line in outlook.lines:
-        table.add_row(line.rule, line.action, _found(line), escape(_examples(line, full)), escape(line.note))
+    for action in result.actions:
+        table.add_row(action.rule, action.action, _found(action), escape(_examples(action, full)), escape(action.note))
     console = Console()
     console.print(table)
-    console.print(f"A run would delete about {outlook.deleting:,} of {outlook.sessions:,} sessions.", highlight=False)
-    found = f"It would find expired sessions by {outlook.choice.strategy}: {outlook.choice.because}."
+    console.print(f"A run would delete about {result.deleting:,} of {result.sessions:,} sessions.", highlight=False)
+    found = f"It would find expired sessions by {result.choice.strategy}: {result.choice.because}."
     console.print(found, markup=False, highlight=False)
-    if outlook.refusal:
-        console.print(f"It would refuse: {outlook.refusal}", markup=False, highlight=False)
+    if result.refusal:
+        console.print(f"It would refuse: {result.refusal}", markup=False, highlight=False)
 
 
-def _found(line: Line) -> str:
-    return "-" if line.found is None else f"{line.found:,}"
+def _found(action: PlannedAction) -> str:
+    return "-" if action.found is None else f"{action.found:,}"
 
 
-def _examples(line: Line, full: bool) -> str:
-    return ", ".join(_example(session, full) for session in line.examples)
+def _examples(action: PlannedAction, full: bool) -> str:
+    return ", ".join(_example(session, full) for session in action.examples)
 
 
 def _example(session: Session, full: bool) -> str:

@@ -1,7 +1,6 @@
-"""``session-policy sessions``: look sessions up, count and revoke them (R3.6).
+"""``session-policy sessions``: lists, shows, counts and revokes sessions (R3.6).
 
-Ids are shown, because somebody at a terminal asks for them; shortened, because a session id is as good as a password
-and terminals are looked at, scrolled back and copied.
+Ids are shortened unless asked for: a session id is a credential, and terminals are seen, scrolled back and copied.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from job.cli.options import database_url, fails_plainly, log_directory, output, policy_file, read_policy, redis_url
+from job.cli.options import database_url, log_directory, output, policy_file, prints_errors, read_policy, redis_url
+from policy.exit_codes import EXIT_FAILED
 from stores.model.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHOWN = 8
-_NOT_FOUND = 1
-_MOST_ACCESSES = 10
+_ID_CHARACTERS = 8
+_MAX_ACCESSES = 10
 
-_full = click.option("--full", is_flag=True, help="Show ids at their full length.")
+_full = click.option("--full", is_flag=True, help="Show ids unshortened.")
 
 
 def _stores(command: F) -> F:
@@ -46,11 +45,11 @@ def sessions() -> None:
 
 @sessions.command("list")
 @_stores
-@click.option("--user", help="Only this user's.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@click.option("--user", help="Only sessions of this user.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Most sessions to list.")
 @_full
 @output
-@fails_plainly
+@prints_errors
 def list_sessions(
     path: str | None,
     database_url: str | None,
@@ -60,10 +59,10 @@ def list_sessions(
     full: bool,
     output: str,
 ) -> None:
-    """Lists the sessions of a user, or the first of all."""
-    with _open(path, database_url, redis_url) as place:
-        _require_users(place, user)
-        found = place.lookup.first(limit + 1) if user is None else place.lookup.of_user(user)
+    """Lists sessions, all or those of a user."""
+    with _open(path, database_url, redis_url) as stores:
+        _require_users(stores, user)
+        found = stores.lookup.first(limit + 1) if user is None else stores.lookup.of_user(user)
     shown = found[:limit]
     if output == "json":
         more = len(found) > limit
@@ -71,7 +70,7 @@ def list_sessions(
         return
     _print_entries(shown, full)
     if len(found) > limit:
-        click.echo(f"There are more than these {limit}; see --limit and --user.", err=True)
+        click.echo(f"There are more than {limit} sessions; use --limit or --user to see others.", err=True)
 
 
 @sessions.command()
@@ -79,17 +78,17 @@ def list_sessions(
 @_stores
 @_full
 @output
-@fails_plainly
+@prints_errors
 def show(
     session_id: str, path: str | None, database_url: str | None, redis_url: str | None, full: bool, output: str
 ) -> None:
-    """Shows one session, and its last accesses where there is an access log."""
-    with _open(path, database_url, redis_url) as place:
-        entry = place.lookup.by_id(session_id)
-        accesses = _accesses(place, session_id) if entry else []
+    """Shows a session and, if there is an access log, its last accesses."""
+    with _open(path, database_url, redis_url) as stores:
+        entry = stores.lookup.by_id(session_id)
+        accesses = _accesses(stores, session_id) if entry else []
     if entry is None:
-        click.echo("error: there is no session with this id in any store", err=True)
-        sys.exit(_NOT_FOUND)
+        click.echo("error: no store has a session with this id", err=True)
+        sys.exit(EXIT_FAILED)
     if output == "json":
         _print_json({**_document(entry, full), "accesses": accesses})
         return
@@ -101,22 +100,22 @@ def show(
 
 @sessions.command()
 @_stores
-@click.option("--user", help="Only this user's.")
+@click.option("--user", help="Only sessions of this user.")
 @output
-@fails_plainly
+@prints_errors
 def count(path: str | None, database_url: str | None, redis_url: str | None, user: str | None, output: str) -> None:
-    """Counts active sessions and users."""
-    with _open(path, database_url, redis_url) as place:
-        _require_users(place, user)
+    """Counts live and expired sessions, and users with a live one."""
+    with _open(path, database_url, redis_url) as stores:
+        _require_users(stores, user)
         if user is None:
-            totals = place.lookup.count_active()
+            totals = stores.lookup.count_active()
             counts: dict[str, int | None] = {
                 "active": totals.active,
                 "expired": totals.expired,
                 "users": totals.users,
             }
         else:
-            found = place.lookup.of_user(user)
+            found = stores.lookup.of_user(user)
             live = sum(entry.live for entry in found)
             counts = {"active": live, "expired": len(found) - live}
     if output == "json":
@@ -130,11 +129,11 @@ def count(path: str | None, database_url: str | None, redis_url: str | None, use
 @_stores
 @click.option("--session", "session_id", metavar="ID", help="This session.")
 @click.option("--user", help="All sessions of this user.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @log_directory
 @_full
 @output
-@fails_plainly
+@prints_errors
 def revoke(
     path: str | None,
     database_url: str | None,
@@ -146,72 +145,74 @@ def revoke(
     full: bool,
     output: str,
 ) -> None:
-    """Deletes a session, or all sessions of a user, from all stores. Takes the lock that runs take."""
+    """Deletes a session, or all sessions of a user, from all stores. Takes the same lock as runs."""
     if (session_id is None) == (user is None):
-        raise ConfigurationError("name either --session or --user")
+        raise ConfigurationError("pass either --session or --user")
     policy = read_policy(path)
-    with _open(policy, database_url, redis_url) as place:
-        _require_users(place, user)
-        found = _wanted(place, session_id, user)
+    with _open(policy, database_url, redis_url) as stores:
+        _require_users(stores, user)
+        found = _wanted(stores, session_id, user)
     if not found:
         _print_revoked([], [], full, output)
         return
     if not yes:
         _confirm(found, full, output)
-    # The lock is not held while somebody thinks: runs would be skipped meanwhile. So they are looked up again.
-    with _open(policy, database_url, redis_url, exclusive=True) as place:
+    # Not locked during the confirmation, because runs would be skipped: so the sessions are looked up again.
+    with _open(policy, database_url, redis_url, exclusive=True) as stores:
         if user is not None:
-            result = place.revoker.revoke_user(user)
+            result = stores.revoker.revoke_user(user)
         else:
-            result = place.revoker.revoke([entry.session for entry in _wanted(place, session_id, None)])
+            result = stores.revoker.revoke([entry.session for entry in _wanted(stores, session_id, None)])
     _record(policy, result, log_directory)
     _print_revoked([s.key for s in result.sessions], [s.key for s in result.left], full, output)
     if result.left:
-        click.echo("error: an application holds on to these rows; try again in a moment", err=True)
-        sys.exit(1)
+        click.echo(
+            "error: the rows of these sessions are locked by another transaction; try again in a moment", err=True
+        )
+        sys.exit(EXIT_FAILED)
 
 
 def _open(
     policy: SessionPolicy | str | None, database_url: str | None, redis_url: str | None, *, exclusive: bool = False
 ) -> Any:
-    from job.logs.logs import configure
+    from job.logs.run_logs import open_logs
     from job.revocation.open_stores import open_stores
 
     read = read_policy(policy) if policy is None or isinstance(policy, str) else policy
-    log = configure(sys.stderr, logging.ERROR, for_people=True)
+    log = open_logs(sys.stderr, logging.ERROR, for_people=True).log
     return open_stores(read, database_url, redis_url, log, exclusive=exclusive)
 
 
-def _require_users(place: OpenStores, user: str | None) -> None:
-    if user is not None and not place.lookup.knows_users:
-        raise ConfigurationError("--user needs stores.database.table.columns.userId: no column is mapped to it")
+def _require_users(stores: OpenStores, user: str | None) -> None:
+    if user is not None and not stores.lookup.knows_users:
+        raise ConfigurationError("--user needs stores.database.table.columns.userId, which is not mapped")
 
 
-def _wanted(place: OpenStores, session_id: str | None, user: str | None) -> list[FoundSession]:
+def _wanted(stores: OpenStores, session_id: str | None, user: str | None) -> list[FoundSession]:
     if user is not None:
-        return place.lookup.of_user(user)
+        return stores.lookup.of_user(user)
     assert session_id is not None
-    entry = place.lookup.by_id(session_id)
+    entry = stores.lookup.by_id(session_id)
     return [entry] if entry else []
 
 
 def _confirm(found: Sequence[FoundSession], full: bool, output: str) -> None:
     if not sys.stdin.isatty():
-        raise ConfigurationError("nobody is there to confirm: give --yes")
+        raise ConfigurationError("standard input is not a terminal; pass --yes to skip the confirmation")
     if output == "table":
         _print_entries(found, full)
     if not click.confirm(f"Revoke {_sessions(len(found))}?", err=True):
         click.echo("Nothing was revoked.", err=True)
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
 
 
 def _record(policy: SessionPolicy, result: RevocationResult, log_directory: str | None) -> None:
-    """R2: accesses are recorded. By hashes, like every deletion."""
+    """Writes the deleted sessions to the cleanup log, with hashed ids like every deletion (R2)."""
     if not log_directory or not result.sessions:
         return
-    from job.logs.identity import Identities
-    from job.logs.logfiles import LogFiles
-    from job.logs.logs import open_logs
+    from job.logs.id_hasher import IdHasher
+    from job.logs.log_files import LogFiles
+    from job.logs.run_logs import open_logs
 
     logs = open_logs(sys.stderr, logging.WARNING, for_people=True)
     metadata = policy.metadata
@@ -221,19 +222,19 @@ def _record(policy: SessionPolicy, result: RevocationResult, log_directory: str 
         lambda why: click.echo(f"warning: {why}", err=True),
     )
     logs.sink.files = files
-    logs.sessions(Identities.from_environment(os.environ, logs.log)).deleted(result.sessions, "Revoked")
+    logs.sessions(IdHasher.from_environment(os.environ, logs.log)).deleted(result.sessions, "Revoked")
     files.close()
 
 
-def _accesses(place: OpenStores, session_id: str) -> list[dict[str, Any]]:
+def _accesses(stores: OpenStores, session_id: str) -> list[dict[str, Any]]:
     from stores.redis.content.access_log import AccessLogs
 
-    if place.redis is None:
+    if stores.redis is None:
         return []
-    logs = AccessLogs(place.redis.server, place.redis.names)
+    logs = AccessLogs(stores.redis.server, stores.redis.names)
     if not logs.exist:
         return []
-    found = [access for _, log in logs.read([session_id], _MOST_ACCESSES) for access in log.accesses]
+    found = [access for _, log in logs.read([session_id], _MAX_ACCESSES) for access in log.accesses]
     return [
         {
             "at": _time(access.at),
@@ -241,28 +242,28 @@ def _accesses(place: OpenStores, session_id: str) -> list[dict[str, Any]]:
             "client": access.client,
             "place": f"{access.place.latitude:.2f}, {access.place.longitude:.2f}" if access.place else None,
         }
-        for access in found[:_MOST_ACCESSES]
+        for access in found[:_MAX_ACCESSES]
     ]
 
 
 def shortened(session_id: str, full: bool) -> str:
-    """The beginning of an id, unless all of it is wanted. Nobody can use half of an id, or less."""
+    """The first characters of an id, at most half of it, unless ``full``. They cannot be used to log in."""
     if full:
         return session_id
-    shown = min(_SHOWN, len(session_id) // 2)
+    shown = min(_ID_CHARACTERS, len(session_id) // 2)
     return session_id[:shown] + "…"
 
 
 def _document(entry: FoundSession, full: bool) -> dict[str, Any]:
     session = entry.session
-    stores = [name for name, there in (("database", entry.in_database), ("redis", entry.in_redis)) if there]
+    found_in = [name for name, there in (("database", entry.in_database), ("redis", entry.in_redis)) if there]
     return {
         "id": shortened(session.key, full),
         "user": None if session.user_id is None else str(session.user_id),
         "createdAt": _time(session.created_at),
         "lastAccessedAt": _time(session.last_accessed_at),
         "state": "live" if entry.live else "expired",
-        "stores": stores,
+        "stores": found_in,
     }
 
 
@@ -298,7 +299,7 @@ def _sessions(number: int) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value) or "none"
-    # An id may hold anything an application, or its attacker, has put there: nothing that moves the cursor.
+    # An id may hold anything an application or an attacker put there: no control characters reach the terminal.
     return "-" if value is None else "".join(c if c.isprintable() else "?" for c in str(value))
 
 

@@ -8,19 +8,26 @@ import sys
 from contextlib import suppress
 
 from job.imports import lasting
+from policy.exit_codes import EXIT_BAD_CONFIGURATION
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that a store has answered waits for the other one: by default it would be ten times as long."""
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. Exits with 2 if a package that the command needs is not installed."""
     sys.setswitchinterval(SWITCH_SECONDS)
     _become_batch_work()
-    with lasting():
-        from job.cli.main import main as command
     try:
+        with lasting():
+            from job.cli.main import main as command
         command()
+    except ModuleNotFoundError as error:
+        print(
+            f"error: the Python package {error.name} is not installed; run: pip install 'session-policy-operator[job]'",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_BAD_CONFIGURATION)
     finally:
         gc.freeze()  # the process ends: nobody needs the memory that a search for garbage would find
 

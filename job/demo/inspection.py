@@ -14,7 +14,7 @@ from policy.presets import DatabasePreset
 from policy.stores import RedisFields, RedisStore
 from stores.model.batches import batches
 from stores.redis.content.access_log import read_entry
-from stores.redis.content.payload import from_hash, from_json, hash_fields
+from stores.redis.content.session_content import from_hash, from_json, hash_fields
 from stores.redis.keys import KeyNames
 from stores.rules.details import Access
 from stores.sql.schema.tables import session_table

@@ -6,7 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from job.reports.page import to_page
+from job.reports.html_page import to_page
 from job.reports.trends import read_trends
 from policy.manifest import SessionPolicy
 from stores.model.errors import ConfigurationError

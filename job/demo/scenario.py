@@ -31,8 +31,8 @@ from job.demo.seed import populate
 from job.demo.snapshot import Snapshot
 from job.demo.span import spoken
 from job.demo.stories import Storyteller
-from job.logs.logs import configure
-from job.reports.terminal import Terminal, print_report
+from job.logs.run_logs import open_logs
+from job.reports.terminal_output import TerminalProgress, print_report
 from job.run import Run
 from job.steps.progress import NoProgress, Progress
 from policy.lifetime import resolve_lifetime
@@ -143,7 +143,7 @@ class _Stage:
         return all(check.holds for check in checks)
 
     def _run(self, servers: Servers, *, quiet: bool = False) -> tuple[RunReport, Sequence[Problem]]:
-        log = configure(sys.stderr, logging.WARNING, for_people=True)
+        log = open_logs(sys.stderr, logging.WARNING, for_people=True).log
         clock = RunClock(self.policy.spec.job.timeout_seconds)
         run = Run(self.policy, servers.urls, str(uuid.uuid4()), clock, log)
         with self._progress(quiet) as run.progress:
@@ -155,7 +155,7 @@ class _Stage:
         if quiet:
             yield NoProgress()
         elif self.console.is_terminal:
-            with Terminal(self.console) as terminal:
+            with TerminalProgress(self.console) as terminal:
                 yield terminal
         else:
             yield Lines(self.console)

@@ -1,1 +1,1 @@
-"""Structured logs, log files and hashed identifiers."""
+"""Structured logs of a run: JSON lines on standard output and on the log volume, with hashed ids."""

@@ -1,1 +1,1 @@
-"""Reports of runs and trends: at a terminal and as HTML."""
+"""Reports for people: the table of a run, and statistics and trends of past runs as text or HTML."""

@@ -1,4 +1,4 @@
-"""Statistics of a policy as people want to see them: rates, averages and totals from what runs have left."""
+"""Rates, averages and totals of a policy, from the statistics that its runs saved in the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stores.sql.connection.connect import create_engine, parse_url, translate
 from stores.sql.mapping.product_tables import require_product_tables
 from stores.sql.schema.tables import history, statistics, usage
 
-_SHORTEST_GAP = timedelta(minutes=1)
+_MIN_INTERVAL = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,15 @@ class RunPoint:
 
     Attributes:
         at: when it ended.
-        outcome: how.
+        outcome: of the run.
         active: live sessions after it.
         users: users with a live session.
-        created: sessions begun since the run before; None where that is not known.
+        created: sessions created since the run before; None if unknown.
         deleted: sessions it deleted.
         failed: deletions that failed.
         abnormal: sessions it found abnormal.
-        remaining: sessions that were due to go and are still there.
-        seconds: how long it took.
+        remaining: sessions that were due and are not deleted yet.
+        seconds: duration.
         hours: hours since the run before; None for the first.
     """
 
@@ -50,7 +50,7 @@ class RunPoint:
 
     @property
     def created_per_hour(self) -> float | None:
-        """Sessions begun per hour."""
+        """Sessions created per hour."""
         return None if self.created is None or self.hours is None else self.created / self.hours
 
     @property
@@ -60,13 +60,13 @@ class RunPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class DayEnds:
-    """Sessions that were ended on one day.
+class DeletedOnDay:
+    """Sessions deleted on one day.
 
     Attributes:
-        day: by UTC.
-        sessions: by cause.
-        seconds: all together, from beginning to last use.
+        day: in UTC.
+        sessions: number by cause.
+        seconds: their total duration, from creation to last use.
     """
 
     day: date
@@ -75,50 +75,50 @@ class DayEnds:
 
     @property
     def average_minutes(self) -> float | None:
-        """Average duration."""
+        """Average duration of the day's deleted sessions."""
         count = sum(self.sessions.values())
         return self.seconds / count / 60 if count else None
 
 
 @dataclass(frozen=True, slots=True)
 class Trends:
-    """What is known of a policy in a period.
+    """Statistics of a policy over a period.
 
     Attributes:
         policy: namespace and name.
-        since: beginning of the period.
+        since: start of the period.
         until: its end.
         runs: oldest first.
-        ends: oldest first. Of all policies on the database, for the history does not tell them apart.
-        by_hour: sessions begun, by hour of the day (UTC); empty where runs keep no usage.
-        by_client: sessions begun, by kind of client, the most first.
+        deleted_by_day: oldest first; of all policies on the database, because the history has no policy.
+        by_hour: sessions created, by hour of the day (UTC); empty if usage is not saved.
+        by_client: sessions created, by kind of client, the most first.
     """
 
     policy: str
     since: datetime
     until: datetime
     runs: list[RunPoint] = field(default_factory=list)
-    ends: list[DayEnds] = field(default_factory=list)
+    deleted_by_day: list[DeletedOnDay] = field(default_factory=list)
     by_hour: dict[int, int] = field(default_factory=dict)
     by_client: dict[str, int] = field(default_factory=dict)
 
     @property
     def causes(self) -> list[str]:
-        """Why sessions were ended, the most frequent first."""
+        """Causes of deletion, the most frequent first."""
         counts: defaultdict[str, int] = defaultdict(int)
-        for day in self.ends:
+        for day in self.deleted_by_day:
             for cause, sessions in day.sessions.items():
                 counts[cause] += sessions
         return sorted(counts, key=lambda cause: (-counts[cause], cause))
 
     @property
     def average_minutes(self) -> float | None:
-        """Average duration of the sessions that were ended."""
-        count = sum(sum(day.sessions.values()) for day in self.ends)
-        return sum(day.seconds for day in self.ends) / count / 60 if count else None
+        """Average duration of the deleted sessions."""
+        count = sum(sum(day.sessions.values()) for day in self.deleted_by_day)
+        return sum(day.seconds for day in self.deleted_by_day) / count / 60 if count else None
 
     def to_json_object(self) -> dict[str, Any]:
-        """For programs."""
+        """As a JSON object."""
         return {
             "policy": self.policy,
             "since": self.since.isoformat(),
@@ -142,7 +142,7 @@ class Trends:
             ],
             "ended": [
                 {"day": day.day.isoformat(), "sessions": day.sessions, "averageMinutes": day.average_minutes}
-                for day in self.ends
+                for day in self.deleted_by_day
             ],
             "begunByHour": self.by_hour,
             "begunByClient": self.by_client,
@@ -159,7 +159,7 @@ def read_trends(url: str, policy: str | None, days: int, now: datetime) -> Trend
         now: the time.
 
     Raises:
-        ConfigurationError: there are no statistics, none of that policy, or of several.
+        ConfigurationError: there are no statistics, none of that policy, or of several policies and none was chosen.
         DatabaseUnavailableError: the database cannot be reached.
     """
     engine = create_engine(parse_url(url))
@@ -167,7 +167,9 @@ def read_trends(url: str, policy: str | None, days: int, now: datetime) -> Trend
         with engine.connect() as connection:
             inspector = sa.inspect(connection)
             if not inspector.has_table(statistics.name):
-                raise ConfigurationError("the database holds no statistics: run `session-policy init`, then the policy")
+                raise ConfigurationError(
+                    "the database has no statistics tables; run `session-policy init`, then the policy"
+                )
             require_product_tables(connection, [statistics, history, usage])
             since = now - timedelta(days=days)
             name = _one_policy(connection, policy)
@@ -177,7 +179,7 @@ def read_trends(url: str, policy: str | None, days: int, now: datetime) -> Trend
                 since=since,
                 until=now,
                 runs=_runs(connection, name, since),
-                ends=_ends(connection, since) if inspector.has_table(history.name) else [],
+                deleted_by_day=_deleted_by_day(connection, since) if inspector.has_table(history.name) else [],
                 by_hour=by_hour,
                 by_client=by_client,
             )
@@ -190,12 +192,12 @@ def read_trends(url: str, policy: str | None, days: int, now: datetime) -> Trend
 def _one_policy(connection: sa.Connection, wanted: str | None) -> str:
     known = sorted(connection.scalars(sa.select(statistics.c.policy).distinct()))
     if not known:
-        raise ConfigurationError("no run has left statistics yet (dry runs leave none)")
+        raise ConfigurationError("no statistics yet; they are saved by each run, except dry runs")
     if wanted is None and len(known) > 1:
         listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")  # noqa: PLR2004
-        raise ConfigurationError(f"several policies have left statistics: choose one with --policy: {listed}")
+        raise ConfigurationError(f"the database has statistics of several policies; choose one with --policy: {listed}")
     if wanted is not None and wanted not in known:
-        raise ConfigurationError(f"no run of {wanted} has left statistics on this database")
+        raise ConfigurationError(f"the database has no statistics of {wanted}")
     return wanted or known[0]
 
 
@@ -209,15 +211,15 @@ def _runs(connection: sa.Connection, policy: str, since: datetime) -> list[RunPo
 
 
 def to_points(rows: Iterable[Any]) -> list[RunPoint]:
-    """Rows of statistics, oldest first, as points with their distance from the one before."""
+    """Rows of statistics, oldest first, each with the time since the run before."""
     points: list[RunPoint] = []
     for row in rows:
         started, at = in_utc(row["started_at"]), in_utc(row["completed_at"])
         before = points[-1] if points else None
-        gap = max(at - before.at, _SHORTEST_GAP) if before else None
+        gap = max(at - before.at, _MIN_INTERVAL) if before else None
         created: int | None = row["created"]
         if created is None and before is not None:
-            # What there is more than before has begun since, and so has what was deleted in its stead.
+            # Active sessions now, plus those deleted since, minus those active before.
             created = max(0, row["active"] + row["deleted"] - before.active)
         points.append(
             RunPoint(
@@ -237,7 +239,7 @@ def to_points(rows: Iterable[Any]) -> list[RunPoint]:
     return points
 
 
-def _ends(connection: sa.Connection, since: datetime) -> list[DayEnds]:
+def _deleted_by_day(connection: sa.Connection, since: datetime) -> list[DeletedOnDay]:
     c = history.c
     query = (
         sa.select(c.day, c.cause, sa.func.sum(c.sessions), sa.func.sum(c.total_seconds))
@@ -249,7 +251,7 @@ def _ends(connection: sa.Connection, since: datetime) -> list[DayEnds]:
     for day, cause, sessions, seconds in connection.execute(query):
         counts, total = days.get(day, ({}, 0))
         days[day] = {**counts, cause: int(sessions)}, total + int(seconds)
-    return [DayEnds(day, counts, seconds) for day, (counts, seconds) in days.items()]
+    return [DeletedOnDay(day, counts, seconds) for day, (counts, seconds) in days.items()]
 
 
 def _usage(connection: sa.Connection, policy: str, since: datetime) -> tuple[dict[int, int], dict[str, int]]:
@@ -265,5 +267,5 @@ def _usage(connection: sa.Connection, policy: str, since: datetime) -> tuple[dic
 
 
 def in_utc(moment: datetime) -> datetime:
-    """A time from the statistics; databases without zones keep UTC."""
+    """A time from the statistics in UTC; databases without time zones store UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -188,7 +188,7 @@ class SessionLookup:
             query = sa.select(table.id).where(table.id_in([s.id for s in group]), self._database.live)
             live = {row[0] for row in self._database.fetch(query)}
             contents = self._redis.contents(s.key for s in group) if self._redis else {}
-            keys = self._redis.inspect(s.key for s in group).sessions if self._redis else set[str]()
+            keys = self._redis.key_states(s.key for s in group).sessions if self._redis else set[str]()
             for session in group:
                 content = contents.get(session.key)
                 used = _latest(session.last_accessed_at, content.last_accessed_at if content else None)
@@ -202,7 +202,7 @@ class SessionLookup:
             return []
         found: list[FoundSession] = []
         for group in batches(list(ids), _GROUP):
-            there, contents = self._redis.inspect(group).sessions, self._redis.contents(group)
+            there, contents = self._redis.key_states(group).sessions, self._redis.contents(group)
             for session_id in group:
                 content = contents.get(session_id)
                 # An index entry may be stale: what a session itself says of its user counts.

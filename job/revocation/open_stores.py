@@ -15,8 +15,8 @@ from policy.manifest import SessionPolicy
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 from stores.model.errors import ConfigurationError
 from stores.redis.connection.connect import connect
-from stores.redis.primary.lock import RedisLock
-from stores.redis.primary.opening import open_redis
+from stores.redis.redis_only.lock import RedisLock
+from stores.redis.redis_only.opening import open_redis
 from stores.redis.store import RedisStore
 from stores.waiting.clock import RunClock
 

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from job.logs.identity import Identities
-from job.logs.logs import SessionLog, safe_traceback
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, safe_traceback
 from job.revocation.lookup import FoundSession
 from job.revocation.open_stores import OpenStores, open_for_job
 from job.revocation.revoker import RevocationResult, RevokedBatch
@@ -55,8 +55,8 @@ class Revocation:
     urls: Urls
     clock: RunClock
     log: Any
-    audit: SessionLog
-    identities: Identities | None
+    audit: HashedSessionLog
+    identities: IdHasher | None
     poll_seconds: float = 5.0
     _counts: RevocationCounts = field(default_factory=RevocationCounts)
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from job.revocation.lookup import SessionLookup
 from stores.model.batches import batches
 from stores.model.sessions import Cause, Session
-from stores.redis.primary.lock import RedisLock
+from stores.redis.redis_only.lock import RedisLock
 from stores.redis.store import RedisStore
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock
@@ -129,7 +129,7 @@ class SessionRevoker:
                 self._database.delete_if([s for s in batch if s.key in with_row], sa.true(), Cause.REVOKED)
                 left = self._database.existing(with_row) if with_row else set()
             gone = [s for s in batch if s.key not in left]
-            keys = self._redis.delete(gone) if self._redis else 0
+            keys = self._redis.delete(gone).session_keys if self._redis else 0
             result.sessions += gone
             result.left += [s for s in batch if s.key in left]
             if gone:

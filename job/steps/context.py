@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from job.logs.logs import SessionLog
+from job.logs.run_logs import HashedSessionLog
 from job.steps.progress import Progress
 from job.steps.safety import DeletionLimit
 from policy.manifest import SessionPolicy
@@ -44,7 +44,7 @@ class RunContext:
     progress: Progress
     log: Any
     deletion_limit: DeletionLimit = field(default_factory=DeletionLimit)
-    audit: SessionLog | None = None
+    audit: HashedSessionLog | None = None
 
     @property
     def spec(self) -> SessionPolicySpec:

@@ -19,7 +19,7 @@ def count_deleted(context: RunContext, result: Deletion | Swept) -> None:
 def delete_from_redis(context: RunContext, result: Deletion) -> None:
     """Deletes from Redis what the database has deleted, which always goes first."""
     if context.redis:
-        context.tally.redis.deleted += context.redis.delete(result.deleted)
+        context.tally.redis.deleted += context.redis.delete(result.deleted).session_keys
 
 
 class LiveSessionDeletion:

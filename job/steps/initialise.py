@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from job.logs.logs import SessionLog
+from job.logs.run_logs import HashedSessionLog
 from policy.lifetime import resolve_lifetime
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV
 from policy.spec import CleanupStrategy, OnExceed, SessionPolicySpec
@@ -91,7 +91,7 @@ def initialise(
     log: Any,
     *,
     exclusive: bool = True,
-    audit: SessionLog | None = None,
+    audit: HashedSessionLog | None = None,
     at: datetime | None = None,
 ) -> RunStores:
     """Opens the stores of a run: connects, checks them, takes the lock, puts together what the steps work on.
@@ -214,7 +214,7 @@ def _lock(connections: _Connections, table: MappedTable, *, exclusive: bool) -> 
 
 
 def _assemble(
-    connections: _Connections, checked: _Checked, lock: Lock, audit: SessionLog | None, at: datetime | None
+    connections: _Connections, checked: _Checked, lock: Lock, audit: HashedSessionLog | None, at: datetime | None
 ) -> RunStores:
     spec, clock, log = connections.spec, connections.clock, connections.log
     database, table = connections.database, checked.table

@@ -18,7 +18,7 @@ from job.steps.context import RunContext
 from policy.rules import SessionRule
 from stores.model.batches import batches, batches_by_weight
 from stores.model.sessions import Session
-from stores.redis.content.access_log import AccessLogs, Log
+from stores.redis.content.access_log import AccessLogs, LogEntries
 from stores.rules.details import Access, SessionDetails
 from stores.rules.detector import Detector
 from stores.rules.table import log_entries_to_read, matching, most_severe
@@ -129,7 +129,7 @@ class RuleScan:
 
     def _matching_logs(self, logs: AccessLogs, until: float) -> Iterator[tuple[str, Sequence[Access]]]:
         """The sessions that a rule about access logs applies to, if they are live, and what these logs say."""
-        for keys in batches(logs.owners(), self._context.spec.cleanup_batch_size):
+        for keys in batches(logs.session_ids(), self._context.spec.cleanup_batch_size):
             self._context.clock.checkpoint()
             if self._context.clock.elapsed_seconds >= until:
                 self._context.log.warning(
@@ -153,9 +153,9 @@ class RuleScan:
         spelt = set(keys)  # the database may have another spelling of an id
         return {each.key: each for each in self._queries.origins(self._queries.ids(keys)) if each.key in spelt}
 
-    def _accesses(self, log: Log, origin: SessionOrigin) -> Sequence[Access]:
+    def _accesses(self, log: LogEntries, origin: SessionOrigin) -> Sequence[Access]:
         """The accesses that rules have to check: one where all are alike, none where that one cannot match."""
-        one = log.only if len(log.entries) <= self._collapsible else None
+        one = log.common_access if len(log.entries) <= self._collapsible else None
         if one is None:
             return log.accesses
         return () if _agrees(one, origin) else (one,)

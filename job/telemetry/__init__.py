@@ -1,1 +1,1 @@
-"""The trace and the metrics of a run."""
+"""OpenTelemetry trace and metrics of a run."""

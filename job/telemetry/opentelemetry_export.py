@@ -1,7 +1,7 @@
-"""OpenTelemetry in the job: one trace and the metrics of one run, sent once, when its report is written.
+"""Exports the trace and the metrics of one run over OTLP, once, when its report is written.
 
-Spans are kept until the end: a run has a dozen of them. So nothing talks to a collector while sessions are deleted, and
-what remains to bound is one request. Imported only where there is somewhere to export to.
+A run has about a dozen spans, which are kept until its end: nothing calls a collector while sessions are deleted.
+Imported only if an OTLP endpoint is set.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from job.logs.logs import safe_traceback
-from job.telemetry.trace import Delivery, changes
+from job.logs.run_logs import safe_traceback
+from job.telemetry.trace import Export, changed_counts
 from policy.manifest import SessionPolicy
 from policy.names import CONTAINER_NAME, JOB_UID_ENV, POD_UID_ENV
 from policy.opentelemetry_env import (
@@ -59,7 +59,7 @@ _UNITS: Final = {"redis.index_entries_removed": "{entry}", "redis.ttl_added": "{
 Attributes = Mapping[str, str | int | float | bool]
 
 
-class Telemetry:
+class OpenTelemetryTrace:
     """Implements :class:`job.telemetry.trace.Trace`. The run's span begins when this is made.
 
     Args:
@@ -71,11 +71,11 @@ class Telemetry:
         _silence()
         self._release = version("session-policy-operator")
         defaults = resource_attributes(SERVICE, self._release, CONTAINER_NAME, environment)
-        # What the standard variables say of the service wins.
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win.
         self._resource = Resource.create({**defaults, **OTELResourceDetector().detect().attributes})
         self._policy: Attributes = {}
         self._stores: Mapping[Store, Attributes] = {}
-        self._meters = _Meters(self._resource, settings.metrics) if settings.metrics is not None else None
+        self._metrics = _RunMetrics(self._resource, settings.metrics) if settings.metrics is not None else None
         self._ended = InMemorySpanExporter()
         self._exporter = None if settings.traces is None else OTLPSpanExporter(timeout=_bounded(settings.traces))
         provider = TracerProvider(resource=self._resource, id_generator=_RunIds(environment), shutdown_on_exit=False)
@@ -85,18 +85,18 @@ class Telemetry:
 
     @property
     def id(self) -> str | None:
-        """The trace id; None where the sampler has left this run out."""
+        """The trace id; None if the sampler dropped this run."""
         context = self._root.get_span_context()
         return trace.format_trace_id(context.trace_id) if context.trace_flags.sampled else None
 
-    def describe(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
-        """Names the policy and its stores."""
+    def set_policy(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
+        """Sets the attributes of the policy and its stores."""
         self._policy = policy_attributes(policy.metadata.namespace, policy.metadata.name)
         self._stores = _stores(policy, database_url, redis_url)
 
     @contextmanager
     def step(self, name: str, tally: Tally) -> Iterator[None]:
-        """A span, with one below it for each store that the step has waited for."""
+        """A span for the step, with a child span for each store that it called."""
         before = deepcopy(tally)
         span = self._tracer.start_span(name, context=trace.set_span_in_context(self._root, Context()))
         with collected_calls() as collected:
@@ -106,7 +106,7 @@ class Telemetry:
                 _record(span, error)
                 raise
             finally:
-                span.set_attributes({f"session_policy.{name}": n for name, n in changes(before, tally).items()})
+                span.set_attributes({f"session_policy.{name}": n for name, n in changed_counts(before, tally).items()})
                 for store, calls in collected.items():
                     self._store_span(span, store, calls)
                 span.end()
@@ -129,8 +129,8 @@ class Telemetry:
             _record(span, calls.error)
         span.end(calls.ended_ns)
 
-    def finish(self, report: RunReport) -> Delivery:
-        """Ends the run's span and begins to send."""
+    def finish(self, report: RunReport) -> Export:
+        """Ends the run's span and starts the export."""
         self._root.set_attributes({**self._policy, **run_attributes(report)})
         if report.outcome is Outcome.FAILED:
             self._root.set_status(trace.StatusCode.ERROR, f"{report.reason}: {report.message}")
@@ -138,25 +138,25 @@ class Telemetry:
         work = {}
         if self._exporter is not None and (spans := self._ended.get_finished_spans()):
             work["traces"] = partial(_export, self._exporter, spans)
-        if self._meters is not None:
-            work["metrics"] = partial(self._meters.export, report, self._policy)
-        return _Sending(list(work), Begun(list(work.values()), "telemetry", EXPORT_SECONDS))
+        if self._metrics is not None:
+            work["metrics"] = partial(self._metrics.export, report, self._policy)
+        return _PendingExport(list(work), Begun(list(work.values()), "telemetry", EXPORT_SECONDS))
 
 
-class _Sending:
-    """Implements :class:`job.telemetry.trace.Delivery`."""
+class _PendingExport:
+    """Implements :class:`job.telemetry.trace.Export`, with one thread per signal."""
 
-    def __init__(self, names: list[str], begun: Begun[bool]) -> None:
+    def __init__(self, names: list[str], calls: Begun[bool]) -> None:
         self._names = names
-        self._begun = begun
+        self._calls = calls
 
     def wait(self) -> list[str]:
-        """What no collector is known to have taken in time."""
-        return [n for n, o in zip(self._names, self._begun.outcomes(), strict=True) if o != Done(True)]
+        """What no collector accepted in time."""
+        return [n for n, o in zip(self._names, self._calls.outcomes(), strict=True) if o != Done(True)]
 
 
 class _RunIds(RandomIdGenerator):
-    """The ids that the controller knows, too. On the command line, where there is no Job, all are random."""
+    """Generates the trace and root span ids that the controller also derives from the Job; random without a Job."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         job = environment.get(JOB_UID_ENV, "")
@@ -173,8 +173,8 @@ class _RunIds(RandomIdGenerator):
         return super().generate_span_id() if first is None else first
 
 
-class _Meters:
-    """The run's counts as metrics: what was done as counters, what was found as gauges."""
+class _RunMetrics:
+    """The run's counts as metrics: counters for what was done, gauges for what was found."""
 
     def __init__(self, resource: Resource, timeout: float) -> None:
         self._exporter = _MetricExporter(timeout=_bounded(timeout))
@@ -182,7 +182,7 @@ class _Meters:
         self._provider = MeterProvider([reader], resource, shutdown_on_exit=False)
 
     def export(self, report: RunReport, policy: Attributes) -> bool:
-        """Measures and sends. Returns whether a collector has taken it."""
+        """Exports the metrics. Returns whether a collector accepted them."""
         meter = self._provider.get_meter(_SCOPE)
         for name, count in counts(report.sessions, report.redis).items():
             options = {"name": f"session_policy.run.{name}", "unit": _UNITS.get(name, "{session}")}
@@ -200,20 +200,20 @@ class _Meters:
 
 
 def _vitals(report: RunReport) -> list[tuple[str, str, float]]:
-    """What the run measured of the stores: name, unit, value."""
-    seen = report.vitals or Vitals()
-    hourly = seen.created_per_hour
-    measured = (
-        ("redis.memory", "By", seen.redis_memory_bytes),
-        ("redis.hit_ratio", "1", seen.redis_hit_ratio),
+    """The run's measurements of the stores: name, unit, value."""
+    measured = report.vitals or Vitals()
+    hourly = measured.created_per_hour
+    values = (
+        ("redis.memory", "By", measured.redis_memory_bytes),
+        ("redis.hit_ratio", "1", measured.redis_hit_ratio),
         ("sessions.creation_rate", "{session}/s", None if hourly is None else hourly / 3600),
-        ("sessions.average_duration", "s", seen.average_session_seconds),
+        ("sessions.average_duration", "s", measured.average_session_seconds),
     )
-    return [(name, unit, value) for name, unit, value in measured if value is not None]
+    return [(name, unit, value) for name, unit, value in values if value is not None]
 
 
 class _MetricExporter(OTLPMetricExporter):
-    """Remembers what became of its export."""
+    """Records whether its export was accepted."""
 
     accepted = False
 
@@ -228,15 +228,15 @@ def _export(exporter: OTLPSpanExporter, spans: tuple[ReadableSpan, ...]) -> bool
 
 
 def _bounded(seconds: float) -> float:
-    """The exporter ends its attempts by itself when nobody waits for them any more."""
+    """The exporter's timeout: not longer than the run waits for it."""
     return min(seconds, EXPORT_SECONDS)
 
 
 def _stores(policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> dict[Store, Attributes]:
-    """The attributes of spans that wait for the stores, by the semantic conventions of databases."""
+    """Attributes of the stores' spans, by OpenTelemetry's semantic conventions for databases."""
     found: dict[Store, Attributes] = {}
     redis = policy.spec.stores.redis
-    # A URL that cannot be used ends the run, which says so itself.
+    # The run itself reports an invalid URL.
     with suppress(ConfigurationError):
         if database_url:
             url = parse_database_url(database_url)
@@ -255,27 +255,27 @@ def _store(system: str, host: str | None, port: int | None) -> Attributes:
 
 
 def _links(environment: Mapping[str, str]) -> list[trace.Link]:
-    """To the reconciliation that configured this run. It is no parent: it ended long ago, in a trace of its own."""
+    """Link to the reconcile span that configured this run: no parent, because it ended long ago in another trace."""
     carrier = {"traceparent": environment.get(TRACEPARENT_ENV, "")}
     found = trace.get_current_span(TraceContextTextMapPropagator().extract(carrier, Context())).get_span_context()
     return [trace.Link(found)] if found.is_valid and found.trace_flags.sampled else []
 
 
 def _record(span: trace.Span, error: BaseException) -> None:
-    """Marks a span as failed. A foreign message may quote an id or a URL: only our own are told."""
+    """Marks a span as failed. Only our own messages are recorded: others may quote an id or a URL."""
     if not is_failure(error):
         return
     name = f"{type(error).__module__}.{type(error).__qualname__}"
-    told = {"exception.message": str(error)} if isinstance(error, RunError) else {}
+    message = {"exception.message": str(error)} if isinstance(error, RunError) else {}
     span.add_event(
-        "exception", {"exception.type": name, **told, "exception.stacktrace": "\n".join(safe_traceback(error))}
+        "exception", {"exception.type": name, **message, "exception.stacktrace": "\n".join(safe_traceback(error))}
     )
     span.set_attribute("error.type", name)
-    span.set_status(trace.StatusCode.ERROR, told.get("exception.message", name))
+    span.set_status(trace.StatusCode.ERROR, message.get("exception.message", name))
 
 
 def _silence() -> None:
-    """The SDK's own lines quote endpoints and headers; a run says in one line of its own what was not delivered."""
+    """Silences the SDK's log lines, which contain endpoints and headers; the run logs failed exports itself."""
     logger = logging.getLogger("opentelemetry")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False

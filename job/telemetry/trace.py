@@ -1,6 +1,6 @@
-"""What a run tells its trace, whether or not there is one.
+"""The interface of a run's trace, and the implementation for runs that are not traced.
 
-OpenTelemetry itself is in :mod:`job.telemetry.opentelemetry_export`.
+The other implementation is :mod:`job.telemetry.opentelemetry_export`.
 """
 
 from __future__ import annotations
@@ -14,63 +14,63 @@ from policy.report import RunReport
 from stores.model.tally import Tally
 
 
-def changes(before: Tally, after: Tally) -> dict[str, int]:
-    """What a step has counted: how much it did, and how much is known to be there since, where that is new."""
+def changed_counts(before: Tally, after: Tally) -> dict[str, int]:
+    """The counts that a step changed: by how much it raised what was done, and the new values of what was found."""
     old, new = (counts(tally.counts(), tally.redis.counts()) for tally in (before, after))
     return {k: count - old[k] if k in CHANGE_COUNTS else count for k, count in new.items() if count != old[k]}
 
 
-class Delivery(Protocol):
-    """What is on its way to a collector."""
+class Export(Protocol):
+    """An export to a collector that is in progress."""
 
     def wait(self) -> list[str]:
-        """Waits no longer than :data:`policy.opentelemetry_env.EXPORT_SECONDS` since it was sent.
+        """Waits for it, at most until EXPORT_SECONDS (policy.opentelemetry_env) after its start.
 
-        Returns what no collector is known to have taken: ``traces``, ``metrics``.
+        Returns what no collector accepted in time: ``traces``, ``metrics``.
         """
 
 
 class Trace(Protocol):
-    """The trace of a run, from its beginning."""
+    """The trace of a run."""
 
     @property
     def id(self) -> str | None:
-        """Its id, 32 hexadecimal digits; None if this run is not traced."""
+        """The trace id, 32 hexadecimal digits; None if the run is not traced."""
 
     def step(self, name: str, tally: Tally) -> AbstractContextManager[None]:
-        """A step of the run, with what it counts and what it asks of the stores."""
+        """A span for a step of the run, with its counts and its calls to the stores."""
 
-    def describe(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
-        """Names the policy and its stores, once they are known. Of the URLs only host and port are told."""
+    def set_policy(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
+        """Sets the attributes of the policy and its stores. Of the URLs, only host and port are used."""
 
-    def finish(self, report: RunReport) -> Delivery:
-        """Ends the trace and begins to send it, and the run's metrics.
+    def finish(self, report: RunReport) -> Export:
+        """Ends the trace and starts to export it, with the run's metrics.
 
         Args:
-            report: how the run ended; must be where the controller finds it already.
+            report: of the run; it must already be written as the termination message.
         """
 
 
-class NotDelivered:
-    """Nothing was to be sent."""
+class NoExport:
+    """Nothing to export."""
 
     def wait(self) -> list[str]:
-        """Waits for nothing."""
+        """Returns at once: nothing was exported."""
         return []
 
 
-class Untraced:
-    """No trace."""
+class NoTrace:
+    """Trace of a run that is not traced."""
 
     id = None
 
     def step(self, name: str, tally: Tally) -> AbstractContextManager[None]:
-        """Tells nobody."""
+        """Does nothing."""
         return nullcontext()
 
-    def describe(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
-        """Tells nobody."""
+    def set_policy(self, policy: SessionPolicy, database_url: str | None, redis_url: str | None) -> None:
+        """Does nothing."""
 
-    def finish(self, report: RunReport) -> Delivery:
-        """Sends nothing."""
-        return NotDelivered()
+    def finish(self, report: RunReport) -> Export:
+        """Exports nothing."""
+        return NoExport()

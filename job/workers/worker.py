@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from job.logs.logs import SessionLog, safe_traceback
+from job.logs.run_logs import HashedSessionLog, safe_traceback
 from job.steps.context import RunContext
 from job.steps.initialise import RunStores, Urls, initialise
 from job.steps.progress import NoProgress
@@ -53,7 +53,7 @@ class Worker:
     clock: RunClock
     log: Any
     dry_run: bool = False
-    audit: SessionLog | None = None
+    audit: HashedSessionLog | None = None
 
     def execute(self, environment: Mapping[str, str]) -> int:
         """Works until there is nothing to do any more. Returns the exit code of the process; raises nothing."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from policy.exit_codes import EXIT_BAD_CONFIGURATION, EXIT_FAILED
+
 
 class RunError(Exception):
     """A run that cannot go on. The message is for people, names the remedy, and holds nothing secret or personal."""
 
     reason: ClassVar[str] = "RunFailed"
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = EXIT_FAILED
 
 
 class ConfigurationError(RunError):
     """Policy, URL, table or columns are wrong: somebody has to change something."""
 
     reason = "InvalidConfiguration"
-    exit_code = 2
+    exit_code = EXIT_BAD_CONFIGURATION
 
 
 class TableVersionError(ConfigurationError):
@@ -51,7 +53,7 @@ class SafetyLimitError(RunError):
     """More would be deleted than the policy's safety limits allow; a retry would find the same."""
 
     reason = "SafetyLimitExceeded"
-    exit_code = 2
+    exit_code = EXIT_BAD_CONFIGURATION
 
 
 class LockLostError(RunError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -216,16 +216,3 @@ class Sessions(DatabaseSessions, Protocol):
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
         """Deletes those of the sessions that are still over their user's limit."""
-
-
-class RedisSessions(Protocol):
-    """What the other steps ask of Redis."""
-
-    def last_accesses(self, keys: Sequence[str]) -> Mapping[str, datetime]:
-        """When Redis says that these sessions were last used; sessions it knows nothing about are left out."""
-
-    def delete(self, sessions: Sequence[Session]) -> int:
-        """Deletes session keys, access logs and index entries of sessions whose rows are gone.
-
-        Returns how many session keys there were.
-        """

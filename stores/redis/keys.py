@@ -1,4 +1,4 @@
-"""Names of Redis keys: from an id to its key, and from a key back to the id."""
+"""Redis key templates: from a session or user id to its key, and back."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Self
 from policy.stores import RedisKeys
 from stores.model.errors import ConfigurationError
 
-#: Keys of ours, which are nobody's session whatever the templates say.
+#: Prefix of our own keys; they are never session keys, whatever the templates say.
 LOCK_PREFIX = b"session-policy:lock:"
 
 _GLOB_CHARACTERS = b"\\*?[]"
 
 
 def encoded(name: str) -> bytes:
-    """An id or a user's name as keys and index entries spell it.
+    """An id as bytes, as in keys and index entries.
 
-    A text that UTF-8 cannot write (a lone surrogate) becomes bytes that no other text has.
+    A string that UTF-8 cannot encode (a lone surrogate) becomes bytes that no other string has.
     """
     return name.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """A key with one variable part.
+    """A key template with one placeholder.
 
     Attributes:
-        prefix: what comes before the variable part.
+        prefix: what comes before the placeholder.
         suffix: what comes after it.
     """
 
@@ -38,33 +38,33 @@ class KeyTemplate:
 
     @classmethod
     def parse(cls, template: str, placeholder: str) -> Self:
-        """The template in a text such as ``sess:{id}``, which holds the placeholder exactly once."""
+        """Parses a template such as ``sess:{id}``, which holds the placeholder exactly once."""
         prefix, suffix = template.split(placeholder)
         return cls(prefix.encode(), suffix.encode())
 
     def key(self, name: str) -> bytes:
-        """The key with this variable part."""
+        """The key of this name."""
         return self.prefix + encoded(name) + self.suffix
 
     def keys(self, names: Iterable[str]) -> list[bytes]:
-        """The keys with these variable parts."""
+        """The keys of these names."""
         prefix, suffix = self.prefix, self.suffix
         return [prefix + encoded(name) + suffix for name in names]
 
     def names(self, keys: Sequence[bytes]) -> list[str]:
-        """The variable parts of keys; those that are not of this template, or not UTF-8, are left out."""
+        """The names in these keys; without keys that do not match the template or are not UTF-8."""
         try:
-            return [part.decode() for part in self.parts(keys)]
+            return [part.decode() for part in self.raw_names(keys)]
         except UnicodeDecodeError:
             return [name for key in keys if (name := self.name(key)) is not None]
 
     def matching(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Those of the keys that are of this template; see :meth:`matches`."""
+        """Those of the keys that match the template; see :meth:`matches`."""
         prefix, suffix, fixed = self.prefix, self.suffix, len(self.prefix) + len(self.suffix)
         return [key for key in keys if key.startswith(prefix) and key.endswith(suffix) and len(key) > fixed]
 
     def readable(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Those of the keys that are of this template, and whose variable part is UTF-8."""
+        """Those of the keys that match the template and whose name is UTF-8."""
         ours = self.matching(keys)
         try:
             b"\n".join(ours).decode()
@@ -72,13 +72,13 @@ class KeyTemplate:
             return [key for key in ours if self.name(key) is not None]
         return ours
 
-    def parts(self, keys: Iterable[bytes]) -> list[bytes]:
-        """The variable parts of keys as they are written; those that are not of this template are left out."""
+    def raw_names(self, keys: Iterable[bytes]) -> list[bytes]:
+        """The names in these keys, as bytes; without keys that do not match the template."""
         start, end = len(self.prefix), -len(self.suffix) or None
         return [key[start:end] for key in self.matching(keys)]
 
     def name(self, key: bytes) -> str | None:
-        """The variable part of a key; None if the key is not of this template, or not UTF-8."""
+        """The name in a key; None if the key does not match the template or is not UTF-8."""
         if not self.matches(key):
             return None
         try:
@@ -87,16 +87,16 @@ class KeyTemplate:
             return None
 
     def matches(self, key: bytes) -> bool:
-        """Whether the key has this template's shape, with a variable part that is not empty."""
-        # The prefix first: it alone tells most keys apart, and this is asked of every key there is.
+        """Whether the key has this prefix and suffix and a name that is not empty."""
+        # The prefix first: it decides for most keys, and this is called for every key.
         return key.startswith(self.prefix) and key.endswith(self.suffix) and len(key) > len(self.prefix + self.suffix)
 
     def covers(self, other: KeyTemplate) -> bool:
-        """Whether every key of the other template is one of this, too."""
+        """Whether every key of the other template matches this one, too."""
         return other.prefix.startswith(self.prefix) and other.suffix.endswith(self.suffix)
 
-    def is_apart_from(self, other: KeyTemplate) -> bool:
-        """Whether no key can be of both templates."""
+    def is_disjoint_from(self, other: KeyTemplate) -> bool:
+        """Whether no key can match both templates."""
         ours, theirs = self.prefix, other.prefix
         if not (ours.startswith(theirs) or theirs.startswith(ours)):
             return True
@@ -104,20 +104,24 @@ class KeyTemplate:
 
     @property
     def pattern(self) -> bytes:
-        """The glob pattern for SCAN. It may find a few more keys than :meth:`matches`, never fewer."""
+        """The glob pattern for SCAN. It may match a few more keys than :meth:`matches`, never fewer."""
         return _escape(self.prefix) + b"*" + _escape(self.suffix)
 
 
 def pattern_for(templates: Sequence[KeyTemplate]) -> bytes:
-    """One glob pattern for SCAN that finds every key of all the templates, and as few others as such a pattern can."""
+    """One glob pattern for SCAN that matches the keys of all the templates, and as few others as possible."""
     if len(templates) == 1:
         return templates[0].pattern
     prefixes = zip(*(template.prefix for template in templates), strict=False)
     suffixes = zip(*(template.suffix[::-1] for template in templates), strict=False)
-    return b"".join(map(_one_of, prefixes)) + b"*" + b"".join([_one_of(place) for place in suffixes][::-1])
+    return (
+        b"".join(map(_character_class, prefixes))
+        + b"*"
+        + b"".join([_character_class(position) for position in suffixes][::-1])
+    )
 
 
-def _one_of(characters: Iterable[int]) -> bytes:
+def _character_class(characters: Iterable[int]) -> bytes:
     different = sorted(set(characters))
     if len(different) == 1:
         return _escape(bytes(different))
@@ -130,12 +134,12 @@ def _escape(text: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class KeyNames:
-    """All templates of a policy. A key that fits userIndex or accessLog as well is no session key.
+    """The key templates of a policy. A key that also matches userIndex or accessLog is not a session key.
 
     Attributes:
-        session: key of a session.
-        user_index: key of the set of a user's session ids, if there are such sets.
-        access_log: key of a session's access log, if there are such lists.
+        session: template of session keys.
+        user_index: template of the sets with a user's session ids; None if there are none.
+        access_log: template of the lists with a session's accesses; None if there are none.
     """
 
     session: KeyTemplate
@@ -144,10 +148,10 @@ class KeyNames:
 
     @classmethod
     def parse(cls, keys: RedisKeys) -> Self:
-        """The templates of a policy.
+        """Parses stores.redis.keys of a policy.
 
         Raises:
-            ConfigurationError: no key could ever be a session's, because each would fit another template as well.
+            ConfigurationError: every session key would match another template as well.
         """
         names = cls(
             session=KeyTemplate.parse(keys.session, "{id}"),
@@ -157,84 +161,90 @@ class KeyNames:
         for field, other in (("userIndex", names.user_index), ("accessLog", names.access_log)):
             if other is not None and other.covers(names.session):
                 raise ConfigurationError(
-                    f"stores.redis.keys: every key of the template session fits {field} as well; "
-                    "give them names that can be told apart"
+                    f"stores.redis.keys: every session key also matches {field}; "
+                    "use templates with different prefixes or suffixes"
                 )
         return names
 
     def session_key(self, session_id: str) -> bytes | None:
-        """The session's key; None if a key of that name would be an index or an access log."""
+        """The session's key; None if that key would be an index or an access log."""
         key = self.session.key(session_id)
         return None if not session_id or self._is_other(key) else key
 
     def session_keys(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """The sessions' keys by their ids; without those that :meth:`session_key` refuses."""
+        """Session keys by session id; without ids for which :meth:`session_key` is None."""
         named = [i for i in ids if i]
         keys = zip(named, self.session.keys(named), strict=True)
-        return dict(keys) if self._stands_alone else {i: key for i, key in keys if not self._is_other(key)}
+        return dict(keys) if self._session_keys_unambiguous else {i: key for i, key in keys if not self._is_other(key)}
 
-    def session_keys_of(self, written: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Ids as they are written in keys, by their session keys; without those that :meth:`session_key` refuses."""
+    def session_keys_of(self, raw_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Raw ids by session key; without ids for which :meth:`session_key` is None."""
         prefix, suffix = self.session.prefix, self.session.suffix
-        keys = {prefix + i + suffix: i for i in written if i}
-        return keys if self._stands_alone else {key: i for key, i in keys.items() if not self._is_other(key)}
+        keys = {prefix + i + suffix: i for i in raw_ids if i}
+        return (
+            keys if self._session_keys_unambiguous else {key: i for key, i in keys.items() if not self._is_other(key)}
+        )
 
     def session_id(self, key: bytes) -> str | None:
-        """Whose session key this is; None if it is no session key, or not UTF-8."""
+        """The session id in a key; None if it is not a session key or not UTF-8."""
         return None if self._is_other(key) else self.session.name(key)
 
     def session_ids(self, keys: Sequence[bytes]) -> list[str]:
-        """Whose session keys these are; those that are none, or not UTF-8, are left out."""
-        return self.session.names(keys if self._stands_alone else [key for key in keys if not self._is_other(key)])
+        """The session ids in these keys; without keys that are not session keys or not UTF-8."""
+        return self.session.names(self._without_others(keys))
 
     def session_keys_in(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the keys that are named like a session's, whatever the id is spelt in."""
-        return self.session.matching(keys if self._stands_alone else [key for key in keys if not self._is_other(key)])
+        """Those of the keys that are session keys by name, whatever the id's encoding."""
+        return self.session.matching(self._without_others(keys))
 
     def access_log_key(self, session_id: str) -> bytes | None:
-        """Key of the session's access log; None if there is none, or a key of that name would be an index."""
+        """Key of the session's access log; None if the policy has none, or if that key would be an index."""
         if self.access_log is None or not session_id:
             return None
         key = self.access_log.key(session_id)
         return None if self._is_index(key) else key
 
-    def access_log_owner(self, key: bytes) -> str | None:
-        """Whose access log this key is named like; None if it is named like none, or like an index."""
+    def access_log_session_id(self, key: bytes) -> str | None:
+        """The session id in an access log's key; None if the key is not an access log, or is an index."""
         return None if self.access_log is None or self._is_index(key) else self.access_log.name(key)
 
     def access_log_keys(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """The keys of the sessions' access logs by their ids; without those that :meth:`access_log_key` refuses."""
+        """Access log keys by session id; without ids for which :meth:`access_log_key` is None."""
         if self.access_log is None:
             return {}
         named = [i for i in ids if i]
         keys = zip(named, self.access_log.keys(named), strict=True)
-        return dict(keys) if self._logs_stand_alone else {i: key for i, key in keys if not self._is_index(key)}
+        return dict(keys) if self._access_logs_unambiguous else {i: key for i, key in keys if not self._is_index(key)}
 
-    def access_log_owners(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Whose access logs these keys are named like, as it is written; those of no one are left out."""
+    def access_log_session_ids(self, keys: Sequence[bytes]) -> list[bytes]:
+        """The raw session ids in these access log keys; without keys that are not access logs."""
         if self.access_log is None:
             return []
-        return self.access_log.parts(keys if self._logs_stand_alone else [k for k in keys if not self._is_index(k)])
+        candidates = keys if self._access_logs_unambiguous else [key for key in keys if not self._is_index(key)]
+        return self.access_log.raw_names(candidates)
 
     def user_index_key(self, user_id: str) -> bytes | None:
-        """Key of the user's index; None if there is none."""
+        """Key of the user's index; None if the policy has no indexes."""
         return None if self.user_index is None or not user_id else self.user_index.key(user_id)
 
     @cached_property
-    def _stands_alone(self) -> bool:
-        """Whether no session key can be anything else as well: then no key has to be asked."""
+    def _session_keys_unambiguous(self) -> bool:
+        """Whether no session key can match another template: then keys need not be checked one by one."""
         others = (KeyTemplate(LOCK_PREFIX, b""), self.user_index, self.access_log)
-        return all(other is None or self.session.is_apart_from(other) for other in others)
+        return all(other is None or self.session.is_disjoint_from(other) for other in others)
 
     @cached_property
-    def _logs_stand_alone(self) -> bool:
-        """Whether no key of an access log can be a user's index as well."""
+    def _access_logs_unambiguous(self) -> bool:
+        """Whether no access log key can match the user index as well."""
         log, index = self.access_log, self.user_index
-        return log is None or index is None or log.is_apart_from(index)
+        return log is None or index is None or log.is_disjoint_from(index)
 
     def is_access_log(self, key: bytes) -> bool:
-        """Whether the key is named like an access log."""
+        """Whether the key is an access log by name."""
         return self.access_log is not None and self.access_log.matches(key)
+
+    def _without_others(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        return keys if self._session_keys_unambiguous else [key for key in keys if not self._is_other(key)]
 
     def _is_other(self, key: bytes) -> bool:
         if key.startswith(LOCK_PREFIX):

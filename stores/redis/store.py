@@ -1,4 +1,4 @@
-"""The sessions in Redis: many per command, and no command that keeps other clients waiting."""
+"""Reads and deletes sessions in Redis: many per round trip, without commands that block other clients."""
 
 from __future__ import annotations
 
@@ -13,83 +13,83 @@ from policy import stores
 from policy.spec import Retry
 from stores.model.batches import batches, batches_by_weight
 from stores.model.sessions import Session
-from stores.redis.absence import absent
 from stores.redis.connection import scripts
-from stores.redis.connection.link import Argument, Link
+from stores.redis.connection.interface import Argument, RedisConnection
 from stores.redis.connection.server import RedisServer
-from stores.redis.content.contents import ContentReader, Marked
-from stores.redis.content.payload import UNKNOWN, Content
-from stores.redis.key_sums import KeySums
+from stores.redis.content.content_reader import ContentReader, ContentWithDigest
+from stores.redis.content.session_content import UNKNOWN, Content
+from stores.redis.key_checksums import KeyChecksums
 from stores.redis.keys import KeyNames, encoded, pattern_for
-from stores.redis.residue import IndexEntry, Members, ResidueReader
+from stores.redis.nonexistent_keys import nonexistent_keys
+from stores.redis.stale_entries import IndexEntry, Members, StaleEntryReader
 from stores.waiting.clock import RunClock
 
-# What SCAN looks at in one call.
+# COUNT of SCAN.
 _SCAN_COUNT = 1000
-# What is looked up for the keys of several steps of SCAN takes fewer round trips than for those of one.
-_STEPS_TOGETHER = 4
+# Pages of SCAN whose keys are looked up together, to save round trips.
+_PAGES_TOGETHER = 4
 # Keys in one round trip.
 _GROUP = 1000
-# Sessions in one answer to whoever reads all of them.
+# Sessions per page of key states.
 _PAGE = 1000
-# Read by one script.
-_BYTES_AT_ONCE = 4 * 2**20
+# Read by one script call.
+_MAX_BYTES_PER_CALL = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """Some keys, as they are written; a key may be met again on a later page.
+    """A page of a scan; a key may be on several pages.
 
     Attributes:
-        session_keys: those that are named like a session's.
-        log_owners: whose access logs there are, as the keys spell them.
-        members: of user indexes.
+        session_keys: keys that are session keys by name.
+        access_log_ids: raw session ids in the keys of access logs.
+        members: members of user indexes.
     """
 
     session_keys: Sequence[bytes] = ()
-    log_owners: Sequence[bytes] = ()
+    access_log_ids: Sequence[bytes] = ()
     members: Members = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStates:
-    """What there is under some session keys, by session id.
+    """Existence, type and TTL of session keys, by session id.
 
     Attributes:
-        sessions: a string or a hash.
-        without_ttl: those of the sessions that would stay for ever.
-        gone: nothing.
-        ttls: of the sessions, how long they would stay, in milliseconds; scripts.NO_TTL for ever.
+        sessions: ids whose key is a string or a hash.
+        without_ttl: those of the sessions whose key has no TTL.
+        missing: ids whose key does not exist.
+        ttls: TTLs of the sessions in milliseconds; scripts.NO_TTL for none.
     """
 
     sessions: set[str] = field(default_factory=set)
     without_ttl: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
     ttls: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Which of some sessions have a key.
+class KeyPresence:
+    """Which sessions have a key.
 
     Attributes:
-        keys: the keys that are there, of whatever type.
-        gone: the sessions without one, by id.
-        without_ttl: those of the others whose key would stay for ever.
+        keys: the keys that exist, of any type.
+        missing: ids of sessions without a key.
+        without_ttl: ids of sessions whose key has no TTL.
     """
 
     keys: list[bytes] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
     without_ttl: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """What was removed; less than there was if a command had to be repeated.
+class RemovalCounts:
+    """How much was deleted; too low if a command was repeated after its reply was lost.
 
     Attributes:
         session_keys: session keys.
-        index_entries: entries of user indexes.
+        index_entries: user index entries.
     """
 
     session_keys: int = 0
@@ -97,202 +97,201 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
-    """What became of sessions that were to go if they had not changed.
+class ConditionalDeletion:
+    """Result of deleting sessions unless they have changed.
 
     Attributes:
-        deleted: those that are gone now.
-        gone: those that were not there any more.
+        deleted: ids of the deleted sessions.
+        missing: ids of sessions that did not exist any more.
     """
 
     deleted: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 class RedisStore:
-    """Implements :class:`stores.model.sessions.RedisSessions`, and what the synchronisation needs besides.
+    """The session keys, access logs and user indexes of a policy.
 
     All methods raise RedisUnavailableError if Redis cannot be reached or keeps failing, and ConfigurationError if it
-    refuses the login or a command. Each may be called again after that: what was done stays done.
+    refuses the login or a command. After an error, calling again continues: what was done stays done.
 
     Args:
-        link: from :func:`stores.redis.connection.connect.connect`.
-        store: how keys are named and content is read.
-        retry: how often and after which pause a command is tried again.
-        clock: of the run.
-        log: of the run.
+        connection: from :func:`stores.redis.connection.connect.connect`.
+        store: stores.redis of the policy: key templates and fields.
+        retry: number of retries and the pause between them.
+        clock: ends retries at the deadline.
+        log: gets a warning per retry.
 
     Raises:
-        ConfigurationError: the key templates cannot be told apart.
+        ConfigurationError: the key templates are ambiguous.
     """
 
-    def __init__(self, link: Link, store: stores.RedisStore, retry: Retry, clock: RunClock, log: Any) -> None:
+    def __init__(
+        self, connection: RedisConnection, store: stores.RedisStore, retry: Retry, clock: RunClock, log: Any
+    ) -> None:
         self._names = KeyNames.parse(store.keys)
-        self._server = RedisServer(link, retry, clock, log)
+        self._server = RedisServer(connection, retry, clock, log)
         self._reader = ContentReader(self._server, store.fields)
-        self.residue = ResidueReader(self._server, self._names)
-        """Index entries and access logs."""
+        self.stale_entries = StaleEntryReader(self._server, self._names)
+        """Finds index entries and access logs of sessions that no longer exist."""
 
     @property
     def server(self) -> RedisServer:
-        """Where the sessions are, for what the rules read besides."""
+        """The Redis, for further commands."""
         return self._server
 
     @property
     def names(self) -> KeyNames:
-        """How keys are named."""
+        """The key templates."""
         return self._names
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     def server_time(self) -> datetime:
-        """The time by the clock of Redis; in a cluster by the clock that is furthest behind.
-
-        So a session is never taken for older than any of the servers thinks it is.
-        """
+        """The clock of Redis; in a cluster the slowest one, so that no session is taken for older than it is."""
         return min(self.server_times())
 
     def server_times(self) -> list[datetime]:
-        """The time by the clock of each server that holds keys."""
+        """The clock of each server that holds keys."""
         return self._server.times()
 
     def session_pages(self) -> Iterator[list[str]]:
-        """The ids of all keys that are named like a session's, a page at a time.
+        """The ids of all session keys, page by page.
 
-        A key that exists throughout is found. It may be found again on a later page, if Redis resizes its table. Where
-        a replica takes over or slots move meanwhile, a key may be missed, or found again.
+        A key that exists throughout is found; it may be found twice if Redis resizes its hash table. During a failover,
+        or while slots move, keys may be missed or found twice.
         """
         for keys in self._server.scan(self._names.session.pattern, _SCAN_COUNT):
             yield list(dict.fromkeys(self._names.session_ids(keys)))
 
     def key_pages(self) -> Iterator[KeyPage]:
-        """All session keys, access logs, and indexes with their members, in one walk; see :meth:`session_pages`."""
+        """All session keys, access logs, and user indexes with members, in one SCAN; see :meth:`session_pages`."""
         names = self._names
         templates = [t for t in (names.session, names.user_index, names.access_log) if t is not None]
-        for keys in _joined(self._server.scan(pattern_for(templates), _SCAN_COUNT)):
-            yield KeyPage(names.session_keys_in(keys), names.access_log_owners(keys))
+        for keys in _merged(self._server.scan(pattern_for(templates), _SCAN_COUNT)):
+            yield KeyPage(names.session_keys_in(keys), names.access_log_session_ids(keys))
             yield from self._index_pages(keys)
 
-    def residue_pages(self) -> Iterator[KeyPage]:
+    def index_and_access_log_pages(self) -> Iterator[KeyPage]:
         """As :meth:`key_pages`, without the session keys."""
         names = self._names
         templates = [t for t in (names.user_index, names.access_log) if t is not None]
-        for keys in _joined(self._server.scan(pattern_for(templates), _SCAN_COUNT)) if templates else ():
-            yield KeyPage(log_owners=names.access_log_owners(keys))
+        for keys in _merged(self._server.scan(pattern_for(templates), _SCAN_COUNT)) if templates else ():
+            yield KeyPage(access_log_ids=names.access_log_session_ids(keys))
             yield from self._index_pages(keys)
 
     def index_pages(self) -> Iterator[KeyPage]:
-        """As :meth:`residue_pages`, without the access logs."""
+        """As :meth:`index_and_access_log_pages`, without the access logs."""
         if self._names.user_index is not None:
-            for keys in _joined(self._server.scan(self._names.user_index.pattern, _SCAN_COUNT)):
+            for keys in _merged(self._server.scan(self._names.user_index.pattern, _SCAN_COUNT)):
                 yield from self._index_pages(keys)
 
     def _index_pages(self, keys: Sequence[bytes]) -> Iterator[KeyPage]:
         if self._names.user_index is not None:
-            for members in self.residue.members(dict.fromkeys(self._names.user_index.readable(keys))):
+            for members in self.stale_entries.members(dict.fromkeys(self._names.user_index.readable(keys))):
                 yield KeyPage(members=members)
 
-    def state_pages(self) -> Iterator[KeyStates]:
-        """What there is under all keys that are named like a session's; see :meth:`session_pages`."""
+    def key_state_pages(self) -> Iterator[KeyStates]:
+        """The states of all session keys; see :meth:`session_pages`."""
         ids: list[str] = []
         for page in self.session_pages():
             ids += page
-            # Where most keys are something else's, a page of SCAN has few: whoever is asked about them has a life too.
+            # If most keys are other applications', a page of SCAN has few sessions: collect them to save round trips.
             if len(ids) >= _PAGE:
-                yield self.inspect(ids)
+                yield self.key_states(ids)
                 ids = []
         if ids:
-            yield self.inspect(ids)
+            yield self.key_states(ids)
 
-    def doubtful_pages(self, sums: KeySums) -> Iterator[tuple[int, KeyStates]]:
-        """What there is under the session keys that are doubtful, and how many there were besides."""
-        besides = 0
+    def possibly_different_pages(self, checksums: KeyChecksums) -> Iterator[tuple[int, KeyStates]]:
+        """The number of session keys that are the same in both scans, and the states of those that may differ."""
+        same = 0
         ids: list[str] = []
         for found in self._server.scan(self._names.session.pattern, _SCAN_COUNT):
             keys = list(dict.fromkeys(self._names.session_keys_in(found)))
-            doubtful = sums.doubtful(keys)
-            besides += len(keys) - len(doubtful)
-            ids += self._names.session_ids(doubtful)
+            different = checksums.possibly_different(keys)
+            same += len(keys) - len(different)
+            ids += self._names.session_ids(different)
             if len(ids) >= _PAGE:
-                yield besides, self.inspect(ids)
-                besides, ids = 0, []
-        yield besides, self.inspect(ids)
+                yield same, self.key_states(ids)
+                same, ids = 0, []
+        yield same, self.key_states(ids)
 
-    def standing(self, ids: Iterable[str]) -> Standing:
-        """Whether there is anything under the keys of these sessions, and whether it stays for ever."""
-        standing = Standing()
+    def key_presence(self, ids: Iterable[str]) -> KeyPresence:
+        """Whether these sessions have a key, of any type, and whether it has a TTL."""
+        presence = KeyPresence()
         keys = self._keys(ids)
         for group in batches(keys, _GROUP):
-            named = [keys[i] for i in group]
-            ttls = self._server.evaluate(scripts.TTLS, named)
+            existing = [keys[i] for i in group]
+            ttls = self._server.evaluate(scripts.TTLS, existing)
             if min(ttls) < 0:
-                named = [key for key, ttl in zip(named, ttls, strict=True) if ttl != scripts.GONE]
-                standing.gone.update(i for i, ttl in zip(group, ttls, strict=True) if ttl == scripts.GONE)
-                standing.without_ttl.update(i for i, ttl in zip(group, ttls, strict=True) if ttl == scripts.NO_TTL)
-            standing.keys.extend(named)
-        return standing
+                existing = [key for key, ttl in zip(existing, ttls, strict=True) if ttl != scripts.NO_KEY]
+                presence.missing.update(i for i, ttl in zip(group, ttls, strict=True) if ttl == scripts.NO_KEY)
+                presence.without_ttl.update(i for i, ttl in zip(group, ttls, strict=True) if ttl == scripts.NO_TTL)
+            presence.keys.extend(existing)
+        return presence
 
-    def inspect(self, ids: Iterable[str]) -> KeyStates:
-        """What there is under the keys of these sessions. An id that can have no session key is in none of the sets."""
+    def key_states(self, ids: Iterable[str]) -> KeyStates:
+        """Existence, type and TTL of these sessions' keys; without ids that cannot have a session key."""
         states = KeyStates()
         for group in batches(self._names.session_keys(ids).items(), _GROUP):
             names = [session_id for session_id, _ in group]
-            found = dict(zip(names, self._server.evaluate(scripts.INSPECT, [key for _, key in group]), strict=True))
-            odd = {session_id: state for session_id, state in found.items() if state < 0}
-            for session_id, state in odd.items():
+            found = dict(zip(names, self._server.evaluate(scripts.KEY_STATES, [key for _, key in group]), strict=True))
+            negative = {session_id: state for session_id, state in found.items() if state < 0}
+            for session_id, state in negative.items():
                 if state == scripts.NO_TTL:
                     states.without_ttl.add(session_id)
                     continue
                 del found[session_id]
-                if state == scripts.GONE:
-                    states.gone.add(session_id)
+                if state == scripts.NO_KEY:
+                    states.missing.add(session_id)
             states.sessions.update(found)
             states.ttls.update(found)
         return states
 
-    def gone(self, ids: Iterable[str]) -> set[str]:
-        """Those of the sessions under whose keys there is nothing. An id that can have no session key is not in it."""
-        gone: set[str] = set()
+    def missing(self, ids: Iterable[str]) -> set[str]:
+        """Those of the sessions whose key does not exist. Ids that cannot have a session key are not returned."""
+        missing: set[str] = set()
         for group in batches(self._names.session_keys(ids).items(), _GROUP):
-            missing = absent(self._server, [key for _, key in group])
-            gone.update(session_id for session_id, key in group if key in missing)
-        return gone
+            absent = nonexistent_keys(self._server, [key for _, key in group])
+            missing.update(session_id for session_id, key in group if key in absent)
+        return missing
 
     def idle_at_least(self, ids: Iterable[str], seconds: int) -> set[str]:
-        """Those of the sessions whose keys were, for certain, neither read nor written for this long."""
+        """Those of the sessions whose keys were certainly not read or written for so many seconds."""
         idle: set[str] = set()
         keys = self._keys(ids)
         for group in batches(keys, _GROUP):
             for session_id, found in zip(
-                group, self._server.evaluate(scripts.IDLE, [keys[i] for i in group]), strict=True
+                group, self._server.evaluate(scripts.IDLE_TIMES, [keys[i] for i in group]), strict=True
             ):
-                # Redis counts in steps of a second: a second more is needed to be sure.
+                # Redis counts whole seconds: only one more is certain.
                 if found > seconds:
                     idle.add(session_id)
         return idle
 
     def contents(self, ids: Iterable[str]) -> dict[str, Content]:
-        """What the content of these sessions says. Sessions that are not there are left out."""
+        """Content by session id; without keys that do not exist, are empty strings or have another type."""
         return self._reader.read(self._keys(ids))
 
-    def all_contents(self, ids: Iterable[str]) -> dict[str, Content]:
-        """As :meth:`contents`, but a session that is an empty string is there, and says nothing."""
-        return self._reader.read_all(self._keys(ids))
+    def contents_with_empty(self, ids: Iterable[str]) -> dict[str, Content]:
+        """As :meth:`contents`, but empty strings are included, as sessions of which nothing is known."""
+        return self._reader.read_with_empty(self._keys(ids))
 
-    def marked(self, ids: Iterable[str]) -> dict[str, Marked]:
-        """The content of these sessions, so that :meth:`delete_unchanged` knows it again."""
-        return self._reader.read_marked(self._keys(ids))
+    def contents_with_digests(self, ids: Iterable[str]) -> dict[str, ContentWithDigest]:
+        """As :meth:`contents_with_empty`, with the digests that :meth:`delete_if_unchanged` needs."""
+        return self._reader.read_with_digests(self._keys(ids))
 
     def last_accesses(self, keys: Sequence[str]) -> Mapping[str, datetime]:
-        """When Redis says that these sessions were last used; sessions it knows nothing about are left out."""
+        """When these sessions were last used, by their content; without sessions whose content does not say so."""
         return {
             session_id: content.last_accessed_at
             for session_id, content in self.contents(keys).items()
             if content.last_accessed_at is not None
         }
 
-    def indexes_over(self, limit: int) -> Iterator[tuple[str, Iterator[list[str]]]]:
-        """The users whose index has more entries than that, with the entries, a page at a time."""
+    def indexes_larger_than(self, limit: int) -> Iterator[tuple[str, Iterator[list[str]]]]:
+        """The users whose index has more than ``limit`` entries, each with pages of their session ids."""
         template = self._names.user_index
         if template is None:
             return
@@ -302,12 +301,12 @@ class RedisStore:
                 sizes = self._server.pipeline([("SCARD", key) for key in group])
                 for key, size in zip(group, sizes, strict=True):
                     if (size or 0) > limit:  # None: the key is not a set
-                        yield users[key], self.residue.sessions_in(key)
+                        yield users[key], self.stale_entries.session_ids_in(key)
 
     # --- changing ------------------------------------------------------------------------------------------------
 
     def add_ttls(self, seconds: Mapping[str, float]) -> int:
-        """Gives each of these sessions a TTL, unless it has one by now. Returns how many got one."""
+        """Sets the TTL of each of these sessions, unless it has one. Returns how many were set."""
         keys = self._keys(seconds)
         added = 0
         for group in batches(keys, _GROUP):
@@ -315,56 +314,51 @@ class RedisStore:
             added += sum(self._server.evaluate(scripts.ADD_TTL, [keys[i] for i in group], milliseconds))
         return added
 
-    def delete(self, sessions: Sequence[Session]) -> int:
-        """Deletes session keys, access logs and index entries of sessions whose rows are gone.
-
-        Returns how many session keys there were.
-        """
-        return self.remove(sessions).session_keys
-
-    def remove(self, sessions: Sequence[Session]) -> Removed:
-        """As :meth:`delete`, and tells of the index entries, too."""
+    def delete(self, sessions: Sequence[Session]) -> RemovalCounts:
+        """Deletes session keys, access logs and index entries of sessions whose rows are deleted."""
         session_keys = index_entries = 0
         for group in batches(sessions, _GROUP):
             ids = [s.key for s in group]
             index_entries += self._remove_from_indexes(group)
             self._server.unlink(list(self._names.access_log_keys(ids).values()))
-            # The session key goes last: while it is there, the next run finds what this one may not have finished.
+            # The session key last: while it exists, the next run finds what this one did not finish.
             session_keys += self._server.unlink(list(self._names.session_keys(ids).values()))
-        return Removed(session_keys, index_entries)
+        return RemovalCounts(session_keys, index_entries)
 
-    def delete_unchanged(self, marked: Mapping[str, Marked], ttls: Mapping[str, int]) -> Unchanged:
-        """Deletes the keys of those sessions that are what they were when they were read, at the moment they go.
+    def delete_if_unchanged(
+        self, contents: Mapping[str, ContentWithDigest], ttls: Mapping[str, int]
+    ) -> ConditionalDeletion:
+        """Deletes the keys of those sessions that have not changed since they were read; check and deletion are atomic.
 
         Args:
-            marked: their content, from :meth:`marked`.
-            ttls: their TTLs, from :meth:`inspect`; a session whose TTL was prolonged since is in use.
+            contents: from :meth:`contents_with_digests`.
+            ttls: from :meth:`key_states`; a session whose TTL is longer now is in use.
         """
-        outcome = Unchanged()
+        outcome = ConditionalDeletion()
         fields = self._reader.hash_fields
-        keys = self._keys(i for i, content in marked.items() if content.mark)
-        for some in batches(keys, _GROUP):
-            for group in batches_by_weight(some, lambda i: marked[i].size, _BYTES_AT_ONCE):
+        keys = self._keys(i for i, content in contents.items() if content.digest)
+        for batch in batches(keys, _GROUP):
+            for group in batches_by_weight(batch, lambda i: contents[i].size, _MAX_BYTES_PER_CALL):
                 arguments: list[Argument] = []
                 for i in group:
-                    arguments += [marked[i].mark, ttls[i], *fields]
-                found = self._server.evaluate(scripts.DELETE_UNCHANGED, [keys[i] for i in group], arguments)
+                    arguments += [contents[i].digest, ttls[i], *fields]
+                found = self._server.evaluate(scripts.DELETE_IF_UNCHANGED, [keys[i] for i in group], arguments)
                 outcome.deleted.extend(i for i, state in zip(group, found, strict=True) if state == 1)
-                outcome.gone.extend(i for i, state in zip(group, found, strict=True) if state == scripts.GONE)
+                outcome.missing.extend(i for i, state in zip(group, found, strict=True) if state == scripts.NO_KEY)
         return outcome
 
-    def remove_residue(self, sessions: Sequence[Session]) -> int:
-        """Removes access logs and index entries of sessions without keys. Returns how many entries there were."""
+    def remove_access_logs_and_index_entries(self, sessions: Sequence[Session]) -> None:
+        """Removes access logs and index entries of sessions whose keys are deleted."""
         self.remove_access_logs(session.key for session in sessions)
-        return self._remove_from_indexes([s for s in sessions if s.user_id is not None])
+        self._remove_from_indexes([s for s in sessions if s.user_id is not None])
 
     def remove_access_logs(self, ids: Iterable[str]) -> int:
-        """Removes the access logs of these sessions. Returns how many there were."""
+        """Removes the access logs of these sessions. Returns how many existed."""
         keys = self._names.access_log_keys(ids).values()
         return sum(self._server.unlink(group) for group in batches(keys, _GROUP))
 
     def remove_index_entries(self, entries: Iterable[IndexEntry]) -> int:
-        """Removes these entries. Returns how many there were."""
+        """Removes these index entries. Returns how many existed."""
         removed = 0
         for group in batches(entries, _GROUP):
             by_index: defaultdict[bytes, list[bytes]] = defaultdict(list)
@@ -383,10 +377,10 @@ class RedisStore:
         return self._names.session_keys(ids)
 
     def _remove_from_indexes(self, sessions: Sequence[Session]) -> int:
-        """Removes each session from the index of its user. Returns how many entries there were."""
+        """Removes each session from its user's index. Returns how many entries existed."""
         if self._names.user_index is None:
             return 0
-        # Without a user column only the session itself tells whose it is.
+        # Without a user column, only the session's content names its user.
         contents = self.contents(s.key for s in sessions if s.user_id is None)
         by_user: defaultdict[str, list[bytes]] = defaultdict(list)
         for session in sessions:
@@ -402,7 +396,7 @@ class RedisStore:
         return sum(reply or 0 for reply in replies)  # None: the key is not a set
 
 
-def _joined(steps: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
-    """The keys of several steps of SCAN at a time."""
-    while some := list(islice(steps, _STEPS_TOGETHER)):
+def _merged(pages: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    """Several pages of SCAN as one."""
+    while some := list(islice(pages, _PAGES_TOGETHER)):
         yield [key for keys in some for key in keys]

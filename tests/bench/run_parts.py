@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _watch_run() -> None:
-    from job.cli import main as cli
+    from job.cli import run as cli
 
     prepare: Any = cli._prepare
 

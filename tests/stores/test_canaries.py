@@ -136,14 +136,14 @@ def test_servers_killed_in_the_middle(
 ) -> None:
     stores = SessionStores(own_postgres_url, own_redis.url)
     fill(stores)
-    remove, delete = RedisStore.remove, SessionDatabase.delete_expired
+    remove, delete = RedisStore.delete, SessionDatabase.delete_expired
 
     def without_redis(self: RedisStore, sessions: Any) -> Any:
         own_redis.kill()
         return remove(self, sessions)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RedisStore, "remove", without_redis)
+        patch.setattr(RedisStore, "delete", without_redis)
         result = run(policy(**OBEYED), stores.database_url, stores.redis_url)
     assert result.report.reason == "RedisUnavailable"
     check(result)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from job.logs.identity import Identities
+from job.logs.id_hasher import IdHasher
 from tests.support.command_line import CommandLine
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import KEYS, SECRET, manifest
@@ -68,7 +68,7 @@ def test_r3_6_all_sessions_are_listed_up_to_a_limit(alone: CommandLine, database
     listed = alone("sessions", "list", "--limit", "4", "--full", "--output", "json").document
     assert [s["id"] for s in listed["sessions"]] == [f"session-{n:02}" for n in range(4)]
     assert listed["more"] is True
-    assert "more than these 4" in alone("sessions", "list", "--limit", "4").stderr
+    assert "more than 4 sessions" in alone("sessions", "list", "--limit", "4").stderr
     assert alone("sessions", "list", "--limit", "9", "--output", "json").document["more"] is False
 
 
@@ -262,7 +262,7 @@ def test_r2_a_revocation_is_recorded_by_hash(tmp_path: Path, alone: CommandLine,
     (path,) = (logs / "session").iterdir()
     line = json.loads(path.read_text())
     assert (line["event"], line["cause"]) == ("session deleted", "Revoked")
-    assert line["session"] == Identities(key.encode()).session("ann-session-1")
+    assert line["session"] == IdHasher(key.encode()).session("ann-session-1")
     assert "ann" not in path.read_text()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.logs.identity import Identities
-from job.logs.logs import LogSink, SessionLog
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, LogSink
 from policy.report import Outcome
 from policy.stores import TimeEncoding
 from stores.sql.schema.tables import history
@@ -77,15 +77,15 @@ def wide(postgres: SessionStores) -> SessionStores:
 
 
 @pytest.fixture
-def lines() -> Iterator[tuple[SessionLog, StringIO]]:
+def lines() -> Iterator[tuple[HashedSessionLog, StringIO]]:
     stream = StringIO()
-    yield SessionLog(LogSink(stream, logging.INFO, for_people=False), Identities(b"0123456789abcdef")), stream
+    yield HashedSessionLog(LogSink(stream, logging.INFO, for_people=False), IdHasher(b"0123456789abcdef")), stream
 
 
 @pytest.mark.parametrize("logged", [False, True], ids=["unlogged", "logged"])
 @pytest.mark.parametrize("way", SWEEPS)
 def test_r2_7_history_and_durations_are_those_of_single_sessions(
-    wide: SessionStores, lines: tuple[SessionLog, StringIO], way: str, logged: bool
+    wide: SessionStores, lines: tuple[HashedSessionLog, StringIO], way: str, logged: bool
 ) -> None:
     fill(wide)
     expected = told(wide, run(policy(cleanup=ONE_BY_ONE, rules=[]), wide.database_url))
@@ -99,7 +99,7 @@ def test_r2_7_history_and_durations_are_those_of_single_sessions(
     assert told(wide, run(obeyed, wide.database_url, audit=audit if logged else None)) == _but_for_ages(expected)
     logs = [json.loads(line)["session"] for line in stream.getvalue().splitlines()]
     named = [row.split("'")[1] for row in _ROWS]
-    assert sorted(logs) == (sorted(map(Identities(b"0123456789abcdef").session, named)) if logged else [])
+    assert sorted(logs) == (sorted(map(IdHasher(b"0123456789abcdef").session, named)) if logged else [])
 
 
 def _but_for_ages(expected: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -200,7 +200,7 @@ def test_redis_killed_between_row_and_key_and_back_again(
 ) -> None:
     fill(mortal)
     crash = Once(revived(own_redis), 2, after=False)
-    monkeypatch.setattr(RedisStore, "remove", crash.wrap(RedisStore.remove))
+    monkeypatch.setattr(RedisStore, "delete", crash.wrap(RedisStore.delete))
     # While it is away, the next batch is looked up in it, too.
     patient = {**BATCHES, "retries": {"redis": {"attempts": 10, "delaySeconds": 1}}}
     result = run(policy(**patient), mortal.database_url, mortal.redis_url)
@@ -214,7 +214,7 @@ def test_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_on
     fill(mortal)
     crash = Once(own_redis.kill, 2, after=False)
     with monkeypatch.context() as patch:
-        patch.setattr(RedisStore, "remove", crash.wrap(RedisStore.remove))
+        patch.setattr(RedisStore, "delete", crash.wrap(RedisStore.delete))
         result = run(policy(**BATCHES, **PATIENT), mortal.database_url, mortal.redis_url)
     assert (result.report.outcome, result.report.reason) == (Outcome.FAILED, "RedisUnavailable")
     # The database may have been at work on the third batch already.

@@ -75,7 +75,7 @@ SECRETS = {
 # The command line as it is, once for each Secret in one process: starting one for each would take minutes.
 _RUN_EACH = """
 import functools, json, os, pathlib, sys
-import job.cli.main as cli
+import job.cli.main, job.cli.run as cli
 variables, secrets, policy, message = json.load(sys.stdin)
 write = cli.write_termination_message
 cli.write_termination_message = functools.partial(write, path=pathlib.Path(message))
@@ -84,7 +84,7 @@ for name, secret in secrets.items():
     pathlib.Path(message).write_text("")
     for stream in (sys.stdout, sys.stderr):
         print(f"--- {name}", file=stream, flush=True)
-    code = cli.main.main(["run", "-f", policy], standalone_mode=False)
+    code = job.cli.main.main.main(["run", "-f", policy], standalone_mode=False)
     print("+++", json.dumps([code, pathlib.Path(message).read_text()]), flush=True)
 """
 

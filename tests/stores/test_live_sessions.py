@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from policy.report import Outcome
 from stores.model.sessions import Session
-from stores.redis.store import RedisStore, Removed
+from stores.redis.store import RedisStore, RemovalCounts
 from tests.support.application import Application, lost
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import policy, run
@@ -101,15 +101,15 @@ def test_sessions_touched_at_the_last_moment_survive(
             problems.append(error)
             met.set()
 
-    original = RedisStore.remove
+    original = RedisStore.delete
 
-    def remove(self: RedisStore, sessions: Sequence[Session]) -> Removed:
+    def remove(self: RedisStore, sessions: Sequence[Session]) -> RemovalCounts:
         """The rows of a batch are gone. With the first one the users begin; the run goes on when one has come."""
         begun.set()
         assert met.wait(PATIENCE_SECONDS)
         return original(self, sessions)
 
-    monkeypatch.setattr(RedisStore, "remove", remove)
+    monkeypatch.setattr(RedisStore, "delete", remove)
     users = threading.Thread(target=come_back)
     users.start()
     result = run(policy(redis=True, cleanupBatchSize=5, maxConcurrentSessions=0), stores.database_url, stores.redis_url)

@@ -13,7 +13,7 @@ from policy.spec import Retry
 from policy.stores import RedisKeys, RedisStore
 from stores.model.errors import ConfigurationError
 from stores.redis.connection.connect import connect
-from stores.redis.connection.permissions import IN_CLUSTER, PERMISSIONS, TO_SAVE_TIME, WITHOUT_DATABASE, key_patterns
+from stores.redis.connection.permissions import FOR_IDLE_TIMES, IN_CLUSTER, PERMISSIONS, WITHOUT_DATABASE, key_patterns
 from stores.redis.store import RedisStore as Store
 from tests.support.redis_only import HOUR, RedisOnly
 from tests.support.servers.redis_cluster import EmbeddedRedisCluster
@@ -71,7 +71,7 @@ def clean(redis_url: str, cleaner_url: str) -> None:
 
 
 def test_r3_2_the_documented_permissions_suffice(sqlite_url: str, redis_url: str) -> None:
-    for more in ((), TO_SAVE_TIME):
+    for more in ((), FOR_IDLE_TIMES):
         with user(redis_url, *PATTERNS, *PERMISSIONS, *more) as url:
             synchronise(sqlite_url, redis_url, url)
     with user(redis_url, *PATTERNS, *PERMISSIONS, *WITHOUT_DATABASE) as url:
@@ -125,10 +125,10 @@ def test_r3_2_in_a_cluster_two_more(redis_cluster: EmbeddedRedisCluster, missing
     )
     try:
         if missing is None:
-            assert store.inspect(["1"]).gone == {"1"}
+            assert store.key_states(["1"]).missing == {"1"}
         else:
             with pytest.raises(ConfigurationError, match="permission"):
-                store.inspect(["1"])
+                store.key_states(["1"])
     finally:
         store.close()
         redis_cluster.finish_move(slot, target)
@@ -138,5 +138,5 @@ def test_r3_2_in_a_cluster_two_more(redis_cluster: EmbeddedRedisCluster, missing
 
 def test_the_documentation_names_them_all() -> None:
     text = (Path(__file__).parents[2] / "docs/reference/redis.md").read_text()
-    for rules in (PERMISSIONS, TO_SAVE_TIME, WITHOUT_DATABASE, IN_CLUSTER):
+    for rules in (PERMISSIONS, FOR_IDLE_TIMES, WITHOUT_DATABASE, IN_CLUSTER):
         assert " ".join(rules) in " ".join(text.split())

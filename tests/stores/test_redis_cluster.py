@@ -12,10 +12,10 @@ from policy.spec import Retry
 from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError, RedisUnavailableError
 from stores.model.sessions import Session
-from stores.redis.connection.cluster import ClusterLink
+from stores.redis.connection.cluster import ClusterConnection
 from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore as Store
-from stores.redis.store import Removed
+from stores.redis.store import RemovalCounts
 from tests.support.interruptions import Interruptions
 from tests.support.servers.redis_cluster import ClusterNode, EmbeddedRedisCluster
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log, SyncWorld, changes
@@ -82,9 +82,9 @@ def test_r3_2_many_keys_over_all_slots_are_read_and_deleted_in_a_few_round_trips
         counted = Interruptions({})
         with monkeypatch.context() as patch:
             counted.install(patch)
-            assert store.inspect(ids).without_ttl == set(ids)
+            assert store.key_states(ids).without_ttl == set(ids)
             assert {content.user_id for content in store.contents(ids).values()} == {"u"}
-            assert store.remove([Session(i) for i in ids]) == Removed(2_000, 2_000)
+            assert store.delete([Session(i) for i in ids]) == RemovalCounts(2_000, 2_000)
         # Four groups; of each: state, length, text, length and text again, entry, log, key; at each of three masters.
         assert counted.sent <= 4 * 8 * 3 + 10
         assert list(client.scan_iter()) == []
@@ -98,17 +98,17 @@ def test_r3_2_a_session_is_deleted_while_its_slot_is_on_the_way(redis_cluster: E
         for session_id in ids:
             client.set(f"sess:{session_id}", "{}")
         store = open_store(redis_cluster.url)
-        assert store.inspect(ids).sessions == set(ids)
+        assert store.key_states(ids).sessions == set(ids)
         target = _another(redis_cluster, slot)
         redis_cluster.begin_move(slot, target)
         assert redis_cluster.move_keys(slot, target, 3) == 3
         # Half of the keys are there, half are here, and nobody owns all of them.
-        assert store.inspect(ids).sessions == set(ids)
+        assert store.key_states(ids).sessions == set(ids)
         assert store.add_ttls(dict.fromkeys(ids, 500.0)) == 6
-        assert store.delete([Session(ids[0]), Session(ids[5])]) == 2
+        assert store.delete([Session(ids[0]), Session(ids[5])]).session_keys == 2
         redis_cluster.finish_move(slot, target)
-        assert store.inspect(ids).sessions == set(ids[1:5])
-        assert store.delete([Session(i) for i in ids]) == 4
+        assert store.key_states(ids).sessions == set(ids[1:5])
+        assert store.delete([Session(i) for i in ids]).session_keys == 4
         assert list(client.scan_iter()) == []
         store.close()
 
@@ -174,11 +174,11 @@ def test_r3_2_a_master_dies_in_the_middle_of_a_run(
 def test_r2_a_master_without_a_successor_fails_the_run_after_the_retries(redis_cluster: EmbeddedRedisCluster) -> None:
     store = open_store(redis_cluster.url, attempts=2)
     ids = [f"{number}" for number in range(100)]
-    store.inspect(ids)
+    store.key_states(ids)
     for node in redis_cluster.nodes:
         node.kill()
     with pytest.raises(RedisUnavailableError, match="refuses connections") as caught:
-        store.inspect(ids)
+        store.key_states(ids)
     assert caught.value.__cause__ is None
     store.close()
 
@@ -196,28 +196,28 @@ def test_a_cluster_that_is_none_and_a_single_server_that_is_one_are_told(
     redis_cluster: EmbeddedRedisCluster, redis_server: str
 ) -> None:
     store = open_store(redis_server)
-    with pytest.raises(ConfigurationError, match="mode is Cluster, but the Redis in REDIS_URL is none"):
-        store.inspect(["1"])
+    with pytest.raises(ConfigurationError, match="mode is Cluster, but the Redis in REDIS_URL is not a cluster node"):
+        store.key_states(["1"])
     store.close()
     alone = RedisStore.model_validate({"urlFrom": SECRET, "keys": KEYS})
     url = f"redis://127.0.0.1:{redis_cluster.masters[0].port}"
     single = Store(connect(url, alone), alone, Retry(attempts=0, delay_seconds=0), InstantClock(), Log())
     with pytest.raises(ConfigurationError, match="mode is not Cluster"):
-        single.inspect([f"{number}" for number in range(20)])
+        single.key_states([f"{number}" for number in range(20)])
     single.close()
 
 
 def test_scripts_come_back_after_a_node_has_forgotten_them(redis_cluster: EmbeddedRedisCluster) -> None:
     store = open_store(redis_cluster.url)
     ids = [f"{number}" for number in range(50)]
-    assert store.inspect(ids).gone == set(ids)
+    assert store.key_states(ids).missing == set(ids)
     redis_cluster.owner(0).call("SCRIPT", "FLUSH")
-    assert store.inspect(ids).gone == set(ids)
+    assert store.key_states(ids).missing == set(ids)
     store.close()
 
 
 def test_the_link_is_that_of_a_cluster() -> None:
-    assert isinstance(connect("redis://host", SETTINGS), ClusterLink)
+    assert isinstance(connect("redis://host", SETTINGS), ClusterConnection)
 
 
 def _another(cluster: EmbeddedRedisCluster, slot: int) -> ClusterNode:

@@ -49,26 +49,26 @@ def failure(url: str, act: Callable[[Store], object] = Store.server_time, attemp
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("", "begin with redis://"),
-        (f"http://:{CANARY}@host", "begin with redis://"),
-        (f"{CANARY}@host:6379", "begin with redis://"),
-        ("redis://", "names no host"),
-        (f"redis://:{CANARY}@", "names no host"),
+        ("", "start with redis://"),
+        (f"http://:{CANARY}@host", "start with redis://"),
+        (f"{CANARY}@host:6379", "start with redis://"),
+        ("redis://", "has no host"),
+        (f"redis://:{CANARY}@", "has no host"),
         (f"redis://:{CANARY}@host:port", "percent-encode"),
         (f"redis://:{CANARY}@host:70000", "percent-encode"),
         (f"redis://:{CANARY}#x@host", "percent-encode"),
         (f"redis://[{CANARY}", "percent-encode"),
-        (f"redis://:{CANARY}@host/sessions", "number of the database"),
-        (f"redis://:{CANARY}@host/-1", "number of the database"),
+        (f"redis://:{CANARY}@host/sessions", "database number"),
+        (f"redis://:{CANARY}@host/-1", "database number"),
         (f"redis://:{CANARY}@host/0?db=x", "db must be a number"),
-        (f"redis://:{CANARY}@host?decode_responses=true", "option other than db, password, username"),
-        (f"redis://:{CANARY}@host?ssl_ca_certs=/ca", "option other than db, password, username"),
-        (f"redis://host?{CANARY}=1", "option other than"),
+        (f"redis://:{CANARY}@host?decode_responses=true", "unknown option; known are db, password, username"),
+        (f"redis://:{CANARY}@host?ssl_ca_certs=/ca", "unknown option; known are db, password, username"),
+        (f"redis://host?{CANARY}=1", "unknown option"),
         (f"unix://{CANARY}/path", "path of a socket"),
         ("unix://", "path of a socket"),
-        (f"rediss://:{CANARY}@host?ssl_cert_reqs=perhaps", "value that cannot be used"),
-        (f"rediss://:{CANARY}@host?ssl_ca_certs=/no/{CANARY}", "ssl_ca_certs names a file"),
-        (f"redis://:{CANARY}@host,other", "names several hosts"),
+        (f"rediss://:{CANARY}@host?ssl_cert_reqs=perhaps", "must be none, optional or required"),
+        (f"rediss://:{CANARY}@host?ssl_ca_certs=/no/{CANARY}", "file in ssl_ca_certs does not exist"),
+        (f"redis://:{CANARY}@host,other", "has several hosts"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_being_shown(url: str, says: str) -> None:
@@ -130,7 +130,7 @@ def test_a_missing_permission_is_a_configuration_error(redis_server: str, permis
         admin.execute_command("ACL", "SETUSER", "limited", "reset", "on", f">{CANARY}", *permissions.split())
         try:
             url = redis_server.replace("redis://", f"redis://limited:{CANARY}@")
-            error = failure(url, lambda store: store.inspect([CANARY]), attempts=3)
+            error = failure(url, lambda store: store.key_states([CANARY]), attempts=3)
         finally:
             admin.execute_command("ACL", "DELUSER", "limited")
     assert isinstance(error, ConfigurationError)
@@ -140,7 +140,7 @@ def test_a_missing_permission_is_a_configuration_error(redis_server: str, permis
 def test_a_database_that_does_not_exist_is_a_configuration_error(redis_server: str) -> None:
     error = failure(redis_server.removesuffix("/0") + "/9999")
     assert isinstance(error, ConfigurationError)
-    assert "no database of the number" in str(error)
+    assert "no database with the number" in str(error)
 
 
 # --- unreachable ----------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_r3_2_a_master_that_turned_read_only_is_left(redis_sentinels: EmbeddedRe
     with redis_sentinels.client() as client:
         client.set("sess:1", "{}")
         assert client.wait(1, 60_000) == 1
-    assert store.inspect(["1"]).sessions == {"1"}
+    assert store.key_states(["1"]).sessions == {"1"}
     with redis_sentinels.client(old) as client:
         client.config_set("min-replicas-to-write", 0)
         # Demoted without any word to its clients.

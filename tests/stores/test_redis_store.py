@@ -14,11 +14,11 @@ from redis.connection import AbstractConnection, Connection
 from policy.spec import Retry
 from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError
-from stores.model.sessions import RedisSessions, Session
+from stores.model.sessions import Session
 from stores.redis.connection.connect import connect
 from stores.redis.keys import KeyTemplate, pattern_for
 from stores.redis.store import RedisStore as Store
-from stores.redis.store import Removed
+from stores.redis.store import RemovalCounts
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -46,9 +46,8 @@ def store(redis_url: str) -> Iterator[Store]:
 
 
 def test_it_is_what_the_steps_expect(store: Store) -> None:
-    sessions: RedisSessions = store
-    assert sessions.delete([]) == 0
-    assert sessions.last_accesses([]) == {}
+    assert store.delete([]).session_keys == 0
+    assert store.last_accesses([]) == {}
 
 
 def test_the_time_is_that_of_redis(store: Store, client: redis.Redis) -> None:
@@ -84,10 +83,10 @@ def test_r2_2_a_deleted_session_leaves_nothing_behind(store: Store, client: redi
     client.hset("sess:gone-hash", mapping={"a": "b"})
     client.set("sess:stays", "{}")
     gone = [Session("gone", user_id=7), Session("gone-hash", user_id=7), Session("never-was", user_id=8)]
-    assert store.remove(gone) == Removed(session_keys=2, index_entries=2)
+    assert store.delete(gone) == RemovalCounts(session_keys=2, index_entries=2)
     assert set(client.keys()) == {b"sess:stays", b"access_log:stays", b"user_sess:7"}
     assert client.smembers("user_sess:7") == {b"stays"}
-    assert store.delete(gone) == 0
+    assert store.delete(gone).session_keys == 0
 
 
 def test_without_a_user_column_the_session_tells_whose_it_is(store: Store, client: redis.Redis) -> None:
@@ -95,21 +94,21 @@ def test_without_a_user_column_the_session_tells_whose_it_is(store: Store, clien
     client.hset("sess:2", mapping={"userId": "u2"})
     client.sadd("user_sess:u1", "1", "other")
     client.sadd("user_sess:u2", "2", "other")
-    assert store.remove([Session("1"), Session("2")]) == Removed(2, 2)
+    assert store.delete([Session("1"), Session("2")]) == RemovalCounts(2, 2)
     assert client.smembers("user_sess:u1") == client.smembers("user_sess:u2") == {b"other"}
 
 
 def test_an_index_of_the_wrong_type_does_not_stop_a_deletion(store: Store, client: redis.Redis) -> None:
     client.set("sess:1", "{}")
     client.set("user_sess:u1", "a string")
-    assert store.remove([Session("1", user_id="u1")]) == Removed(1, 0)
+    assert store.delete([Session("1", user_id="u1")]) == RemovalCounts(1, 0)
     assert client.get("user_sess:u1") == b"a string"
 
 
 def test_a_key_that_is_another_sessions_access_log_is_not_deleted(redis_url: str, client: redis.Redis) -> None:
     client.rpush("sess:a:log", "x")
     store = open_store(redis_url, settings(session="sess:{id}", accessLog="sess:{id}:log"))
-    assert store.delete([Session("a:log")]) == 0
+    assert store.delete([Session("a:log")]).session_keys == 0
     assert client.exists("sess:a:log")
     store.close()
 
@@ -123,7 +122,7 @@ def test_many_sessions_take_few_commands(store: Store, client: redis.Redis) -> N
         pipeline.rpush(f"access_log:{session.key}", "x")
     pipeline.execute()
     client.config_resetstat()
-    assert store.remove(sessions) == Removed(2_000, 2_000)
+    assert store.delete(sessions) == RemovalCounts(2_000, 2_000)
     calls: Any = client.info("commandstats")
     assert client.dbsize() == 0
     assert calls["cmdstat_unlink"]["calls"] <= 8
@@ -143,9 +142,9 @@ def test_a_ttl_is_only_given_to_a_key_that_still_has_none(store: Store, client: 
 def test_looking_at_a_key_is_no_use_of_it(store: Store, client: redis.Redis) -> None:
     client.set("sess:1", "{}")
     client.restore("sess:1", 0, client.dump("sess:1"), replace=True, idletime=1000)  # type: ignore[arg-type]
-    assert store.inspect(["1"]).sessions == {"1"}
-    assert store.gone(["1", "absent"]) == {"absent"}
-    assert store.standing(["1"]).keys == [b"sess:1"]
+    assert store.key_states(["1"]).sessions == {"1"}
+    assert store.missing(["1", "absent"]) == {"absent"}
+    assert store.key_presence(["1"]).keys == [b"sess:1"]
     assert store.idle_at_least(["1", "absent"], 900) == {"1"}
     assert store.idle_at_least(["1"], 1100) == set()
     assert int(client.object("IDLETIME", "sess:1")) >= 1000
@@ -153,9 +152,9 @@ def test_looking_at_a_key_is_no_use_of_it(store: Store, client: redis.Redis) -> 
 
 def test_scripts_come_back_after_redis_has_forgotten_them(store: Store, client: redis.Redis) -> None:
     client.set("sess:1", "{}")
-    assert store.inspect(["1"]).without_ttl == {"1"}
+    assert store.key_states(["1"]).without_ttl == {"1"}
     client.script_flush()
-    assert store.inspect(["1"]).without_ttl == {"1"}
+    assert store.key_states(["1"]).without_ttl == {"1"}
 
 
 def test_r3_5_what_is_gone_is_found_among_thousands_whatever_the_others_are(store: Store, client: redis.Redis) -> None:
@@ -170,9 +169,9 @@ def test_r3_5_what_is_gone_is_found_among_thousands_whatever_the_others_are(stor
             pipeline.rpush(f"sess:{session_id}", "of another type")
     pipeline.execute()
     absent = {i for number, i in enumerate(ids) if number % 100 == 7 or 500 <= number < 600}
-    assert store.gone([*ids, *ids, ""]) == store.inspect(ids).gone == store.standing(ids).gone == absent
-    assert set(store.standing([*ids, ""]).keys) == {f"sess:{i}".encode() for i in set(ids) - absent}
-    assert store.standing(ids).without_ttl == store.inspect(ids).without_ttl
+    assert store.missing([*ids, *ids, ""]) == store.key_states(ids).missing == store.key_presence(ids).missing == absent
+    assert set(store.key_presence([*ids, ""]).keys) == {f"sess:{i}".encode() for i in set(ids) - absent}
+    assert store.key_presence(ids).without_ttl == store.key_states(ids).without_ttl
 
 
 def test_r3_5_many_states_are_told_apart(store: Store, client: redis.Redis) -> None:
@@ -180,13 +179,13 @@ def test_r3_5_many_states_are_told_apart(store: Store, client: redis.Redis) -> N
         client.set(f"sess:{number}", "{}", ex=100)
         client.rpush(f"sess:{number + 1}", "of another type")
     client.hset("sess:hash", "a", "b")
-    states = store.inspect([*map(str, range(1_200)), "hash", "absent"])
+    states = store.key_states([*map(str, range(1_200)), "hash", "absent"])
     even = {str(number) for number in range(0, 1_200, 2)}
     assert states.sessions == states.ttls.keys() == even | {"hash"}
-    assert (states.without_ttl, states.gone) == ({"hash"}, {"absent"})
+    assert (states.without_ttl, states.missing) == ({"hash"}, {"absent"})
     assert states.ttls["hash"] == -1
     assert all(0 < states.ttls[i] <= 100_000 for i in even)
-    pages = list(store.state_pages())
+    pages = list(store.key_state_pages())
     assert {i for page in pages for i in page.sessions} == even | {"hash"}
 
 
@@ -220,11 +219,11 @@ def test_r3_5_one_walk_meets_keys_logs_and_indexes_and_nothing_else(store: Store
     pages = list(store.key_pages())
     keys = [key for page in pages for key in page.session_keys]
     assert sorted(keys) == sorted([*(f"sess:{n}".encode() for n in range(1_500)), b"sess:\xff"])
-    for walk in (pages, list(store.residue_pages())):
-        assert {int(owner) for page in walk for owner in page.log_owners} == set(range(1_500))
+    for walk in (pages, list(store.index_and_access_log_pages())):
+        assert {int(owner) for page in walk for owner in page.access_log_ids} == set(range(1_500))
         members = [(k, m) for page in walk for k, found in page.members.items() for m in found or ()]
         assert set(members) == {(k, m) for k in client.scan_iter("user_sess:*") for m in client.sscan_iter(k)}
-    assert not [key for page in store.residue_pages() for key in page.session_keys]
+    assert not [key for page in store.index_and_access_log_pages() for key in page.session_keys]
 
 
 def test_r2_8_the_session_key_stays_until_all_that_belongs_to_it_is_gone(redis_url: str, client: redis.Redis) -> None:
@@ -235,12 +234,12 @@ def test_r2_8_the_session_key_stays_until_all_that_belongs_to_it_is_gone(redis_u
     try:
         limited = open_store(redis_url.replace("redis://", "redis://no-srem:pw@"), settings())
         with pytest.raises(ConfigurationError):
-            limited.remove([Session("1", "u")])
+            limited.delete([Session("1", "u")])
         limited.close()
     finally:
         client.acl_deluser("no-srem")
     assert client.exists("sess:1", "user_sess:u") == 2
-    assert open_store(redis_url, settings()).remove([Session("1", "u")]) == Removed(1, 1)
+    assert open_store(redis_url, settings()).delete([Session("1", "u")]) == RemovalCounts(1, 1)
 
 
 def test_replies_that_nobody_read_are_not_taken_for_the_next_command_s(
@@ -256,7 +255,7 @@ def test_replies_that_nobody_read_are_not_taken_for_the_next_command_s(
             raise KeyboardInterrupt
         return left.pop()(connection, *arguments, **options)
 
-    assert store.gone(["1"]) == set()  # connected
+    assert store.missing(["1"]) == set()  # connected
     with monkeypatch.context() as patch:
         patch.setattr(Connection, "read_response", interrupted)
         with pytest.raises(KeyboardInterrupt):

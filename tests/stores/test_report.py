@@ -90,7 +90,7 @@ def test_without_statistics_the_report_says_what_to_do(tmp_path: Path, database:
         database.sql("DROP TABLE session_statistics")
     answer = line(tmp_path, database)("report")
     assert answer.exit_code == 2
-    assert ("no run has left statistics" if tables else "session-policy init") in answer.stderr
+    assert ("no statistics yet" if tables else "session-policy init") in answer.stderr
 
 
 # --- plan ------------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_the_doctor_lets_a_good_policy_run(tmp_path: Path, stores: SessionStores
     assert answer.exit_code == 0, answer
     assert answer.document["ready"] is True
     assert not [f for f in answer.document["findings"] if f["severity"] == "Error"]
-    assert "A run can begin." in line(tmp_path, stores, manifest(redis=True))("doctor").stdout
+    assert "A run can start." in line(tmp_path, stores, manifest(redis=True))("doctor").stdout
 
 
 def test_the_doctor_finds_all_that_is_wrong_at_once(tmp_path: Path, database: SessionStores) -> None:
@@ -179,7 +179,7 @@ def test_the_doctor_finds_all_that_is_wrong_at_once(tmp_path: Path, database: Se
         ("Warning", "logs.hashKeyFrom"),
     } <= found
     assert "secret" not in answer.everything
-    assert "A run would refuse to begin." in command("doctor").stdout
+    assert "A run would refuse to start." in command("doctor").stdout
 
 
 _SECRET = {"secretKeyRef": {"name": "alerts", "key": "urls"}}

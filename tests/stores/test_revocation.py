@@ -14,7 +14,7 @@ import pytest
 from job.steps.initialise import Urls, initialise
 from policy.manifest import SessionPolicy, parse_policy
 from stores.redis.connection.server import RedisServer
-from stores.redis.primary.opening import open_redis
+from stores.redis.redis_only.opening import open_redis
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.logs.identity import Identities
-from job.logs.logs import LogSink, SessionLog
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, LogSink
 from policy.report import Outcome
 from stores.model.errors import DatabaseUnavailableError
 from stores.model.key_range import KeyRange
@@ -160,8 +160,8 @@ def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
 # --- whatever fails --------------------------------------------------------------------------------------------------
 
 
-def cleanup_log() -> SessionLog:
-    return SessionLog(LogSink(StringIO(), logging.INFO, for_people=False), Identities())
+def cleanup_log() -> HashedSessionLog:
+    return HashedSessionLog(LogSink(StringIO(), logging.INFO, for_people=False), IdHasher())
 
 
 whatever_is_told = pytest.mark.parametrize(

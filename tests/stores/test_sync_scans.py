@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stores.redis.connection.server import RedisServer
-from stores.redis.content.java import JAVA_TEXT
+from stores.redis.content.java_serialization import JAVA_STRING
 from stores.sql.store import SessionDatabase
 from tests.support.sync_world import SyncWorld, changes
 
@@ -126,13 +126,13 @@ def test_r3_5_an_orphan_goes_from_a_second_index_too_and_others_are_not_looked_u
     world: SyncWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[bytes] = []
-    existing = RedisServer.existing
+    existing = RedisServer.count_existing
 
     def note(server: RedisServer, groups: Sequence[Sequence[bytes]]) -> list[int]:
         looked_up.extend(key for group in groups for key in group)
         return existing(server, groups)
 
-    monkeypatch.setattr(RedisServer, "existing", note)
+    monkeypatch.setattr(RedisServer, "count_existing", note)
     fill(world, 200)
     world.run()
     where_all_agree = len(looked_up)
@@ -156,4 +156,4 @@ def test_r3_5_indexes_of_the_wrong_type_are_counted_once_though_looked_at_twice(
 
 
 def _as_java_writes_it(text: str) -> bytes:
-    return JAVA_TEXT + len(text).to_bytes(2, "big") + text.encode()
+    return JAVA_STRING + len(text).to_bytes(2, "big") + text.encode()

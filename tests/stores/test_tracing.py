@@ -19,7 +19,7 @@ import pytest
 from controller.tracing.interface import NoTracing as UntracedController
 from controller.tracing.interface import Tracing, open_tracing
 from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
-from job.telemetry.opentelemetry_export import Telemetry
+from job.telemetry.opentelemetry_export import OpenTelemetryTrace
 from policy.manifest import parse_policy
 from policy.names import (
     ALERT_OPERATIONS_URLS_ENV,
@@ -118,7 +118,7 @@ def lines(done: Finished) -> list[dict[str, Any]]:
 
 
 def undelivered(done: Finished) -> list[dict[str, Any]]:
-    return [line for line in lines(done) if line["event"] == "telemetry not delivered"]
+    return [line for line in lines(done) if line["event"] == "telemetry export failed"]
 
 
 def trouble(one: Collector, kind: str) -> dict[str, str]:
@@ -348,7 +348,7 @@ def test_r1_3_a_ratio_takes_its_share_of_runs_and_controller_and_job_agree_on_wh
         monkeypatch.setenv(name, value)
     settings = TelemetrySettings(traces=1.0, metrics=None)
     jobs = [str(uuid.UUID(int=n, version=4)) for n in range(200)]
-    taken = {uid for uid in jobs if Telemetry(settings, {**environment, JOB_UID_ENV: uid}).id}
+    taken = {uid for uid in jobs if OpenTelemetryTrace(settings, {**environment, JOB_UID_ENV: uid}).id}
     assert taken == {uid for uid in jobs if samples(environment, trace_id(uid))}
     assert 0.3 < len(taken) / len(jobs) < 0.5
 
@@ -421,7 +421,7 @@ def test_a_bad_configuration_fails_no_run_and_is_one_warning(
     done = traced(tmp_path, sqlite, {**otlp.environment, **wrong})
     assert (done.exit_code, report_of(done).outcome, report_of(done).trace_id) == (0, Outcome.SUCCEEDED, None)
     (line,) = [line for line in lines(done) if "telemetry" in line["event"]]
-    assert (line["level"], line["event"]) == ("warning", "telemetry off")
+    assert (line["level"], line["event"]) == ("warning", "telemetry disabled")
     assert next(iter(wrong)) in line["because"]
     assert "canary" not in done.everything
     assert otlp.bodies == []

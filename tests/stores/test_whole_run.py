@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from job.alerts.tell import TOTAL_SECONDS
+from job.alerts.notify import TOTAL_SECONDS
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV, LOG_HASH_KEY_ENV
 from policy.report import Outcome, RunReport
 from policy.rules import RuleType

@@ -19,7 +19,7 @@ from job.steps.statistics import report_active
 from job.steps.sync.sync import tidy
 from policy.manifest import SessionPolicy, parse_policy
 from stores.model.tally import Tally
-from stores.redis.primary.opening import OpenedRedis, open_redis
+from stores.redis.redis_only.opening import OpenedRedis, open_redis
 from stores.waiting.clock import RunClock
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job.logs.identity import Identities
-from job.logs.logs import open_logs
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import open_logs
 from job.revocation.revocation import Revocation
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy, parse_target
@@ -21,7 +21,7 @@ from stores.waiting.clock import RunClock
 from tests.support.runs import Command, Finished
 
 KEY = "0123456789abcdef0123456789abcdef"
-IDENTITIES = Identities(KEY.encode())
+IDENTITIES = IdHasher(KEY.encode())
 
 
 def report_of(text: str) -> RevocationReport:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from job.logs.logs import SessionLog
+from job.logs.run_logs import HashedSessionLog
 from job.run import Run
 from job.steps.initialise import Urls
 from policy.manifest import SessionPolicy, parse_policy
@@ -107,7 +107,7 @@ def run(
     clock: RunClock | None = None,
     run_id: str = "run",
     environment: Mapping[str, str] | None = None,
-    audit: SessionLog | None = None,
+    audit: HashedSessionLog | None = None,
 ) -> Result:
     """One run in this process."""
     log = Log()
@@ -127,8 +127,8 @@ import os, pathlib, sys
 if given := os.environ.pop("TEST_EXPORT_SECONDS", ""):
     import policy.opentelemetry_env
     policy.opentelemetry_env.EXPORT_SECONDS = float(given)
-import job.cli.main, job.cli.reporting
-job.cli.reporting.write_termination_message.__defaults__ = (pathlib.Path(sys.argv.pop(1)),)
+import job.cli.main, job.cli.termination_message
+job.cli.termination_message.write_termination_message.__defaults__ = (pathlib.Path(sys.argv.pop(1)),)
 job.cli.main.main()
 """
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from job.steps.context import RunContext
+from job.steps.sync.recheck import Recheck
 from job.steps.sync.safeguards import check_share, is_young
-from job.steps.sync.second_look import SecondLook
 from policy.spec import OnMissingRedisSession
 from stores.model.sessions import Cause, Session
 from stores.redis.store import RedisStore
@@ -29,7 +29,7 @@ class MissingKeys:
         self._redis = redis
         self._deletes = context.spec.sync.on_missing_redis_session is OnMissingRedisSession.DELETE
         self._seen = 0
-        self._held = SecondLook[Session](
+        self._held = Recheck[Session](
             context.clock,
             context.spec.sync.grace_seconds,
             judge=self._judge,
@@ -47,7 +47,7 @@ class MissingKeys:
         for session in sessions:
             times = (session.created_at, session.last_accessed_at)
             if not is_young(now, grace, *times):
-                self._held.hold([session], ripe=not self._deletes and any(times))
+                self._held.add([session], grace_passed=not self._deletes and any(times))
 
     def finish(self) -> None:
         """Counts, or deletes, the rows whose keys are still missing.
@@ -68,7 +68,7 @@ class MissingKeys:
             )
 
     def _still_missing(self, sessions: Sequence[Session]) -> list[Session]:
-        gone = self._redis.gone(session.key for session in sessions)
+        gone = self._redis.missing(session.key for session in sessions)
         with_row = self._context.sessions.existing(gone) if gone else set()
         return [session for session in sessions if session.key in with_row]
 
@@ -90,6 +90,6 @@ class MissingKeys:
         tally.active -= len(result.deleted)
         limit.count(len(result.deleted))
         # Their keys are gone, but access logs and index entries may be left.
-        removed = self._redis.remove(result.deleted)
+        removed = self._redis.delete(result.deleted)
         tally.redis.deleted += removed.session_keys
         tally.redis.index_entries_removed += removed.index_entries

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from job.steps.context import RunContext
 from job.steps.sync.missing_ttls import add_ttls
+from job.steps.sync.recheck import Recheck
 from job.steps.sync.safeguards import check_share, is_young
-from job.steps.sync.second_look import SecondLook
 from stores.model.sessions import Cause, Session
-from stores.redis.key_marks import KeyMarks
-from stores.redis.key_sums import KeySums
+from stores.redis.key_bloom_filter import KeyBloomFilter
+from stores.redis.key_checksums import KeyChecksums
 from stores.redis.keys import encoded
 from stores.redis.store import RedisStore
 from stores.waiting.background import ahead
@@ -31,13 +31,13 @@ class OrphanedKeys:
         self._redis = redis
         self._grace = context.spec.sync.grace_seconds
         self._seen = 0
-        self._held = SecondLook[str](
+        self._held = Recheck[str](
             context.clock, self._grace, judge=self._judge, confirm=self._still_orphaned, settle=self._delete
         )
-        self.deleted = KeyMarks()
+        self.deleted = KeyBloomFilter()
         """The ids of what was deleted, as index entries have them: they may be in the indexes of other users."""
 
-    def delete(self, sums: KeySums) -> None:
+    def delete(self, sums: KeyChecksums) -> None:
         """Deletes session keys without a row, and adds missing TTLs. Counts all session keys anew.
 
         A key that SCAN shows on two pages is counted twice as seen, which makes the orphans' share look a little
@@ -47,14 +47,14 @@ class OrphanedKeys:
             sums: which keys may differ from the live rows: only for them the database is asked.
         """
         sessions = self._context.sessions
-        for besides, states in ahead(self._redis.doubtful_pages(sums)):
+        for besides, states in ahead(self._redis.possibly_different_pages(sums)):
             self._seen += besides + len(states.sessions)
             with_row = sessions.existing(states.sessions) if states.sessions else set()
             add_ttls(self._context, self._redis, sorted(states.without_ttl & with_row))
             if suspects := states.sessions - with_row:
                 ripe = self._redis.idle_at_least(suspects, self._grace)
-                self._held.hold(ripe, ripe=True)
-                self._held.hold(suspects - ripe)
+                self._held.add(ripe, grace_passed=True)
+                self._held.add(suspects - ripe)
             self._context.clock.checkpoint()
         self._context.tally.redis.sessions = self._seen
         self._held.flush()
@@ -69,7 +69,7 @@ class OrphanedKeys:
         )
 
     def _still_orphaned(self, ids: Sequence[str]) -> list[str]:
-        there = self._redis.inspect(ids).sessions
+        there = self._redis.key_states(ids).sessions
         contents = self._redis.contents(there)
         now = self._redis.server_time()
         old = [
@@ -88,9 +88,9 @@ class OrphanedKeys:
         if self._context.dry_run:
             return
         orphans = [Session(id=i) for i in ids]
-        removed = self._redis.remove(orphans)
+        removed = self._redis.delete(orphans)
         if self._context.audit:
             self._context.audit.deleted(orphans, Cause.DESYNCED.value)
         tally.deleted += removed.session_keys
         tally.index_entries_removed += removed.index_entries
-        self.deleted.note(map(encoded, ids))
+        self.deleted.add(map(encoded, ids))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from job.steps.context import RunContext
-from job.steps.sync.second_look import SecondLook
+from job.steps.sync.recheck import Recheck
 from stores.model.batches import batches
-from stores.redis.key_marks import KeyMarks
-from stores.redis.residue import IndexEntry
+from stores.redis.key_bloom_filter import KeyBloomFilter
+from stores.redis.stale_entries import IndexEntry
 from stores.redis.store import KeyPage, RedisStore
 from stores.waiting.background import ahead
 
@@ -29,14 +29,14 @@ class StaleEntries:
         self._context = context
         self._redis = redis
         grace = context.spec.sync.grace_seconds
-        self._entries = SecondLook[IndexEntry](
+        self._entries = Recheck[IndexEntry](
             context.clock,
             grace,
             judge=lambda _: None,
             confirm=self._still_stale,
             settle=self._remove_entries,
         )
-        self._logs = SecondLook[str](
+        self._logs = Recheck[str](
             context.clock,
             grace,
             judge=lambda _: None,
@@ -49,25 +49,25 @@ class StaleEntries:
     def check_all(self) -> None:
         """Checks all indexes and access logs."""
         self._context.clock.checkpoint()
-        for page in ahead(self._redis.residue_pages()):
+        for page in ahead(self._redis.index_and_access_log_pages()):
             self.check(page)
             self._context.clock.checkpoint()
 
     def check(self, page: KeyPage) -> None:
         """Checks the indexes and access logs of a page."""
-        reader, database = self._redis.residue, self._context.sessions
-        for entries in batches(reader.lone_entries(page.members), _BATCH):
+        reader, database = self._redis.stale_entries, self._context.sessions
+        for entries in batches(reader.entries_without_key(page.members), _BATCH):
             with_row = database.existing({entry.session_id for entry in entries})
-            self._entries.hold(entry for entry in entries if entry.session_id not in with_row)
-        for ids in batches(reader.lone_logs(page.log_owners), _BATCH):
-            self._logs.hold(set(ids) - database.existing(ids))
-        self._wrong_type += reader.wrong_type(page.members)
+            self._entries.add(entry for entry in entries if entry.session_id not in with_row)
+        for ids in batches(reader.access_logs_without_key(page.access_log_ids), _BATCH):
+            self._logs.add(set(ids) - database.existing(ids))
+        self._wrong_type += reader.count_wrong_type(page.members)
 
-    def check_entries_of(self, gone: KeyMarks) -> None:
+    def check_entries_of(self, gone: KeyBloomFilter) -> None:
         """Checks the index entries of sessions that were deleted after their entries had been checked."""
         self._context.clock.checkpoint()
         for page in ahead(self._redis.index_pages()):
-            self.check(KeyPage(members=self._redis.residue.of_sessions(page.members, gone)))
+            self.check(KeyPage(members=self._redis.stale_entries.entries_of(page.members, gone)))
             self._context.clock.checkpoint()
 
     def finish(self) -> None:
@@ -89,7 +89,7 @@ class StaleEntries:
 
     def _unknown(self, ids: Collection[str]) -> set[str]:
         """Those of the sessions that have neither key nor row."""
-        gone = self._redis.gone(ids)
+        gone = self._redis.missing(ids)
         return gone - self._context.sessions.existing(gone) if gone else gone
 
     def _remove_entries(self, entries: Sequence[IndexEntry]) -> None:

@@ -9,7 +9,7 @@ from job.steps.sync.missing_keys import MissingKeys
 from job.steps.sync.missing_ttls import add_ttls
 from job.steps.sync.orphaned_keys import OrphanedKeys
 from job.steps.sync.stale_entries import StaleEntries
-from stores.redis.key_sums import KeySums
+from stores.redis.key_checksums import KeyChecksums
 from stores.redis.store import KeyPage, RedisStore
 from stores.waiting.background import Prefetch, alongside
 
@@ -35,7 +35,7 @@ def synchronise(context: RunContext) -> None:
     if redis is None:
         return
     context.progress.start("Redis sync")
-    sums = KeySums(context.tally.active)
+    sums = KeyChecksums(context.tally.active)
     missing, orphaned, stale = MissingKeys(context, redis), OrphanedKeys(context, redis), StaleEntries(context, redis)
     _compare(context, redis, sums, missing, stale)
     if sums.differ:
@@ -66,7 +66,7 @@ def tidy(context: RunContext, redis: RedisStore) -> None:
     """
     tally = context.tally.redis
     context.progress.start("Redis")
-    for states in redis.state_pages():
+    for states in redis.key_state_pages():
         context.clock.checkpoint()
         tally.sessions += len(states.sessions)
         add_ttls(context, redis, sorted(states.without_ttl))
@@ -83,7 +83,9 @@ def tidy(context: RunContext, redis: RedisStore) -> None:
     context.progress.finish(f"{tally.sessions} keys, {tally.ttl_added} got a TTL")
 
 
-def _compare(context: RunContext, redis: RedisStore, sums: KeySums, missing: MissingKeys, stale: StaleEntries) -> None:
+def _compare(
+    context: RunContext, redis: RedisStore, sums: KeyChecksums, missing: MissingKeys, stale: StaleEntries
+) -> None:
     """Reads live rows and keys at the same time: while the run waits for one store, the other is at work.
 
     What has a live row is found in the order of the ids, which costs a database least; a row asks for its key, not the
@@ -100,10 +102,12 @@ def _compare(context: RunContext, redis: RedisStore, sums: KeySums, missing: Mis
 
     context.clock.checkpoint()
     with Prefetch(redis.key_pages(), _KEY_PAGES_AHEAD) as keys:
-        for ids, standing in alongside(context.sessions.live_id_pages(), lambda page: redis.standing(map(str, page))):
-            sums.add(standing.keys)
-            add_ttls(context, redis, sorted(standing.without_ttl))
-            missing.check(ids, standing.gone)
+        for ids, presence in alongside(
+            context.sessions.live_id_pages(), lambda page: redis.key_presence(map(str, page))
+        ):
+            sums.add(presence.keys)
+            add_ttls(context, redis, sorted(presence.without_ttl))
+            missing.check(ids, presence.missing)
             context.progress.advance(len(ids))
             context.clock.checkpoint()
             check(keys.ready())

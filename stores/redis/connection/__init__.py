@@ -1,1 +1,1 @@
-"""From a Redis URL to commands: stand-alone, Sentinel, Cluster."""
+"""Connections to Redis: URL parsing, TLS, Sentinel, Cluster, Lua scripts, retries and error translation."""

@@ -1,7 +1,7 @@
-"""A Redis Cluster: each command goes to the master of its key's slot, and follows the slot when it moves.
+"""Connection to a Redis Cluster: each command goes to the master of its key's slot and follows MOVED and ASK.
 
-The client's own cluster class is not used: it sends what failed one command at a time, each with its own time-outs, so
-that one dead node would hold up a run by hours; and it asks for rights that the work does not need.
+redis-py's RedisCluster is not used: it resends failed commands one at a time, each with its own timeout, so that one
+dead node could delay a run by hours; and it needs more ACL permissions.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from stores.redis.connection.link import Argument, Command
+from stores.redis.connection.interface import Argument, Command
 from stores.redis.connection.scripts import Script
-from stores.redis.connection.single import SingleWalk, send
+from stores.redis.connection.single_server import SingleServerScan, send_commands
 from stores.redis.connection.url import Address
 
-# Each round follows what the one before it learned; more are needed only while nodes contradict each other.
+# Each round uses the slot owners that the round before learned; more are needed only while nodes disagree.
 _ROUNDS = 16
 _PAUSE_SECONDS = 0.05
 _SLOTS = 16384
 
 
 @dataclass(slots=True)
-class _Round:
-    """What one round of commands has left to do.
+class _RoundResult:
+    """What remains after one round of commands.
 
     Attributes:
-        left: commands, by their index, that have to be sent again.
-        moved: nodes that own a slot which another was thought to own.
-        scriptless: nodes that lack a script.
+        to_resend: indexes of the commands that have to be sent again.
+        new_owners: nodes that MOVED replies named as a slot's owner.
+        without_script: nodes that replied NOSCRIPT.
     """
 
-    left: list[int] = field(default_factory=list)
-    moved: dict[Address, None] = field(default_factory=dict)
-    scriptless: dict[Address, None] = field(default_factory=dict)
+    to_resend: list[int] = field(default_factory=list)
+    new_owners: dict[Address, None] = field(default_factory=dict)
+    without_script: dict[Address, None] = field(default_factory=dict)
 
 
-class ClusterLink:
-    """Implements :class:`stores.redis.connection.link.Link` for a cluster.
+class ClusterConnection:
+    """Implements :class:`stores.redis.connection.interface.RedisConnection` for a cluster.
 
     Args:
-        seeds: nodes to ask for all the others.
-        client: makes a client for one node.
+        seeds: nodes to ask for the others.
+        client: creates the client of one node.
     """
 
     def __init__(self, seeds: Sequence[Address], client: Callable[[Address], redis.Redis]) -> None:
@@ -66,24 +66,24 @@ class ClusterLink:
         self._make_client = client
         self._clients: dict[Address, redis.Redis] = {}
         self._owners: list[Address | None] = []
-        """By slot; empty when it has to be asked for."""
+        """Master of each slot; empty until the cluster is asked."""
         self._scripts: dict[str, Script] = {}
 
     def times(self) -> list[tuple[int, int]]:
-        """The time by the clock of each master."""
-        return [self._ask(node, "TIME") for node in self.masters()]
+        """TIME of each master."""
+        return [self._execute_on(node, "TIME") for node in self.masters()]
 
     def infos(self, section: str) -> list[Mapping[str, Any]]:
-        """What each master says of itself."""
-        return [self._ask(node, "INFO", section) for node in self.masters()]
+        """The INFO section of each master."""
+        return [self._execute_on(node, "INFO", section) for node in self.masters()]
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """One round trip to each master that has one of the keys, and more only where slots have moved."""
-        return self._routed([(_bytes(command[1]), command) for command in commands])
+        """The replies to all commands: one round trip per master, more only if slots have moved."""
+        return self._send_by_slot([(_bytes(command[1]), command) for command in commands])
 
-    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
-        """One command for each key, for the reason that :meth:`unlink` has."""
-        replies = iter(self._routed([(key, ("EXISTS", key)) for group in groups for key in group]))
+    def count_existing(self, groups: Sequence[Sequence[bytes]]) -> list[Any]:
+        """How many keys of each group exist; one EXISTS per key, see :meth:`unlink`."""
+        replies = iter(self._send_by_slot([(key, ("EXISTS", key)) for group in groups for key in group]))
         counts: list[Any] = []
         for group in groups:
             answers = [next(replies) for _ in group]
@@ -92,24 +92,24 @@ class ClusterLink:
         return counts
 
     def unlink(self, keys: Sequence[bytes]) -> list[Any]:
-        """One command for each key: a node refuses a command with keys of several slots."""
-        return self._routed([(key, ("UNLINK", key)) for key in keys])
+        """Deletes keys, one UNLINK per key: a node refuses commands with keys of several slots (CROSSSLOT)."""
+        return self._send_by_slot([(key, ("UNLINK", key)) for key in keys])
 
     def evaluate(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> list[Any]:
-        """One call for each key, for the same reason."""
+        """A Lua script's replies; one EVALSHA per key, see :meth:`unlink`."""
         self._scripts[script.sha] = script
-        each = len(arguments) // len(keys) if keys else 0
-        replies = self._routed(
+        per_key = len(arguments) // len(keys) if keys else 0
+        replies = self._send_by_slot(
             [
-                (key, ("EVALSHA", script.sha, 1, key, *arguments[i * each : (i + 1) * each]))
+                (key, ("EVALSHA", script.sha, 1, key, *arguments[i * per_key : (i + 1) * per_key]))
                 for i, key in enumerate(keys)
             ]
         )
         return [reply[0] if isinstance(reply, list) else reply for reply in replies]
 
-    def walk(self, pattern: bytes, count: int) -> ClusterWalk:
+    def scan(self, pattern: bytes, count: int) -> ClusterScan:
         """A SCAN of all masters, one after the other."""
-        return ClusterWalk(self, pattern, count)
+        return ClusterScan(self, pattern, count)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -120,7 +120,7 @@ class ClusterLink:
     # --- nodes and slots -----------------------------------------------------------------------------------------
 
     def masters(self) -> dict[Address, int]:
-        """The nodes that have slots, each with one of them."""
+        """The masters that own slots, each with one of its slots."""
         found: dict[Address, int] = {}
         for slot in range(_SLOTS):
             if (owner := self._slots()[slot]) is not None:
@@ -128,14 +128,14 @@ class ClusterLink:
         return found
 
     def owner(self, slot: int) -> Address:
-        """The node that has the slot.
+        """The master that owns the slot.
 
         Raises:
-            ClusterDownError: none has it.
+            ClusterDownError: no node owns it.
         """
         owner = self._slots()[slot]
         if owner is None:
-            self.forget()
+            self.forget_slots()
             raise ClusterDownError("a slot has no owner")
         return owner
 
@@ -145,18 +145,18 @@ class ClusterLink:
             self._clients[node] = self._make_client(node)
         return self._clients[node]
 
-    def forget(self) -> None:
-        """Has the owners of slots asked for again before the next command."""
+    def forget_slots(self) -> None:
+        """Reloads the slot owners before the next command."""
         self._owners = []
 
     def _slots(self) -> list[Address | None]:
         if not self._owners:
-            self._learn([*self._clients, *self._seeds])
+            self._load_slots([*self._clients, *self._seeds])
         return self._owners
 
-    def _learn(self, nodes: Iterable[Address]) -> None:
-        """Asks the first of the nodes that answers who owns which slot."""
-        error: RedisError = ClusterDownError("no node knows the slots")
+    def _load_slots(self, nodes: Iterable[Address]) -> None:
+        """Loads the slot owners from the first node that answers CLUSTER SLOTS."""
+        error: RedisError = ClusterDownError("no node answered CLUSTER SLOTS")
         for node in dict.fromkeys(nodes):
             try:
                 ranges = self.client(node).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
@@ -179,97 +179,97 @@ class ClusterLink:
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def _ask(self, node: Address, *command: Argument) -> Any:
-        with self._forgetting():
+    def _execute_on(self, node: Address, *command: Argument) -> Any:
+        with self._forgetting_slots_on_failure():
             return self.client(node).execute_command(*command)  # type: ignore[no-untyped-call]
 
-    def _at(self, node: Address, commands: Sequence[Command]) -> list[Any]:
-        with self._forgetting():
-            return send(self.client(node), commands)
+    def _send_to(self, node: Address, commands: Sequence[Command]) -> list[Any]:
+        with self._forgetting_slots_on_failure():
+            return send_commands(self.client(node), commands)
 
     @contextmanager
-    def _forgetting(self) -> Iterator[None]:
+    def _forgetting_slots_on_failure(self) -> Iterator[None]:
         try:
             yield
         except (ConnectionError, TimeoutError, OSError):
-            # Dead, perhaps, and replaced: the next attempt asks who has its slots now.
-            self.forget()
+            # The node may be dead and replaced: the next attempt asks who owns its slots now.
+            self.forget_slots()
             raise
 
-    def _routed(self, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
+    def _send_by_slot(self, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
         replies: list[Any] = [None] * len(commands)
         slots = [key_slot(key) for key, _ in commands]
-        waiting = list(range(len(commands)))
+        unanswered = list(range(len(commands)))
         for number in range(_ROUNDS):
             if number > 1:
                 time.sleep(_PAUSE_SECONDS)
-            waiting = self._round(commands, slots, waiting, replies)
-            if not waiting:
+            unanswered = self._send_round(commands, slots, unanswered, replies)
+            if not unanswered:
                 return replies
-        self.forget()
-        raise TryAgainError("nodes keep sending each other's slots away")
+        self.forget_slots()
+        raise TryAgainError("nodes keep redirecting commands to each other")
 
-    def _round(
-        self, commands: Sequence[tuple[bytes, Command]], slots: list[int], waiting: list[int], replies: list[Any]
+    def _send_round(
+        self, commands: Sequence[tuple[bytes, Command]], slots: list[int], unanswered: list[int], replies: list[Any]
     ) -> list[int]:
-        """Sends what waits, and returns what has to be sent again."""
+        """Sends the unanswered commands. Returns the indexes of those to send again."""
         by_node: defaultdict[Address, list[int]] = defaultdict(list)
-        for index in waiting:
+        for index in unanswered:
             by_node[self.owner(slots[index])].append(index)
-        outcome = _Round()
-        asked: defaultdict[Address, list[int]] = defaultdict(list)
+        outcome = _RoundResult()
+        migrating: defaultdict[Address, list[int]] = defaultdict(list)
         for node, indexes in by_node.items():
-            answers = self._at(node, [commands[i][1] for i in indexes])
+            answers = self._send_to(node, [commands[i][1] for i in indexes])
             for index, answer in zip(indexes, answers, strict=True):
                 if isinstance(answer, AskError) and not isinstance(answer, MovedError):
-                    asked[_target(answer, node)].append(index)
+                    migrating[_target(answer, node)].append(index)
                 else:
-                    self._settle(index, answer, node, replies, outcome)
-        for node, indexes in asked.items():
-            # The key is on its way: its new node answers, though it does not own the slot yet.
-            answers = self._at(node, [c for i in indexes for c in (("ASKING",), commands[i][1])])
+                    self._record_reply(index, answer, node, replies, outcome)
+        for node, indexes in migrating.items():
+            # The slot is being migrated: with ASKING, its new node answers before it owns the slot.
+            answers = self._send_to(node, [c for i in indexes for c in (("ASKING",), commands[i][1])])
             for index, asking, answer in zip(indexes, answers[::2], answers[1::2], strict=True):
                 refused = isinstance(asking, RedisError)
-                self._settle(index, asking if refused else answer, node, replies, outcome)
-        for node in outcome.scriptless:
+                self._record_reply(index, asking if refused else answer, node, replies, outcome)
+        for node in outcome.without_script:
             self._load_scripts(node)
-        if outcome.moved:
-            self._learn([*outcome.moved, *self._clients, *self._seeds])
-        return outcome.left
+        if outcome.new_owners:
+            self._load_slots([*outcome.new_owners, *self._clients, *self._seeds])
+        return outcome.to_resend
 
-    def _settle(self, index: int, answer: Any, node: Address, replies: list[Any], outcome: _Round) -> None:
+    def _record_reply(self, index: int, answer: Any, node: Address, replies: list[Any], outcome: _RoundResult) -> None:
         if isinstance(answer, MovedError):
-            outcome.moved[_target(answer, node)] = None
+            outcome.new_owners[_target(answer, node)] = None
         elif isinstance(answer, NoScriptError):
-            outcome.scriptless[node] = None
+            outcome.without_script[node] = None
         elif isinstance(answer, ClusterDownError):
-            self.forget()
+            self.forget_slots()
         if isinstance(answer, AskError | TryAgainError | NoScriptError):
-            outcome.left.append(index)
+            outcome.to_resend.append(index)
         else:
             replies[index] = answer
 
     def _load_scripts(self, node: Address) -> None:
-        for reply in self._at(node, [("SCRIPT", "LOAD", script.text) for script in self._scripts.values()]):
+        for reply in self._send_to(node, [("SCRIPT", "LOAD", script.text) for script in self._scripts.values()]):
             if isinstance(reply, RedisError):
                 raise reply
 
 
-class ClusterWalk:
-    """A SCAN of all masters, one after the other; when one dies, its successor goes on.
+class ClusterScan:
+    """A SCAN of all masters, one after the other; after a failover the scan continues on the new master.
 
     Args:
-        link: to the cluster.
-        pattern: what keys look like.
-        count: how many keys each step looks at.
+        connection: to the cluster.
+        pattern: glob pattern of the keys (MATCH).
+        count: how many keys each call examines (COUNT).
     """
 
-    def __init__(self, link: ClusterLink, pattern: bytes, count: int) -> None:
-        self._link = link
+    def __init__(self, connection: ClusterConnection, pattern: bytes, count: int) -> None:
+        self._connection = connection
         self._pattern = pattern
         self._count = count
         self._slots: list[int] | None = None
-        """One slot of each master that is still to be scanned; the first is being scanned."""
+        """One slot of each master still to be scanned; the first one is being scanned."""
         self._node: Address | None = None
         self._cursor = 0
 
@@ -278,21 +278,21 @@ class ClusterWalk:
         """Whether all masters were scanned."""
         return self._slots == []
 
-    def step(self) -> list[bytes]:
-        """The next keys."""
+    def next_keys(self) -> list[bytes]:
+        """The next page of keys."""
         if self._slots is None:
-            self._slots = list(self._link.masters().values())
+            self._slots = list(self._connection.masters().values())
         if self._node is None:
-            self._node = self._link.owner(self._slots[0])
-        walk = SingleWalk(self._link.client(self._node), self._pattern, self._count, self._cursor)
+            self._node = self._connection.owner(self._slots[0])
+        scan = SingleServerScan(self._connection.client(self._node), self._pattern, self._count, self._cursor)
         try:
-            keys = walk.step()
+            keys = scan.next_keys()
         except (RedisError, OSError):
-            self._link.forget()
-            self._node = None  # found anew, by the slot, in the next attempt
+            self._connection.forget_slots()
+            self._node = None  # looked up again by its slot in the next attempt
             raise
-        self._cursor = walk.cursor
-        if walk.done:
+        self._cursor = scan.cursor
+        if scan.done:
             self._slots.pop(0)
             self._node = None
         return keys
@@ -303,7 +303,7 @@ def _owners(ranges: Sequence[Any], asked: Address) -> list[Address | None]:
     known: dict[Address, Address] = {}
     for first, last, (host, port, *_), *_replicas in ranges:
         name = host.decode() if isinstance(host, bytes) else host
-        # A node that does not know its own name means the one it was asked by.
+        # A node that does not know its own host means the one it was reached by.
         address = Address(asked.host if name in (None, "", "?") else name, int(port))
         owners[int(first) : int(last) + 1] = [known.setdefault(address, address)] * (int(last) - int(first) + 1)
     return owners

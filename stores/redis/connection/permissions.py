@@ -1,26 +1,26 @@
-"""What the Redis user must be allowed to do. Documentation and error messages name these, and a test needs each."""
+"""ACL permissions that the Redis user needs. Documentation and error messages list these; a test checks each."""
 
 from __future__ import annotations
 
 from policy.stores import RedisKeys
 
-#: As ACL SETUSER takes them.
+#: Always needed, in the syntax of ACL SETUSER.
 PERMISSIONS = (
     "+scan", "+time", "+evalsha", "+script|load", "+exists", "+type", "+pttl", "+pexpire", "+strlen", "+get", "+hmget",
     "+unlink", "+sscan", "+srem",
 )  # fmt: skip
-#: Not needed, but a run that knows since when a key was not used need not wait to look at it again.
-TO_SAVE_TIME = ("+object|idletime", "+object|encoding")
-#: Besides, with a database: the rules read access logs, and thresholds are compared with what Redis says of itself.
+#: Optional: with idle times known, a run need not wait for sync.graceSeconds.
+FOR_IDLE_TIMES = ("+object|idletime", "+object|encoding")
+#: Also needed with a database: rules read access logs (LRANGE), alert thresholds are compared with INFO.
 FOR_RULES = ("+lrange", "+info")
-#: Besides, where no database stands behind Redis: to judge sessions by their content, and for the lock.
+#: Also needed without a database: to read session content and for the lock.
 WITHOUT_DATABASE = ("+hget", "+set", "+scard")
-#: Besides, in a cluster.
+#: Also needed in a cluster.
 IN_CLUSTER = ("+cluster|slots", "+asking")
 
 
 def key_patterns(keys: RedisKeys) -> list[str]:
-    """The keys of a policy, as ACL SETUSER takes them."""
+    """Key patterns of a policy, in the syntax of ACL SETUSER."""
     templates = [template for template in (keys.session, keys.user_index, keys.access_log) if template]
     named = [template.replace("{id}", "*").replace("{user}", "*") for template in templates]
     return [f"~{pattern}" for pattern in [*named, "session-policy:lock:*"]]

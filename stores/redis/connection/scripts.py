@@ -1,8 +1,8 @@
-"""Lua scripts: where a decision and the command that follows it must not be parted, or one answer stands for several.
+"""Lua scripts: check and change a key atomically, or save round trips.
 
-Each does the same with every key and answers for each of them, so that it can be called with many keys at one server,
-and with one at a time in a cluster, where the keys of a call must be of one slot. They use only what Redis 6.2 knows.
-INSPECT, TTLS, IDLE and ADD_TTL do not count as a use of a key: idle times stay as they were.
+Each script does the same for every key and returns one reply per key. So it can be called with many keys on one server,
+and with one key at a time in a cluster, where all keys of a call must be in one slot. Redis 6.2 or later runs them.
+KEY_STATES, TTLS, IDLE_TIMES and ADD_TTL do not reset idle times.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-GONE = -2
+NO_KEY = -2
+"""The key does not exist, as PTTL replies."""
 NO_TTL = -1
+"""The key has no TTL, as PTTL replies."""
 OTHER_TYPE = -3
-NO_STRING = -1
+"""The key is neither string nor hash."""
+NOT_A_STRING = -1
+"""The key exists and is not a string."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script.
+    """A Lua script.
 
     Attributes:
-        text: in Lua.
-        sha: how Redis names it.
+        text: source.
+        sha: SHA-1 for EVALSHA.
     """
 
     text: str
@@ -33,8 +37,8 @@ class Script:
         object.__setattr__(self, "sha", digest.hexdigest())
 
 
-#: For each key: its TTL in milliseconds, NO_TTL, GONE, or OTHER_TYPE if it is neither string nor hash.
-INSPECT = Script("""
+#: For each key: its TTL in milliseconds, NO_TTL, NO_KEY, or OTHER_TYPE if it is neither string nor hash.
+KEY_STATES = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   local kind = redis.call('TYPE', key).ok
@@ -49,7 +53,7 @@ end
 return found
 """)
 
-#: For each key of whatever type: its TTL in milliseconds, NO_TTL, GONE; OTHER_TYPE if it has no TTL and is neither
+#: For each key of any type: its TTL in milliseconds, NO_TTL or NO_KEY; OTHER_TYPE if it has no TTL and is neither
 #: string nor hash.
 TTLS = Script("""
 local found = {}
@@ -66,9 +70,9 @@ end
 return found
 """)
 
-#: For each key: whole seconds since it was last used, or -1 if that is not known: with an LFU eviction policy, and for
-#: small numbers, which many keys may share.
-IDLE = Script("""
+#: For each key: its idle time in whole seconds, or -1 if unknown: with an LFU eviction policy, and for small integers,
+#: whose object many keys may share.
+IDLE_TIMES = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   local idle = redis.pcall('OBJECT', 'IDLETIME', key)
@@ -80,8 +84,8 @@ end
 return found
 """)
 
-#: For each key: the length of a string, NO_STRING for anything else, GONE.
-LENGTHS = Script("""
+#: For each key: the length of a string, NOT_A_STRING for another type, NO_KEY.
+STRING_LENGTHS = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   local kind = redis.call('TYPE', key).ok
@@ -90,8 +94,8 @@ end
 return found
 """)
 
-#: For each key: the string, or nothing.
-TEXTS = Script("""
+#: For each key: the string, or nil for another type.
+STRINGS = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   found[i] = redis.call('TYPE', key).ok == 'string' and redis.call('GET', key)
@@ -99,7 +103,7 @@ end
 return found
 """)
 
-#: Gives each key that has no TTL the one in its argument, in milliseconds. For each key: 1 if it got one.
+#: Sets the TTL in the key's argument, in milliseconds, unless the key has one. For each key: 1 if it was set.
 ADD_TTL = Script("""
 local added = {}
 for i, key in ipairs(KEYS) do
@@ -111,30 +115,30 @@ end
 return added
 """)
 
-#: Deletes each key that is still what it was when it was read. Arguments of a key: the mark of its content, its TTL
-#: then (which may be shorter by now, but no longer), and the names of the hash fields in the mark. For each key: 1
-#: deleted, 0 changed, GONE.
-DELETE_UNCHANGED = Script("""
+#: Deletes each key that has not changed since it was read. Arguments of a key: the digest of its content, its TTL then
+#: (a longer TTL now means that it was used), and the hash fields that the digest covers. For each key: 1 deleted,
+#: 0 changed, NO_KEY.
+DELETE_IF_UNCHANGED = Script("""
 local found = {}
 local each = #ARGV / #KEYS
 for i, key in ipairs(KEYS) do
   local first = (i - 1) * each + 1
   local kind = redis.call('TYPE', key).ok
-  local mark = ''
+  local digest = ''
   if kind == 'string' then
-    mark = 's' .. redis.sha1hex(redis.call('GET', key))
+    digest = 's' .. redis.sha1hex(redis.call('GET', key))
   elseif kind == 'hash' then
     local parts = {}
     for j = first + 2, first + each - 1 do
       local value = redis.call('HGET', key, ARGV[j])
       parts[#parts + 1] = value and (#value .. ':' .. value) or '-'
     end
-    mark = 'h' .. redis.sha1hex(table.concat(parts))
+    digest = 'h' .. redis.sha1hex(table.concat(parts))
   end
   local before, now = tonumber(ARGV[first + 1]), redis.call('PTTL', key)
   if kind == 'none' then
     found[i] = -2
-  elseif mark == ARGV[first] and now <= before and (now >= 0 or before < 0) then
+  elseif digest == ARGV[first] and now <= before and (now >= 0 or before < 0) then
     found[i] = redis.call('UNLINK', key)
   else
     found[i] = 0
@@ -143,8 +147,8 @@ end
 return found
 """)
 
-#: Prolongs a lock that holds the token in the first argument by the milliseconds in the second. 1 if it did.
-RENEW = Script("""
+#: Renews a lock whose value is the token in the first argument, for the milliseconds in the second. 1 if renewed.
+RENEW_LOCK = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   found[i] = 0
@@ -155,8 +159,8 @@ end
 return found
 """)
 
-#: Deletes a lock that holds the token in its argument. 1 if it did.
-RELEASE = Script("""
+#: Deletes a lock whose value is the token in its argument. 1 if deleted.
+RELEASE_LOCK = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   found[i] = 0

@@ -1,4 +1,4 @@
-"""Which server is the master: the sentinels know."""
+"""Finds the master behind Redis Sentinel."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from stores.redis.connection.url import Address
 
 
 class SentinelLoginError(RedisError):
-    """The sentinels refuse the login."""
+    """The sentinels refused the login."""
 
 
 class NoSentinelError(RedisError):
-    """What the URL names are no sentinels."""
+    """The hosts in the URL are not sentinels."""
 
 
 class UnknownMasterError(RedisError):
-    """The sentinels watch no master of that name."""
+    """The sentinels do not monitor a master of that name."""
 
 
-class Discovery(Sentinel):
-    """Asks the sentinels for the master each time a connection is made, and tells what is wrong if there is no answer.
+class MasterDiscovery(Sentinel):
+    """Asks the sentinels for the master for each new connection; its errors say what is wrong.
 
     Args:
-        sentinels: where they are.
-        login: how to log in to them, and how connections to them are made.
+        sentinels: their addresses.
+        options: redis-py options of the connections to them: login, TLS, timeouts.
     """
 
-    def __init__(self, sentinels: Sequence[Address], login: dict[str, Any]) -> None:
-        super().__init__([(s.host, s.port) for s in sentinels], sentinel_kwargs=login)  # type: ignore[no-untyped-call]
+    def __init__(self, sentinels: Sequence[Address], options: dict[str, Any]) -> None:
+        super().__init__([(s.host, s.port) for s in sentinels], sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """Host and port of the master, from the first sentinel that knows it.
 
         Raises:
-            SentinelLoginError, NoSentinelError, UnknownMasterError: somebody has to change something.
+            SentinelLoginError, NoSentinelError, UnknownMasterError: the configuration is wrong.
             MasterNotFoundError: no sentinel can be reached.
         """
         errors: list[RedisError] = []
@@ -52,11 +52,11 @@ class Discovery(Sentinel):
             if reply is None:
                 errors.append(UnknownMasterError())
                 continue
-            # It is asked first next time.
+            # Ask this one first next time.
             self.sentinels.remove(sentinel)
             self.sentinels.insert(0, sentinel)
             return reply[0].decode(), int(reply[1])
-        # One that answers tells more than one that cannot be reached.
+        # The error of a sentinel that answered says more than that of one that cannot be reached.
         errors.sort(key=lambda error: isinstance(error, ConnectionError | redis.TimeoutError))
         if errors and not isinstance(errors[0], ConnectionError | redis.TimeoutError):
             raise errors[0] from None
@@ -70,8 +70,14 @@ class Discovery(Sentinel):
             )
         except (AuthenticationError, NoPermissionError):
             raise SentinelLoginError from None
-        except ResponseError as error:
-            if "unknown command" in str(error).lower():
+        except ResponseError:
+            if not _is_sentinel(sentinel):
                 raise NoSentinelError from None
             raise
         return reply
+
+
+def _is_sentinel(server: redis.Redis) -> bool:
+    """Whether the server runs in Sentinel mode, as HELLO reports it. ACLs cannot forbid HELLO."""
+    reply: Sequence[Any] = server.execute_command("HELLO")  # type: ignore[no-untyped-call]
+    return dict(zip(reply[::2], reply[1::2], strict=True)).get(b"mode") == b"sentinel"

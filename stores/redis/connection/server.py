@@ -1,4 +1,4 @@
-"""Commands to Redis, tried again as the policy says."""
+"""Sends commands to Redis and retries them as spec.retries.redis says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 from policy.spec import Retry
 from stores.model.calls import Store, calling
 from stores.model.errors import RedisUnavailableError
-from stores.redis.connection.errors import translate
-from stores.redis.connection.link import Argument, Command, Link
+from stores.redis.connection.errors import error_code, translate
+from stores.redis.connection.interface import Argument, Command, RedisConnection
 from stores.redis.connection.scripts import Script
 from stores.waiting.clock import RunClock
 from stores.waiting.retry import Retrier
@@ -24,82 +24,87 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RedisServer:
-    """The Redis of a run: one server, or a cluster. Every command may be sent twice, when the first answer was lost.
+    """The Redis of a policy, one server or a cluster, with retries.
 
-    Several threads may use it; one at a time speaks with Redis.
+    A command may be executed twice if its first reply was lost. Threads may share an instance; a lock serializes their
+    commands.
 
     All methods raise RedisUnavailableError if Redis cannot be reached or keeps failing, and ConfigurationError if it
     refuses the login or a command.
 
     Args:
-        link: from :func:`stores.redis.connection.connect.connect`.
-        retry: how often and after which pause a command is tried again.
-        clock: of the run.
-        log: of the run.
+        connection: from :func:`stores.redis.connection.connect.connect`.
+        retry: number of retries and the pause between them.
+        clock: ends retries at the deadline.
+        log: gets a warning per retry.
     """
 
-    def __init__(self, link: Link, retry: Retry, clock: RunClock, log: Any) -> None:
-        self._link = link
-        self._one_at_a_time = threading.Lock()
+    def __init__(self, connection: RedisConnection, retry: Retry, clock: RunClock, log: Any) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
         self._retrier = Retrier(retry, (RedisUnavailableError,), clock, log, "Redis")
 
     def times(self) -> list[datetime]:
-        """The time by the clock of each server that holds keys."""
-        replies = self._attempt(self._link.times)
+        """The clock of each server that holds keys."""
+        replies = self._attempt(self._connection.times)
         return [_EPOCH + timedelta(seconds=int(seconds), microseconds=int(rest)) for seconds, rest in replies]
 
     def infos(self, section: str) -> list[Mapping[str, Any]]:
-        """What each server that holds keys says of itself."""
-        return self._attempt(lambda: self._link.infos(section))
+        """The INFO section of each server that holds keys."""
+        return self._attempt(lambda: self._connection.infos(section))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to several commands of one key each; None to one that found a key of the wrong type."""
+        """The replies to several commands with one key each; None where the key has the wrong type (WRONGTYPE)."""
         if not commands:
             return []
-        # Most replies are no errors, and there are many.
+        # Tested here, not in _checked: there are many replies, and few errors.
         return self._attempt(
-            lambda: [_checked(r) if isinstance(r, RedisError) else r for r in self._link.pipeline(commands)]
+            lambda: [_checked(r) if isinstance(r, RedisError) else r for r in self._connection.pipeline(commands)]
         )
 
-    def existing(self, groups: Sequence[Sequence[bytes]]) -> list[int]:
-        """How many keys of each group there are, of whatever type."""
-        return self._attempt(lambda: [_checked(reply) for reply in self._link.existing(groups)]) if groups else []
+    def count_existing(self, groups: Sequence[Sequence[bytes]]) -> list[int]:
+        """How many keys of each group exist, of any type."""
+        return (
+            self._attempt(lambda: [_checked(reply) for reply in self._connection.count_existing(groups)])
+            if groups
+            else []
+        )
 
     def unlink(self, keys: Sequence[bytes]) -> int:
-        """Deletes keys. Returns how many there were."""
-        return self._attempt(lambda: sum(_checked(reply) for reply in self._link.unlink(keys))) if keys else 0
+        """Deletes keys. Returns how many existed."""
+        return self._attempt(lambda: sum(_checked(reply) for reply in self._connection.unlink(keys))) if keys else 0
 
     def evaluate(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = ()) -> list[Any]:
-        """A script's replies, one for each key; the arguments are none, or as many for each key."""
-        return self._attempt(lambda: [_checked(reply) for reply in self._link.evaluate(script, keys, arguments)])
+        """A Lua script's replies, one per key. ``arguments`` is empty or holds the same number for each key."""
+        return self._attempt(lambda: [_checked(reply) for reply in self._connection.evaluate(script, keys, arguments)])
 
     def scan(self, pattern: bytes, count: int) -> Iterator[list[bytes]]:
-        """All keys that fit the pattern, a page at a time. A key that exists throughout is found, perhaps twice.
+        """All keys that match the pattern, page by page. A key that exists throughout is returned, maybe twice.
 
-        Not so where a replica takes over or slots move meanwhile: then a key may be missed until the next scan.
+        During a failover, or while slots move, keys may be missed until the next scan.
         """
-        walk = self._link.walk(pattern, count)
-        while not walk.done:
-            yield self._attempt(walk.step)
+        scan = self._connection.scan(pattern, count)
+        while not scan.done:
+            yield self._attempt(scan.next_keys)
 
     def close(self) -> None:
         """Closes the connections."""
-        self._link.close()
+        self._connection.close()
 
     def _attempt(self, work: Callable[[], T]) -> T:
         def attempt() -> T:
             try:
-                with self._one_at_a_time, calling(Store.REDIS):
+                with self._lock, calling(Store.REDIS):
                     return work()
             except (RedisError, OSError) as error:
-                # Without its cause: a Redis error quotes the command, and with it a session's id.
+                # Without its cause: a Redis error may quote the command, and with it a session id.
                 raise translate(error) from None
 
         return self._retrier(attempt)
 
 
 def _checked(reply: Any) -> Any:
-    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+    if isinstance(reply, ResponseError) and error_code(reply) == "WRONGTYPE":
         return None
     if isinstance(reply, RedisError):
         raise reply

@@ -1,4 +1,4 @@
-"""Redis URLs, as people write them: one server, or the several that a Sentinel or Cluster is reached by."""
+"""Parses Redis URLs: one server, or the hosts of a Sentinel or Cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens.
+    """Address of a server.
 
     Attributes:
         host: name or IP address.
@@ -41,17 +41,17 @@ class Address:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RedisUrl:
-    """A URL taken apart. It has no text form: it may hold passwords.
+    """A parsed Redis URL. It has no repr: it may hold passwords.
 
     Attributes:
-        addresses: the servers it names; none with a Unix socket.
-        socket: path of a Unix socket.
-        database: number of the database.
-        username: of the Redis user; None for the default user.
-        password: likewise; None for no login.
-        sentinel_username: of the user at the sentinels, who know nothing of the user above.
-        sentinel_password: likewise.
-        tls: options of TLS for the client; None without TLS.
+        addresses: its hosts; none for a Unix socket.
+        socket: path of the Unix socket.
+        database: database number.
+        username: Redis user; None for the default user.
+        password: its password; None for no login.
+        sentinel_username: user at the sentinels, which have a login of their own.
+        sentinel_password: its password.
+        tls: TLS options of redis-py; None without TLS.
     """
 
     addresses: tuple[Address, ...]
@@ -65,17 +65,17 @@ class RedisUrl:
 
 
 def parse_url(url: str, mode: RedisMode) -> RedisUrl:
-    """Takes a URL apart.
+    """Parses a Redis URL.
 
     Args:
         url: redis://, rediss:// (TLS) or, for one server, unix://; the hosts of a Sentinel or Cluster separated by
             commas. Options after the question mark: db, username, password; with Sentinel sentinel_username and
             sentinel_password; with rediss:// ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile, ssl_check_hostname
             and ssl_cert_reqs.
-        mode: how the servers are arranged.
+        mode: Standalone, Sentinel or Cluster.
 
     Raises:
-        ConfigurationError: it cannot be used. The URL is not repeated: it may hold a password.
+        ConfigurationError: it is invalid. The message does not repeat the URL: it may hold a password.
     """
     return _Parser(mode).parse(url.strip())
 
@@ -88,11 +88,11 @@ class _Parser:
         try:
             parts = urlsplit(url)
         except ValueError:
-            raise self._no_address() from None
+            raise self._invalid_address() from None
         if parts.scheme not in ("redis", "rediss", "unix"):
-            raise self._unusable("it must begin with redis://, rediss:// or unix://")
+            raise self._invalid("it must start with redis://, rediss:// or unix://")
         if parts.fragment:
-            raise self._unusable("it contains a #; percent-encode special characters in the password")
+            raise self._invalid("it contains a #; percent-encode special characters in the password")
         login, _, hosts = parts.netloc.rpartition("@")
         username, _, password = login.partition(":")
         options = self._options(parts)
@@ -116,62 +116,62 @@ class _Parser:
             allowed |= _TLS_OPTIONS
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if not options.keys() <= allowed:
-            raise self._unusable(f"it has an option other than {', '.join(sorted(allowed))}")
+            raise self._invalid(f"it has an unknown option; known are {', '.join(sorted(allowed))}")
         return options
 
     def _socket(self, parts: SplitResult, hosts: str) -> str:
         if self._mode is not RedisMode.STANDALONE:
-            raise self._unusable(f"unix:// names one server, but stores.redis.mode is {self._mode}")
+            raise self._invalid(f"unix:// is for one server, but stores.redis.mode is {self._mode}")
         if not parts.path or hosts:
-            raise self._unusable("unix:// takes the path of a socket, e.g. unix:///run/redis.sock")
+            raise self._invalid("unix:// takes the path of a socket, e.g. unix:///run/redis.sock")
         return unquote(parts.path)
 
     def _addresses(self, hosts: str) -> tuple[Address, ...]:
         names = hosts.split(",")
         if len(names) > 1 and self._mode is RedisMode.STANDALONE:
-            raise self._unusable(f"it names several hosts, but stores.redis.mode is {self._mode}")
+            raise self._invalid(f"it has several hosts, but stores.redis.mode is {self._mode}")
         return tuple(self._address(name) for name in names)
 
     def _address(self, text: str) -> Address:
         try:
             parts = urlsplit(f"//{text}")
-            host, port = parts.hostname, parts.port  # the port raises where it is no number
+            host, port = parts.hostname, parts.port  # raises if the port is not a number
         except ValueError:
-            raise self._no_address() from None
+            raise self._invalid_address() from None
         if not host:
-            raise self._unusable("it names no host")
+            raise self._invalid("it has no host")
         return Address(host, DEFAULT_PORTS[self._mode] if port is None else port)
 
     def _database(self, path: str, option: str | None) -> int:
-        # A client would take database 0 for what it cannot read, and the wrong database looks like one full of orphans.
+        # redis-py falls back to database 0, and in the wrong database every key looks orphaned.
         if path and not _is_number(path):
-            raise self._unusable("after the host comes the number of the database, e.g. redis://host:6379/0")
+            raise self._invalid("after the host comes the database number, e.g. redis://host:6379/0")
         if option is not None and not _is_number(option):
-            raise self._unusable("db must be a number, e.g. ?db=0")
+            raise self._invalid("db must be a number, e.g. ?db=0")
         database = int(option if option is not None else path or "0")
         if database and self._mode is RedisMode.CLUSTER:
-            raise self._unusable("a Redis Cluster has no database but 0")
+            raise self._invalid("a Redis Cluster has only database 0")
         return database
 
     def _tls(self, options: Mapping[str, str]) -> dict[str, Any]:
         tls: dict[str, Any] = {}
         for name in sorted(_TLS_FILES & options.keys()):
             if not os.access(options[name], os.R_OK):
-                raise self._unusable(f"{name} names a file that is not there or cannot be read")
+                raise self._invalid(f"the file in {name} does not exist or is not readable")
             tls[name] = options[name]
         reqs = options.get("ssl_cert_reqs", "required")
         check = options.get("ssl_check_hostname", "true").lower()
         if reqs not in ("none", "optional", "required") or check not in _TRUTH:
-            raise self._unusable("an option has a value that cannot be used")
-        # A certificate that nobody verifies says nothing of the host.
+            raise self._invalid("ssl_cert_reqs must be none, optional or required; ssl_check_hostname true or false")
+        # An unverified certificate does not prove the host.
         return {**tls, "ssl_cert_reqs": reqs, "ssl_check_hostname": _TRUTH[check] and reqs != "none"}
 
-    def _no_address(self) -> ConfigurationError:
-        return self._unusable("host and port cannot be told apart; percent-encode special characters in the password")
+    def _invalid_address(self) -> ConfigurationError:
+        return self._invalid("host and port are not readable; percent-encode special characters in the password")
 
-    def _unusable(self, why: str) -> ConfigurationError:
+    def _invalid(self, why: str) -> ConfigurationError:
         return ConfigurationError(
-            f"{REDIS_URL_ENV} cannot be used as a Redis URL: {why}; expected e.g. {_EXAMPLES[self._mode]}"
+            f"{REDIS_URL_ENV} is not a valid Redis URL: {why}; expected e.g. {_EXAMPLES[self._mode]}"
         )
 
 

@@ -1,1 +1,1 @@
-"""What the content of session keys and access logs says."""
+"""Reads session content and access logs from Redis."""

@@ -1,4 +1,4 @@
-"""Access logs: lists with a session's accesses, the newest first. They are read to a bound, many in one round trip."""
+"""Reads access logs: Redis lists with a session's accesses, newest first. Bounded, and many per round trip."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from policy.stores import TimeEncoding
 from stores.model.batches import batches
 from stores.model.time_encoding import decode_time
 from stores.redis.connection.server import RedisServer
-from stores.redis.content.alike import differ_in_time_only
+from stores.redis.content.entry_comparison import differ_in_time_only
 from stores.redis.keys import KeyNames
 from stores.rules.details import Access, GeoPoint
 
-# What SCAN looks at in one call.
+# COUNT of SCAN.
 _SCAN_COUNT = 1000
 _GROUP = 500
-# Entries in one answer. The first look at a log takes few; only a log that has more is asked again.
+# The first read of a log takes few entries; only logs with more are read again.
 _FIRST_ENTRIES = 100
-_ENTRIES_AT_ONCE = 20_000
-_LONGEST_ENTRY = 64 * 1024
+_MAX_ENTRIES_PER_REPLY = 20_000
+_MAX_ENTRY_BYTES = 64 * 1024
 
-# How applications name what an entry holds.
+# Usual names of the fields of an entry.
 _TIMES = ("time", "timestamp", "at", "ts")
 _ADDRESSES = ("ip", "ipAddress", "ip_address", "address", "remoteAddress")
 _CLIENTS = ("client", "userAgent", "user_agent", "device")
 _LOCATIONS = ("location", "place", "geo")
 _LATITUDES = ("lat", "latitude")
 _LONGITUDES = ("lon", "lng", "long", "longitude")
-# A number of seconds as large as this would lie in the year 5138: it is one of milliseconds.
+# As seconds, this would be in the year 5138: larger numbers are milliseconds.
 _MILLISECONDS_FROM = 1e11
 
 _NOTHING = Access()
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
-    """The newest entries of an access log, as they are written.
+class LogEntries:
+    """The newest entries of an access log, not decoded yet.
 
     Attributes:
-        entries: the newest first.
+        entries: newest first.
     """
 
     entries: Sequence[bytes]
 
     @property
     def accesses(self) -> list[Access]:
-        """What they say."""
+        """The entries, decoded."""
         return list(map(read_entry, self.entries))
 
     @property
-    def only(self) -> Access | None:
-        """What all of them say, but for their times; None where they may say different things, or nothing."""
+    def common_access(self) -> Access | None:
+        """The first entry if all others differ from it only in their timestamps; None otherwise, or if it is empty."""
         if not self.entries or not differ_in_time_only(self.entries):
             return None
         access = read_entry(self.entries[0])
@@ -69,11 +69,11 @@ class Log:
 class AccessLogs:
     """The access logs of a policy.
 
-    Its methods raise RedisUnavailableError and ConfigurationError as those of the session store do.
+    Methods raise RedisUnavailableError and ConfigurationError.
 
     Args:
-        server: where they are.
-        names: how their keys are named; without a template there are none.
+        server: the Redis.
+        names: key templates of the policy.
     """
 
     def __init__(self, server: RedisServer, names: KeyNames) -> None:
@@ -82,36 +82,36 @@ class AccessLogs:
 
     @property
     def exist(self) -> bool:
-        """Whether the policy names such logs."""
+        """Whether the policy has access logs (stores.redis.keys.accessLog)."""
         return self._names.access_log is not None
 
-    def owners(self) -> Iterator[str]:
-        """The ids of all sessions that have a log, in no order.
+    def session_ids(self) -> Iterator[str]:
+        """The ids of all sessions with an access log, in no order.
 
-        It begins at another one each time, so that whoever has time for some only leaves none out for ever. Where Redis
-        resizes its table meanwhile, a log may be left out, or met twice.
+        It starts at a random page of SCAN, so that a run without time for all logs reads others than the run before.
+        If Redis resizes its hash table meanwhile, a log may be missed or returned twice.
         """
         if self._names.access_log is None:
             return
         pattern = self._names.access_log.pattern
-        # Keys of other databases on the server count, too: then it more often begins at the beginning.
+        # Counts the keys of all databases on the server: too large a number only makes a start at page 0 likelier.
         keys = sum(each["keys"] for info in self._server.infos("keyspace") for each in info.values())
         first = secrets.randbelow(keys // _SCAN_COUNT + 1)
-        yield from self._owners(islice(self._server.scan(pattern, _SCAN_COUNT), first, None))
-        yield from self._owners(islice(self._server.scan(pattern, _SCAN_COUNT), first))
+        yield from self._decoded_ids(islice(self._server.scan(pattern, _SCAN_COUNT), first, None))
+        yield from self._decoded_ids(islice(self._server.scan(pattern, _SCAN_COUNT), first))
 
-    def _owners(self, pages: Iterable[Sequence[bytes]]) -> Iterator[str]:
+    def _decoded_ids(self, pages: Iterable[Sequence[bytes]]) -> Iterator[str]:
         for keys in pages:
-            for written in dict.fromkeys(self._names.access_log_owners(keys)):
+            for raw_id in dict.fromkeys(self._names.access_log_session_ids(keys)):
                 with suppress(UnicodeDecodeError):
-                    yield written.decode("utf-8", "surrogatepass")  # as KeyTemplate writes them
+                    yield raw_id.decode("utf-8", "surrogatepass")  # as KeyTemplate encodes them
 
-    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, Log]]:
-        """The newest entries of each session's log; sessions without a log have none.
+    def read(self, ids: Iterable[str], most: int) -> Iterator[tuple[str, LogEntries]]:
+        """The newest entries of each session's access log; none for sessions without one.
 
         Args:
-            ids: of the sessions.
-            most: entries of one log.
+            ids: session ids.
+            most: most entries per log.
         """
         first = min(most, _FIRST_ENTRIES)
         for group in batches(ids, _GROUP):
@@ -120,34 +120,34 @@ class AccessLogs:
             longer = {i: keys[i] for i, found in beginnings.items() if len(found) == first < most}
             for session_id in group:
                 if session_id not in longer:
-                    yield session_id, Log(beginnings.get(session_id, ()))
-            # Read anew from its beginning: meanwhile entries may have been added, and places have shifted.
-            for some in batches(longer.items(), max(1, _ENTRIES_AT_ONCE // most)):
+                    yield session_id, LogEntries(beginnings.get(session_id, ()))
+            # Read again from the start: entries may have been added meanwhile, which shifts positions.
+            for some in batches(longer.items(), max(1, _MAX_ENTRIES_PER_REPLY // most)):
                 for session_id, entries in self._entries(dict(some), 0, most).items():
-                    yield session_id, Log(entries)
+                    yield session_id, LogEntries(entries)
 
     def _entries(self, keys: Mapping[str, bytes], start: int, end: int) -> dict[str, Sequence[bytes]]:
         replies = self._server.pipeline([("LRANGE", key, start, end - 1) for key in keys.values()])
-        # A key that is no list has no entries.
+        # A key that is not a list has no entries.
         return {session_id: reply or () for session_id, reply in zip(keys, replies, strict=True)}
 
 
 def read_entry(entry: bytes | str) -> Access:
-    """What an entry says. Nothing in it can make a run fail: what cannot be read is not known."""
-    if len(entry) > _LONGEST_ENTRY:
+    """Decodes an entry; unreadable values are None."""
+    if len(entry) > _MAX_ENTRY_BYTES:
         return _NOTHING
     try:
-        fields = from_json(entry)  # several times as fast as the standard library's
+        fields = from_json(entry)  # several times faster than the json module
     except ValueError:
         return _NOTHING
     if not isinstance(fields, dict):
         return _NOTHING
-    # By place, not by name, and without a generator anywhere: this is asked of every entry there is.
+    # Positional arguments and no generators: this runs for every entry.
     return Access(
         _time(_first(fields, _TIMES)),
         _text(_first(fields, _ADDRESSES)),
         _text(_first(fields, _CLIENTS)),
-        _place(_first(fields, _LOCATIONS)) or _place(fields),
+        _location(_first(fields, _LOCATIONS)) or _location(fields),
     )
 
 
@@ -183,8 +183,8 @@ def _time(value: Any) -> datetime | None:
     return decode_time(value, TimeEncoding.TIMESTAMP, UTC) if isinstance(value, str) else None
 
 
-def _place(value: Any) -> GeoPoint | None:
-    """A place written as an object, as ``[latitude, longitude]`` or as ``"latitude,longitude"``."""
+def _location(value: Any) -> GeoPoint | None:
+    """A location from an object, ``[latitude, longitude]`` or ``"latitude,longitude"``."""
     if value is None:
         return None
     if isinstance(value, dict):

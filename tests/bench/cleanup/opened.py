@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from job.cli.start import SWITCH_SECONDS
-from job.logs.identity import Identities
-from job.logs.logs import LogSink, SessionLog
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, LogSink
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise
@@ -38,7 +38,9 @@ def obeyed(**spec: Any) -> SessionPolicy:
 
 
 @contextmanager
-def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> Iterator[tuple[RunContext, RunStores]]:
+def opened(
+    by: SessionPolicy, urls: Urls, audit: HashedSessionLog | None = None
+) -> Iterator[tuple[RunContext, RunStores]]:
     """Opens the stores, in a process that searches for garbage and switches threads as a run's own does."""
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -51,7 +53,7 @@ def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> It
         stores.close()
 
 
-class _Reading(SessionLog):
+class _Reading(HashedSessionLog):
     """In place of the log: each row is fetched and its id read, and nothing is written."""
 
     def deleted(self, sessions: Sequence[Session], cause: str) -> None:
@@ -60,15 +62,15 @@ class _Reading(SessionLog):
 
 
 @contextmanager
-def cleanup_log(*, only_reads: bool = False) -> Iterator[SessionLog]:
+def cleanup_log(*, only_reads: bool = False) -> Iterator[HashedSessionLog]:
     """The log of each deleted session, written to nowhere.
 
     Args:
         only_reads: have the rows returned and read, but no lines made of them.
     """
-    log = _Reading if only_reads else SessionLog
+    log = _Reading if only_reads else HashedSessionLog
     with Path(os.devnull).open("w") as nowhere:
-        yield log(LogSink(nowhere, logging.INFO, for_people=False), Identities())
+        yield log(LogSink(nowhere, logging.INFO, for_people=False), IdHasher())
 
 
 def delete_all_expired(
@@ -77,7 +79,7 @@ def delete_all_expired(
     expired: int | None = None,
     *,
     beside: bool = False,
-    audit: SessionLog | None = None,
+    audit: HashedSessionLog | None = None,
 ) -> float:
     """Seconds that the deleting step takes.
 

@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy.engine import make_url
 
 from job.demo.servers.postgres import runnable_bin_dir
-from job.logs.logs import SessionLog
+from job.logs.run_logs import HashedSessionLog
 from job.steps.initialise import Urls
 from tests.bench.cleanup.goals import OURS, Bound, Check, Goal, Row, sizes
 from tests.bench.cleanup.opened import cleanup_log, delete_all_expired, obeyed
@@ -57,7 +57,7 @@ def _measure(setting: Setting) -> list[Row]:
                 raise RuntimeError("some expired sessions are left")
             return seconds
 
-        def ours(url: str, audit: SessionLog | None = None, **spec: object) -> float:
+        def ours(url: str, audit: HashedSessionLog | None = None, **spec: object) -> float:
             by = obeyed(**{"statistics": _NO_HISTORY, **spec})
             return delete_all_expired(by, Urls(url), expired, audit=audit)
 

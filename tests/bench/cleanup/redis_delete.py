@@ -47,7 +47,7 @@ def _measure(setting: Setting) -> list[Row]:
             way, batch = ways[place % len(ways)], sessions[first : first + _BATCH]
             began = time.perf_counter()
             if way == OURS:
-                deleted[way] += store.delete(batch)
+                deleted[way] += store.delete(batch).session_keys
             else:
                 size = _BARE_BATCHES[ways.index(way) - 1]
                 deleted[way] += sum(_bare(bare, batch[n : n + size]) for n in range(0, len(batch), size))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from job.logs.logfiles import LogFiles, LogName, retention_days
-from job.logs.logs import open_logs
+from job.logs.log_files import LogFiles, LogName, retention_days
+from job.logs.run_logs import open_logs
 from policy.spec import Logs
 
 TODAY = date(2026, 3, 10)
@@ -62,7 +62,7 @@ def test_r2_retention_removes_this_policy_s_old_files_and_nothing_else(tmp_path:
     no_day = tmp_path / "session" / "cleanup-2020-99-99.web.shop.jsonl"
     no_day.write_text("")
     log, failures = files(tmp_path)
-    log.forget(retention_days(Logs()))
+    log.delete_old(retention_days(Logs()))
     assert failures == []
     assert all(path.exists() for path in [*kept, foreign, no_day])
     assert not any(path.exists() for path in gone)
@@ -95,12 +95,14 @@ def test_a_full_volume_fails_nothing_and_is_told_once_on_the_stream(capsys: pyte
         def _descriptor(self, log: LogName) -> int:
             return os.open("/dev/full", os.O_WRONLY)
 
-    logs.sink.files = Full(Path("/nowhere"), "web/shop", lambda why: logs.log.warning("log files off", because=why))
+    logs.sink.files = Full(
+        Path("/nowhere"), "web/shop", lambda why: logs.log.warning("log files disabled", because=why)
+    )
     for _ in range(3):
         logs.log.info("expired")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines].count("expired") == 3
-    (warning,) = [line for line in lines if line["event"] == "log files off"]
+    (warning,) = [line for line in lines if line["event"] == "log files disabled"]
     assert os.strerror(errno.ENOSPC) in warning["because"]
 
 
@@ -109,7 +111,7 @@ def test_a_volume_that_is_no_directory_is_told(tmp_path: Path) -> None:
     place.write_text("")
     log, failures = files(place)
     log.write(LogName.RUN, "line\n")
-    log.forget(retention_days(Logs()))
+    log.delete_old(retention_days(Logs()))
     assert len(failures) == 1
 
 
@@ -133,7 +135,7 @@ def test_a_link_that_others_lay_on_the_volume_leads_nowhere(tmp_path: Path) -> N
     (elsewhere / old).write_text("of somebody else\n")
     (volume / "session").symlink_to(elsewhere)
     log, failures = files(volume)
-    log.forget({LogName.CLEANUP: 7})
+    log.delete_old({LogName.CLEANUP: 7})
     log.write(LogName.CLEANUP, "x\n")
     log.close()
     assert [path.name for path in elsewhere.iterdir()] == [old]

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from job.logs.identity import Identities
-from job.logs.logfiles import LogFiles
-from job.logs.logs import RunLogs, open_logs, safe_traceback
+from job.logs.id_hasher import IdHasher
+from job.logs.log_files import LogFiles
+from job.logs.run_logs import RunLogs, open_logs, safe_traceback
 from stores.model.errors import RunError
 from stores.model.sessions import Session
 
-IDENTITIES = Identities(b"0123456789abcdef")
+IDENTITIES = IdHasher(b"0123456789abcdef")
 SESSION = Session("secret-id", "ann@example.org", datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 1, 1, tzinfo=UTC))
 
 
@@ -36,7 +36,7 @@ def test_r2_every_line_says_which_log_it_belongs_to() -> None:
     logs.log.info("run started", policy="shop")
     logs.log.warning("retry")
     logs.log.error("run failed", trace=["a", "b"])
-    logs.alerts.warning("problem", reason="RunTooLong")
+    logs.alerts.warning("problem found", reason="RunTooLong")
     logs.sessions(IDENTITIES).deleted([SESSION], "Expired")
     logs.sessions(IDENTITIES).abnormal([SESSION], "LongRunning", "Report")
     lines = written(stream)
@@ -94,7 +94,7 @@ def test_r1_3_every_line_of_a_traced_run_names_its_trace() -> None:
     logs.sink.trace_fields = {"trace_id": "a" * 32}
     logs.log.info("run started")
     logs.log.error("run failed", trace=["a"])
-    logs.alerts.warning("problem")
+    logs.alerts.warning("problem found")
     logs.sessions(IDENTITIES).deleted([SESSION], "Expired")
     logs.sessions(IDENTITIES).abnormal([SESSION], "LongRunning", "Report")
     first, *lines = written(stream)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from job.cli.reporting import to_text, write_termination_message
+from job.cli.termination_message import to_text, write_termination_message
 from policy.reasons import ALERTS
 from policy.report import (
     MAX_ALERTS,

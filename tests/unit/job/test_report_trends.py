@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from job.reports.page import to_page
-from job.reports.plots import bars, condense, sparkline
-from job.reports.svg import Series, bar_chart, line_chart, row_chart, short, top_of_scale
-from job.reports.table import print_trends
-from job.reports.trends import DayEnds, RunPoint, Trends, to_points
+from job.reports.html_page import to_page
+from job.reports.svg_charts import Series, axis_maximum, bar_chart, line_chart, row_chart, short_number
+from job.reports.text_plots import bars, condense, sparkline
+from job.reports.trends import DeletedOnDay, RunPoint, Trends, to_points
+from job.reports.trends_table import print_trends
 
 START = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
 
@@ -62,13 +62,13 @@ def test_two_runs_at_once_divide_by_no_zero() -> None:
 
 
 def trends(**changed: Any) -> Trends:
-    days = [DayEnds(date(2026, 3, n), {"Expired": 10 * n, "Evicted": n}, 11 * n * 600) for n in range(1, 6)]
+    days = [DeletedOnDay(date(2026, 3, n), {"Expired": 10 * n, "Evicted": n}, 11 * n * 600) for n in range(1, 6)]
     given: dict[str, Any] = {
         "policy": "web/shop",
         "since": START - timedelta(days=5),
         "until": START,
         "runs": to_points([row(n, active=100 + n % 7, deleted=n % 5) for n in range(300)]),
-        "ends": days,
+        "deleted_by_day": days,
         "by_hour": {n: n * n for n in range(24)},
         "by_client": {"Chrome": 70, "Firefox": 20},
     }
@@ -78,7 +78,7 @@ def trends(**changed: Any) -> Trends:
 def test_averages_and_causes_are_over_the_whole_period() -> None:
     assert trends().average_minutes == pytest.approx(10)
     assert trends().causes == ["Expired", "Evicted"]
-    assert trends(ends=[]).average_minutes is None
+    assert trends(deleted_by_day=[]).average_minutes is None
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_the_page_is_well_formed_and_has_every_chart() -> None:
     titles = [caption.text for caption in body.iter("figcaption")]
     assert len(titles) == 6
     assert len(list(body.iter("svg"))) == 6
-    assert "Sessions ended each day, by cause" in titles
+    assert "Sessions deleted each day, by cause" in titles
     # Three hundred runs are not three hundred points.
     lines = [path for path in body.iter("path") if "line" in (path.get("class") or "")]
     assert lines
@@ -106,21 +106,23 @@ def test_the_page_is_well_formed_and_has_every_chart() -> None:
 
 def test_what_comes_from_outside_is_text_in_the_page() -> None:
     evil = "<img src=x onerror=alert(1)>"
-    page = to_page(trends(policy=evil, by_client={evil: 1}, ends=[DayEnds(date(2026, 3, 1), {evil: 1}, 1)]))
+    page = to_page(
+        trends(policy=evil, by_client={evil: 1}, deleted_by_day=[DeletedOnDay(date(2026, 3, 1), {evil: 1}, 1)])
+    )
     assert "<img" not in page
 
 
 def test_a_period_without_runs_says_so() -> None:
-    assert "No run in this period" in to_page(trends(runs=[]))
+    assert "No runs in this period" in to_page(trends(runs=[]))
 
 
 def test_one_run_is_enough_for_a_page() -> None:
-    assert "<svg" in to_page(trends(runs=to_points([row(0)]), ends=[], by_hour={}, by_client={}))
+    assert "<svg" in to_page(trends(runs=to_points([row(0)]), deleted_by_day=[], by_hour={}, by_client={}))
 
 
 def test_many_causes_are_folded_into_as_many_colours_as_there_are() -> None:
-    day = DayEnds(date(2026, 3, 1), {f"Cause{n}": 20 - n for n in range(9)}, 1)
-    page = to_page(trends(ends=[day]))
+    day = DeletedOnDay(date(2026, 3, 1), {f"Cause{n}": 20 - n for n in range(9)}, 1)
+    page = to_page(trends(deleted_by_day=[day]))
     assert "Other" in page
     assert 'class="bar c7"' not in page
 
@@ -130,14 +132,14 @@ def test_many_causes_are_folded_into_as_many_colours_as_there_are() -> None:
 
 @given(st.floats(0, 1e15))
 def test_a_scale_reaches_above_the_highest_value_but_not_far(most: float) -> None:
-    top = top_of_scale(most)
+    top = axis_maximum(most)
     assert top >= most * (1 - 1e-9)
     assert top <= max(4, most * 2.5 * 1.001) or most < 1
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (950, "950"), (1200, "1.2k"), (3e6, "3M"), (0.25, "0.25")])
 def test_axis_numbers_are_short(value: float, text: str) -> None:
-    assert short(value) == text
+    assert short_number(value) == text
 
 
 VALUES = st.lists(st.one_of(st.none(), st.floats(0, 1e9)), max_size=300)

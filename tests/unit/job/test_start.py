@@ -1,4 +1,4 @@
-"""How the process of a run asks to be treated by Linux."""
+"""How the command starts: its scheduling policy on Linux, and what it says if a package is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ atexit.register(lambda: print(os.sched_getscheduler(0)))
 main()
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has scheduling policies of this kind")
+MISSING = """
+import sys
+sys.modules["click"] = None  # as if it were not installed
+"""
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has scheduling policies of this kind")
 
 
 def policy_of(command: str) -> int:
@@ -31,9 +36,20 @@ def policy_of(command: str) -> int:
     return int(ended.stdout.splitlines()[-1])
 
 
+@only_linux
 def test_a_run_is_batch_work_that_pushes_no_application_from_its_core() -> None:
     assert policy_of(COMMAND) == os.SCHED_BATCH
 
 
+@only_linux
 def test_where_that_is_forbidden_it_works_all_the_same() -> None:
     assert policy_of(FORBID + COMMAND) == os.SCHED_OTHER
+
+
+def test_without_the_extra_job_it_says_in_one_line_what_to_install() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", MISSING + COMMAND, "run"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line == ("error: the Python package click is not installed; run: pip install 'session-policy-operator[job]'")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policy.spec import OnExceed
 from stores.model.sessions import Session
-from stores.redis.primary.ranking import Ranking, UserSketch, place
+from stores.redis.redis_only.ranking import Ranking, UserCountSketch, rank
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 TIMES = st.one_of(st.none(), st.integers(0, 50).map(lambda n: NOON + timedelta(seconds=n)))
@@ -31,8 +31,8 @@ def test_r2_5_what_is_kept_is_the_best_of_each_user(
     for session in sessions:
         by_user[session.user_id].append(session)
     for user, theirs in by_user.items():
-        best = sorted(theirs, key=lambda s: place(s, on_exceed), reverse=True)[:limit]
-        assert {s.key for s in ranking.best(user)} == {s.key for s in best}
+        best = sorted(theirs, key=lambda s: rank(s, on_exceed), reverse=True)[:limit]
+        assert {s.key for s in ranking.kept(user)} == {s.key for s in best}
         assert {s.key for s in theirs} & excess == {s.key for s in theirs} - {s.key for s in best}
 
 
@@ -65,11 +65,11 @@ def test_a_session_met_twice_counts_once() -> None:
 @settings(max_examples=15, deadline=None)  # each looks through four million buckets
 @given(users=st.lists(st.integers(0, 30).map(str), max_size=300), limit=st.integers(1, 10), most=st.integers(1, 50))
 def test_nobody_over_the_limit_is_overlooked(users: list[str], limit: int, most: int) -> None:
-    sketch = UserSketch()
+    sketch = UserCountSketch()
     for user in users:
         sketch.add(user)
     counts = Counter(users)
-    groups = list(sketch.groups(limit, most))
+    groups = list(sketch.groups_over(limit, most))
     for user, count in counts.items():
         told = sum(user in group for group in groups)
         assert told == 1 if count > limit else told <= 1
@@ -77,7 +77,7 @@ def test_nobody_over_the_limit_is_overlooked(users: list[str], limit: int, most:
 
 
 def test_users_are_estimated_closely_and_in_bounded_memory() -> None:
-    sketch = UserSketch()
+    sketch = UserCountSketch()
     for number in range(200_000):
         sketch.add(f"user-{number}")
         sketch.add(f"user-{number}")

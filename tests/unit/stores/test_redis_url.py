@@ -46,15 +46,15 @@ def test_any_login_can_be_written(mode: RedisMode, user: str, password: str) -> 
 @pytest.mark.parametrize(
     ("mode", "url", "says"),
     [
-        (RedisMode.STANDALONE, f"redis://:{CANARY}@a,b/0", "names several hosts"),
-        (RedisMode.STANDALONE, f"redis://:{CANARY}@a?sentinel_password={CANARY}", "option other than"),
+        (RedisMode.STANDALONE, f"redis://:{CANARY}@a,b/0", "has several hosts"),
+        (RedisMode.STANDALONE, f"redis://:{CANARY}@a?sentinel_password={CANARY}", "unknown option"),
         (RedisMode.SENTINEL, f"unix:///run/{CANARY}", "stores.redis.mode is Sentinel"),
         (RedisMode.CLUSTER, f"unix:///run/{CANARY}", "stores.redis.mode is Cluster"),
-        (RedisMode.SENTINEL, f"redis://:{CANARY}@a,,b/0", "names no host"),
+        (RedisMode.SENTINEL, f"redis://:{CANARY}@a,,b/0", "has no host"),
         (RedisMode.SENTINEL, f"redis://:{CANARY}@a:1,b:x/0", "percent-encode"),
-        (RedisMode.CLUSTER, f"redis://:{CANARY}@a,b/1", "no database but 0"),
-        (RedisMode.CLUSTER, f"redis://:{CANARY}@a,b?db=2", "no database but 0"),
-        (RedisMode.CLUSTER, f"http://:{CANARY}@a", "begin with redis://"),
+        (RedisMode.CLUSTER, f"redis://:{CANARY}@a,b/1", "only database 0"),
+        (RedisMode.CLUSTER, f"redis://:{CANARY}@a,b?db=2", "only database 0"),
+        (RedisMode.CLUSTER, f"http://:{CANARY}@a", "start with redis://"),
     ],
 )
 def test_what_does_not_fit_the_mode_is_refused_without_being_shown(mode: RedisMode, url: str, says: str) -> None:

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.engine.default import DefaultDialect
 
-from job.logs.identity import Identities
-from job.logs.logs import LogSink, SessionLog
+from job.logs.id_hasher import IdHasher
+from job.logs.run_logs import HashedSessionLog, LogSink
 from policy.mapping import SessionTable
 from policy.stores import Column, Columns, TimeColumn, TimeEncoding, UserColumn
 from stores.model.sessions import Session
@@ -86,6 +86,6 @@ def test_r2_a_line_of_many_is_that_of_one(encoding: TimeEncoding, zone: str, fet
 def lines(sessions: CompactRows | list[Session]) -> str:
     """What is logged of them, but for the moment of logging."""
     stream = io.StringIO()
-    log = SessionLog(LogSink(stream, logging.INFO, for_people=False), Identities(b"0123456789abcdef"))
+    log = HashedSessionLog(LogSink(stream, logging.INFO, for_people=False), IdHasher(b"0123456789abcdef"))
     log.deleted(sessions, "Expired")
     return re.sub(r'"time": "[^"]*"', "", stream.getvalue())

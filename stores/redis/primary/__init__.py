@@ -1,1 +1,0 @@
-"""Redis as the only session store."""

@@ -1,0 +1,1 @@
+"""Sessions of policies without a database: Redis is the only store."""
