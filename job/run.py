@@ -157,7 +157,7 @@ class Run:
         try:
             return self._work(self._context(dry_run, opened.database, opened.redis), opened)
         finally:
-            opened.link.close()
+            opened.connection.close()
             if opened.redis:
                 opened.redis.close()
 
@@ -185,7 +185,7 @@ class Run:
                 with self._deleting.running(), self._step("concurrency"):
                     enforce_limit(context, spec.max_concurrent_sessions, found.evicting)
                 with self._step("count"):
-                    tell_active(context, opened.sessions.census() if self.tally.deleted else found.census, kept)
+                    tell_active(context, opened.sessions.totals() if self.tally.deleted else found.census, kept)
                 with self._step("tidy"):
                     tidy(context, opened.store)
             except StopRequestedError as stop:
@@ -210,7 +210,7 @@ class Run:
         )
 
     def _work(self, context: RunContext, opened: Opened) -> RunReport:
-        statistics = opened.link if opened.keeps_statistics else None
+        statistics = opened.connection if opened.keeps_statistics else None
         seen = _Seen()
         stopped: str | None = None
         leader = prepare_to_lead(
@@ -220,11 +220,11 @@ class Run:
             self._clean(context, opened, statistics, seen, leader)
         except StopRequestedError as stop:
             stopped = stop.reason
-            opened.link.conclude()
+            opened.connection.conclude()
         finally:
             if leader:
                 leader.dismiss()
-        opened.link.conclude()
+        opened.connection.conclude()
         report = self._concluded = self._conclude(context, stopped, seen.would_refuse)
         if statistics and not context.dry_run:  # a dry run changes nothing at all
             with self._step("statistics"):

@@ -71,26 +71,26 @@ def _of_database(policy: SessionPolicy, url: str | None, log: Any) -> Iterator[F
     if not url:
         yield Finding(Severity.ERROR, field, "no database URL", f"set {DATABASE_URL_ENV} or give --database-url")
         return
-    link: RunConnection | None = None
+    connection: RunConnection | None = None
     try:
-        link = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
-        for finding in link.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
+        connection = RunConnection(create_engine(parse_url(url)), policy.spec.retries.database, RunClock(60), log)
+        for finding in connection.inspect(lambda inspector: examine(inspector, resolve_table(store))).findings:
             yield Finding(finding.severity, f"{field}.table.{finding.field}", finding.message, finding.remedy)
-        yield from _of_tables(policy, link)
+        yield from _of_tables(policy, connection)
     except RunError as error:
         yield _error(field, error)
     finally:
-        if link:
-            link.close()
+        if connection:
+            connection.close()
 
 
-def _of_tables(policy: SessionPolicy, link: RunConnection) -> Iterator[Finding]:
+def _of_tables(policy: SessionPolicy, connection: RunConnection) -> Iterator[Finding]:
     wanted: dict[str, list[sa.Table]] = {
         "statistics": [statistics, history] if policy.spec.statistics.enabled else [],
         "alerts": [alerts] if policy.spec.alerts.operations or policy.spec.alerts.security else [],
     }
     for field, tables in wanted.items():
-        missing = link.inspect(partial(_missing, tables))
+        missing = connection.inspect(partial(_missing, tables))
         if missing:
             yield Finding(Severity.WARNING, field, f"missing tables: {', '.join(missing)}", "run `session-policy init`")
 

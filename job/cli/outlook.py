@@ -18,7 +18,7 @@ from job.steps.safety import share_refusal
 from job.steps.sync.sync import synchronise
 from policy.rules import RuleAction
 from policy.spec import DuplicateAction
-from stores.model.sessions import Census, Session
+from stores.model.sessions import Session, SessionTotals
 from stores.model.strategy import Choice
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
@@ -112,7 +112,7 @@ def look_ahead(place: OpenStores, opened: Opened, log: Any) -> Outlook:
     )
 
 
-def _expired(context: RunContext, census: Census) -> Line:
+def _expired(context: RunContext, census: SessionTotals) -> Line:
     found, examples = _count(batch.due for batch in expired_batches(context))
     kept = census.expired - found
     note = f"{kept} more are kept, for Redis has seen them in use" if kept > 0 else ""

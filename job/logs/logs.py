@@ -20,8 +20,8 @@ from job.logs.identity import Identities
 from job.logs.logfiles import LogFiles, LogName, retention_days
 from policy.manifest import SessionPolicy
 from stores.model.errors import RunError
-from stores.model.sessions import Session, Spelling, Told
-from stores.model.timestamps import spelt
+from stores.model.sessions import HasLogFields, LogFields, Session
+from stores.model.timestamps import format_utc
 
 # It would import rich to draw stack traces, which these logs never leave to it.
 with without("rich"):
@@ -224,14 +224,14 @@ class _Owned(dict[str, str]):
         return told
 
 
-def _told(sessions: Sequence[Session]) -> Iterable[Told]:
-    if isinstance(sessions, Spelling):
-        return sessions.spelt()
+def _told(sessions: Sequence[Session]) -> Iterable[LogFields]:
+    if isinstance(sessions, HasLogFields):
+        return sessions.log_fields()
     return ((s.id, s.user_id, _spelt(s.created_at), _spelt(s.last_accessed_at)) for s in sessions)
 
 
 def _spelt(moment: datetime | None) -> str | None:
-    return None if moment is None else spelt(moment)
+    return None if moment is None else format_utc(moment)
 
 
 def safe_traceback(error: BaseException) -> list[str]:

@@ -159,7 +159,7 @@ class SessionDirectory:
     def count(self) -> Totals:
         """How many sessions there are."""
         if self._database:
-            census = self._database.census()
+            census = self._database.totals()
             return Totals(census.active, census.expired, census.users if self._has_users else None)
         # Redis may show a key twice while it resizes its table; remembering all ids would take too much memory.
         return Totals(sum(1 for _ in self._scanned()), 0, None)

@@ -94,7 +94,7 @@ def open_place(
                 policy, opened, opened.redis, SessionDirectory(opened.database, opened.redis, clock), clock
             )
         finally:
-            opened.link.close()
+            opened.connection.close()
             if opened.redis:
                 opened.redis.close()
         return

@@ -43,13 +43,13 @@ class Active:
     clients: list[ClientUsage]
 
 
-def step(context: RunContext, queries: RuleQueries, link: RunConnection | None, overview: Overview) -> Active:
+def step(context: RunContext, queries: RuleQueries, connection: RunConnection | None, overview: Overview) -> Active:
     """Tells the log how sessions are used; with the hour's usage kept in the statistics.
 
     Args:
         context: the run.
         queries: of the session table.
-        link: where the usage is kept; None to keep none. A dry run keeps none either.
+        connection: where the usage is kept; None to keep none. A dry run keeps none either.
         overview: what was counted before anything was deleted. Only live sessions are told of, and those were not.
 
     Raises:
@@ -68,8 +68,8 @@ def step(context: RunContext, queries: RuleQueries, link: RunConnection | None, 
         clients=queries.usage_by_client(overview.hours[0]),
     )
     _tell(context, active)
-    if link is not None and not context.dry_run:
-        _keep(context, link, active)
+    if connection is not None and not context.dry_run:
+        _keep(context, connection, active)
     context.progress.finish(f"{sum(c.active for c in active.clients):,} active")
     return active
 
@@ -93,7 +93,7 @@ def _filled(counts: Mapping[int, int]) -> dict[str, int]:
     return {str(key): count for key, count in counts.items() if count}
 
 
-def _keep(context: RunContext, link: RunConnection, active: Active) -> None:
+def _keep(context: RunContext, connection: RunConnection, active: Active) -> None:
     """Writes the hour's rows; a later run within the hour replaces them. What is older than the policy keeps goes."""
     metadata = context.policy.metadata
     hour = {
@@ -110,4 +110,4 @@ def _keep(context: RunContext, link: RunConnection, active: Active) -> None:
         if rows:
             connection.execute(sa.insert(usage), rows)
 
-    link.transaction(work)
+    connection.transaction(work)

@@ -9,7 +9,7 @@ from job.steps.expired import expired_batches
 from job.steps.safety import exceeds_share, share_refusal
 from policy.spec import OnExceed
 from stores.model.errors import SafetyLimitError
-from stores.model.sessions import Census
+from stores.model.sessions import SessionTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Assessment:
         would_refuse: in a dry run, whether a real run would refuse to delete so many.
     """
 
-    census: Census
+    census: SessionTotals
     over_limit: int
     evicting: int
     would_refuse: bool = False
@@ -40,7 +40,7 @@ class Counted:
         also_due: live sessions that these other steps are going to delete.
     """
 
-    census: Census
+    census: SessionTotals
     over_limit: int = 0
     evicting: int = 0
     also_due: int = 0
@@ -53,7 +53,7 @@ def count(context: RunContext, limit: int) -> Counted:
         context: the run.
         limit: sessions a user may have; 0 for any number.
     """
-    census = context.database.census()
+    census = context.database.totals()
     over = context.database.count_over_limit(limit, context.spec.concurrency.exempt_users) if limit else 0
     return Counted(census, over, over)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from job.steps.context import RunContext
 from job.steps.removal import count, delete_from_redis
-from stores.model.sessions import Candidate, Cause, Session, Swept
+from stores.model.sessions import Candidate, Cause, RangeDeletion, Session
 from stores.waiting.background import Aside
 from stores.waiting.pacing import rest_seconds
 
@@ -32,7 +32,7 @@ class Batch:
     due: list[Session]
 
 
-def delete_expired(context: RunContext, found: int, stretches: Sequence[KeyRange] | None = None) -> int:
+def delete_expired(context: RunContext, found: int, key_ranges: Sequence[KeyRange] | None = None) -> int:
     """Deletes what has expired.
 
     The database goes first, because its statement looks again at each row: a session used a moment ago keeps both its
@@ -41,7 +41,7 @@ def delete_expired(context: RunContext, found: int, stretches: Sequence[KeyRange
     Args:
         context: the run.
         found: sessions the database calls expired.
-        stretches: the parts of the table to look at; None for all of it.
+        key_ranges: the parts of the table to look at; None for all of it.
 
     Returns:
         How many the database calls idle but Redis saw in use: they are live.
@@ -56,19 +56,19 @@ def delete_expired(context: RunContext, found: int, stretches: Sequence[KeyRange
     kept = 0
     # Nobody else is to be asked, so finding and deleting may be one statement.
     if context.dry_run or context.redis is not None or context.budget.limited:
-        kept = _page_by_page(context, found, stretches)
+        kept = _page_by_page(context, found, key_ranges)
     else:
-        _sweep(context, found, stretches)
+        _sweep(context, found, key_ranges)
     context.progress.finish(f"{tally.expired:,} found, {tally.deleted:,} deleted")
     context.log.info("expired", found=tally.expired, deleted=tally.deleted, failed=tally.failed, keptByRedis=kept)
     return kept
 
 
-def _sweep(context: RunContext, found: int, stretches: Sequence[KeyRange] | None) -> None:
+def _sweep(context: RunContext, found: int, key_ranges: Sequence[KeyRange] | None) -> None:
     tally = context.tally
     behind, reached = tally.remaining - tally.expired, 0
     tally.expired = found
-    sweep = context.database.sweep_expired(stretches)
+    sweep = context.database.bulk_delete_expired(key_ranges)
     # A batch is counted and logged while the server is at work on the next one.
     with Aside() as aside:
         while True:
@@ -86,16 +86,16 @@ def _sweep(context: RunContext, found: int, stretches: Sequence[KeyRange] | None
     tally.remaining = behind  # what was not met is in use, or not due any more
 
 
-def _settle(context: RunContext, swept: Swept) -> None:
+def _settle(context: RunContext, swept: RangeDeletion) -> None:
     if context.audit:
         context.audit.deleted(swept.unlogged, Cause.EXPIRED.value)
     count(context, swept)
 
 
-def _page_by_page(context: RunContext, found: int, stretches: Sequence[KeyRange] | None) -> int:
+def _page_by_page(context: RunContext, found: int, key_ranges: Sequence[KeyRange] | None) -> int:
     tally = context.tally
     behind, unseen, kept = tally.remaining - (0 if context.dry_run else tally.expired), found, 0
-    batches = expired_batches(context, stretches)
+    batches = expired_batches(context, key_ranges)
     # A batch goes from Redis while the database is at work on the next one.
     with Aside() as aside:
         while True:
@@ -127,13 +127,13 @@ def _rest(context: RunContext, busy_seconds: float) -> None:
         context.clock.wait(seconds)
 
 
-def expired_batches(context: RunContext, stretches: Sequence[KeyRange] | None = None) -> Iterator[Batch]:
+def expired_batches(context: RunContext, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[Batch]:
     """The expired sessions, a batch at a time.
 
     Only idleness can be disproved by Redis: a session past its absolute timeout or the application's own expiry has
     ended however much it is used.
     """
-    for page in context.database.expired_pages(stretches):
+    for page in context.database.expired_pages(key_ranges):
         yield Batch(len(page), _due(context, page))
 
 

@@ -26,7 +26,7 @@ from stores.sql.mapping.preflight import Preflight, examine
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.history import HistoryTable
 from stores.sql.schema.tables import history, settings, statistics, usage
-from stores.sql.shared_work import Records
+from stores.sql.shared_work import DeletionRecorder
 from stores.sql.store import SessionDatabase, clock_offset
 from stores.sql.table_statistics import layout_of
 from stores.waiting.clock import RunClock
@@ -52,7 +52,7 @@ class Opened:
     """The stores of a run, checked and locked.
 
     Attributes:
-        link: the database connection; closing it releases the lock.
+        connection: the database connection; closing it releases the lock.
         database: the session table.
         redis: Redis, where the policy has one.
         cutoffs: before when a session has expired: the policy's timeouts, narrowed by the stored settings.
@@ -64,7 +64,7 @@ class Opened:
         records: what is written in each transaction that deletes sessions.
     """
 
-    link: RunConnection
+    connection: RunConnection
     database: SessionDatabase
     redis: RedisStore | None
     cutoffs: Cutoffs
@@ -73,7 +73,7 @@ class Opened:
     keeps_statistics: bool
     moment: datetime
     lock: Lock
-    records: Records
+    records: DeletionRecorder
 
 
 def initialise(
@@ -110,11 +110,11 @@ def initialise(
         raise ConfigurationError(f"the policy has stores.database, but {DATABASE_URL_ENV} is not set")
     url = parse_url(urls.database)
     engine = create_engine(url)
-    link = RunConnection(engine, spec.retries.database, clock, log)
+    connection = RunConnection(engine, spec.retries.database, clock, log)
     redis = None
     try:
         wanted = resolve_table(store)
-        preflight = link.inspect(lambda inspector: examine(inspector, wanted))
+        preflight = connection.inspect(lambda inspector: examine(inspector, wanted))
         table = preflight.require()
         _check_limit(spec, table)
         redis = (
@@ -128,23 +128,23 @@ def initialise(
             if spec.stores.redis and urls.redis
             else None
         )
-        offset = link.transaction(clock_offset)
+        offset = connection.transaction(clock_offset)
         _check_clocks(offset, redis, spec.safety.clock_skew_seconds)
-        keeps_statistics = spec.statistics.enabled and _has_tables(link, log)
-        stored = _load_settings(link)
+        keeps_statistics = spec.statistics.enabled and _has_tables(connection, log)
+        stored = _load_settings(connection)
         narrowing = narrow(resolve_lifetime(spec), spec.max_concurrent_sessions, stored)
-        lock = link.dialect.lock(url.database, table.table.schema, table.table.name)
+        lock = connection.dialect.lock(url.database, table.table.schema, table.table.name)
         if exclusive:
-            link.lock(lock)
+            connection.lock(lock)
         now = datetime.now(UTC) + offset
         now = min(at, now) if at else now
         limits = cutoffs(now, narrowing.lifetime, spec.safety.clock_skew_seconds)
-        records = Records(HistoryTable(now) if keeps_statistics else None)
+        records = DeletionRecorder(HistoryTable(now) if keeps_statistics else None)
         database = SessionDatabase(
-            link=link,
+            connection=connection,
             table=table,
             cutoffs=limits,
-            layout=link.transaction(lambda connection: layout_of(connection, table)),
+            layout=connection.transaction(lambda connection: layout_of(connection, table)),
             cleanup=spec.cleanup,
             batch_size=min(spec.cleanup_batch_size, _LARGEST_BATCH.get(engine.dialect.name, spec.cleanup_batch_size)),
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
@@ -157,14 +157,14 @@ def initialise(
         if spec.cleanup.strategy is not CleanupStrategy.AUTO:
             database.strategy()  # refused before anything is done
     except BaseException:
-        link.close()
+        connection.close()
         if redis:
             redis.close()
         raise
     _warn(spec, table, log)
     _tell(preflight, log)
     return Opened(
-        link=link,
+        connection=connection,
         database=database,
         redis=redis,
         cutoffs=limits,
@@ -204,8 +204,8 @@ def _check_clocks(database_offset: timedelta, redis: RedisStore | None, limit_se
         )
 
 
-def _has_tables(link: RunConnection, log: Any) -> bool:
-    missing = link.inspect(lambda i: [t.name for t in (statistics, history, usage) if not i.has_table(t.name)])
+def _has_tables(connection: RunConnection, log: Any) -> bool:
+    missing = connection.inspect(lambda i: [t.name for t in (statistics, history, usage) if not i.has_table(t.name)])
     if missing:
         log.warning(
             "statistics off",
@@ -215,11 +215,11 @@ def _has_tables(link: RunConnection, log: Any) -> bool:
     return not missing
 
 
-def _load_settings(link: RunConnection) -> list[Setting]:
+def _load_settings(connection: RunConnection) -> list[Setting]:
     """The settings that narrow the policy (TBL-068); none where there is no such table."""
-    if not link.inspect(lambda inspector: inspector.has_table(settings.name)):
+    if not connection.inspect(lambda inspector: inspector.has_table(settings.name)):
         return []
-    return link.transaction(load_settings)
+    return connection.transaction(load_settings)
 
 
 def _warn(spec: SessionPolicySpec, table: MappedTable, log: Any) -> None:

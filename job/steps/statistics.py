@@ -8,13 +8,13 @@ import sqlalchemy as sa
 
 from job.steps.context import RunContext
 from policy.report import RunReport
-from stores.model.sessions import Census
+from stores.model.sessions import SessionTotals
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.queries import RuleQueries
 from stores.sql.removal.history import forget_before, save_statistics
 
 
-def count_again(context: RunContext, queries: RuleQueries, before: Census, users_gone: bool) -> Census:
+def count_again(context: RunContext, queries: RuleQueries, before: SessionTotals, users_gone: bool) -> SessionTotals:
     """Counts what there is after the deletions, as far as that can have changed.
 
     Args:
@@ -26,10 +26,10 @@ def count_again(context: RunContext, queries: RuleQueries, before: Census, users
     if not context.tally.deleted:
         return before
     counts = queries.count(())
-    return Census(counts.total, counts.expired, queries.count_users() if users_gone else before.users)
+    return SessionTotals(counts.total, counts.expired, queries.count_users() if users_gone else before.users)
 
 
-def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
+def tell_active(context: RunContext, census: SessionTotals, kept_by_redis: int) -> int:
     """Says how many sessions are live after the deletions. Returns how many users they belong to.
 
     Args:
@@ -44,7 +44,7 @@ def tell_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
 
 def keep_statistics(
     context: RunContext,
-    link: RunConnection,
+    connection: RunConnection,
     run_id: str,
     active_users: int,
     created: int | None,
@@ -73,4 +73,4 @@ def keep_statistics(
         save_statistics(connection, row)
         forget_before(connection, policy, oldest)
 
-    link.transaction(work)
+    connection.transaction(work)

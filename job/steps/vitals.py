@@ -46,15 +46,15 @@ class Earlier:
     created: int | None
 
 
-def earlier_runs(context: RunContext, link: RunConnection | None, run_id: str) -> list[Earlier]:
+def earlier_runs(context: RunContext, connection: RunConnection | None, run_id: str) -> list[Earlier]:
     """The last two runs of the policy, the newest first.
 
     Args:
         context: the run.
-        link: where the statistics are kept; None where none are.
+        connection: where the statistics are kept; None where none are.
         run_id: of this run; a row that an earlier attempt of it has left does not count.
     """
-    if link is None:
+    if connection is None:
         return []
     metadata = context.policy.metadata
     query = (
@@ -63,7 +63,7 @@ def earlier_runs(context: RunContext, link: RunConnection | None, run_id: str) -
         .order_by(statistics.c.started_at.desc())
         .limit(2)
     )
-    return [Earlier(_aware(row[0]), row[1]) for row in link.transaction(lambda c: c.execute(query).all())]
+    return [Earlier(_aware(row[0]), row[1]) for row in connection.transaction(lambda c: c.execute(query).all())]
 
 
 def step(context: RunContext, earlier: Sequence[Earlier], overview: Overview) -> Vitals:

@@ -86,12 +86,12 @@ class Follower:
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
         wanted = resolve_table(spec.stores.database) if spec.stores.database else None
         assert wanted is not None
-        link = RunConnection(create_engine(url), spec.retries.database, self.clock, self.log)
+        connection = RunConnection(create_engine(url), spec.retries.database, self.clock, self.log)
         try:
-            if link.dialect.presence("") is None or not WorkTable.exists(link):
+            if connection.dialect.presence("") is None or not WorkTable.exists(connection):
                 return "the leader works alone: there is no table session_work", None
-            lock = link.dialect.lock(url.database, wanted.schema, wanted.name)
-            table = WorkTable(link, self.run_id, lock, "", leads=False)
+            lock = connection.dialect.lock(url.database, wanted.schema, wanted.name)
+            table = WorkTable(connection, self.run_id, lock, "", leads=False)
             led_at = self.clock.elapsed_seconds
             while True:
                 sight = table.look()
@@ -105,7 +105,7 @@ class Follower:
                     return "there is no leader", None
                 self.clock.wait(POLL_SECONDS)
         finally:
-            link.close()
+            connection.close()
 
     def _help_with(self, posting: Posting) -> str:
         """Works on parts until there are none. Returns why it has ended."""
@@ -117,16 +117,16 @@ class Follower:
                 return "the stored settings are no longer those that the leader goes by"
             return self._work(opened, posting)
         finally:
-            opened.link.close()
+            opened.connection.close()
             if opened.redis:
                 opened.redis.close()
 
     def _work(self, opened: Opened, posting: Posting) -> str:
         name = uuid4().hex
-        presence = opened.link.dialect.presence(name)
+        presence = opened.connection.dialect.presence(name)
         assert presence is not None
-        opened.link.lock(presence)
-        table = WorkTable(opened.link, self.run_id, opened.lock, name, leads=False)
+        opened.connection.lock(presence)
+        table = WorkTable(opened.connection, self.run_id, opened.lock, name, leads=False)
         context = RunContext(
             policy=self.policy,
             dry_run=False,

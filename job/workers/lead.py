@@ -17,7 +17,7 @@ from job.workers.plan import PARTS_PER_WORKER, POLL_SECONDS, fingerprint, why_al
 from policy.spec import SessionPolicySpec
 from stores.model.errors import LockLostError, RunError, StopRequestedError
 from stores.sql.connection.connect import translate
-from stores.sql.shared_work import ClaimLostError, Posting, Records, Totals, WorkTable
+from stores.sql.shared_work import ClaimLostError, DeletionRecorder, Posting, Totals, WorkTable
 from stores.sql.store import SessionDatabase
 
 
@@ -32,10 +32,12 @@ class Leader:
         log: of the run.
     """
 
-    def __init__(self, table: WorkTable, opened: Opened, records: Records, spec: SessionPolicySpec, log: Any) -> None:
+    def __init__(
+        self, table: WorkTable, opened: Opened, records: DeletionRecorder, spec: SessionPolicySpec, log: Any
+    ) -> None:
         self._table = table
         self._database: SessionDatabase = opened.database
-        self._link = opened.link
+        self._connection = opened.connection
         self._records = records
         self._posting = Posting(opened.moment, fingerprint(spec, opened.settings))
         self._workers = spec.job.parallelism
@@ -47,20 +49,20 @@ class Leader:
 
         The counts are those of all workers, and exact: they were committed with the deletions.
         """
-        stretches = self._database.stretches(self._workers * PARTS_PER_WORKER)
-        if found <= self._database.batch_size or len(stretches) == 1:
+        key_ranges = self._database.partition(self._workers * PARTS_PER_WORKER)
+        if found <= self._database.batch_size or len(key_ranges) == 1:
             self.dismiss()
             context.log.info("works alone", because="there is too little to share")
             return delete_expired(context, found)
-        self._table.post(self._posting, stretches)
+        self._table.post(self._posting, key_ranges)
         choice = self._database.strategy()
         context.log.info("strategy", chosen=choice.strategy.value, because=choice.because, **choice.figures())
-        context.log.info("work shared", parts=len(stretches), workers=self._workers)
+        context.log.info("work shared", parts=len(key_ranges), workers=self._workers)
         context.progress.start("Expired sessions", found)
         try:
             self._work(context)
         except StopRequestedError:
-            self._link.conclude()  # what is left is short, and must be done
+            self._connection.conclude()  # what is left is short, and must be done
             _add(context, self._close(), found)
             raise
         except ClaimLostError as error:
@@ -116,11 +118,11 @@ def prepare_to_lead(
 ) -> Leader | None:
     """The leader of a run that may be shared, announced to those who help; None for one that works alone."""
     reason = why_alone(spec, environment, dry_run=dry_run)
-    if reason is None and opened.link.dialect.presence("") is None:
+    if reason is None and opened.connection.dialect.presence("") is None:
         reason = "only PostgreSQL, MySQL and MariaDB can be shared"
-    table = WorkTable(opened.link, run_id, opened.lock, uuid4().hex, leads=True)
+    table = WorkTable(opened.connection, run_id, opened.lock, uuid4().hex, leads=True)
     try:
-        if reason is None and not WorkTable.exists(opened.link):
+        if reason is None and not WorkTable.exists(opened.connection):
             reason = "there is no table session_work: run `session-policy init`"
         if reason is None:
             table.announce()

@@ -12,10 +12,10 @@ from job.steps.expired import delete_expired
 from job.steps.progress import Silent
 from stores.model.errors import RunError, StopRequestedError
 from stores.model.tally import Tally
-from stores.sql.shared_work import Claim, ClaimLostError, Records, WorkTable
+from stores.sql.shared_work import Claim, ClaimLostError, DeletionRecorder, WorkTable
 
 
-def work_on(context: RunContext, table: WorkTable, records: Records, claim: Claim) -> None:
+def work_on(context: RunContext, table: WorkTable, records: DeletionRecorder, claim: Claim) -> None:
     """Deletes what has expired in the part, and counts it there; nothing of it is in the context's own tally.
 
     Raises:
@@ -27,7 +27,7 @@ def work_on(context: RunContext, table: WorkTable, records: Records, claim: Clai
     own = dataclasses.replace(context, tally=tally, progress=Silent(), log=context.log.bind(part=claim.number))
     records.part = table.count(claim, tally)
     try:
-        kept = delete_expired(own, 0, [claim.stretch])
+        kept = delete_expired(own, 0, [claim.key_range])
     except StopRequestedError:
         # Short, and so that another worker need not wait; if it fails, the part is taken over.
         with suppress(ClaimLostError, RunError, sa.exc.SQLAlchemyError):

@@ -56,7 +56,7 @@ class Session:
 
 
 @runtime_checkable
-class Timed(Protocol):
+class HasDurations(Protocol):
     """Sessions that tell their durations without being looked at one by one."""
 
     @property
@@ -64,21 +64,21 @@ class Timed(Protocol):
         """:attr:`Session.seconds` of each."""
 
 
-Told = tuple[Any, Any, str | None, str | None]
+LogFields = tuple[Any, Any, str | None, str | None]
 """What logs say of a session: id, owner, and both times as text; None for what is not known."""
 
 
 @runtime_checkable
-class Spelling(Protocol):
+class HasLogFields(Protocol):
     """Sessions that tell what logs say of them without being looked at one by one."""
 
-    def spelt(self) -> Iterable[Told]:
+    def log_fields(self) -> Iterable[LogFields]:
         """What logs say of each."""
 
 
 def durations(sessions: Sequence[Session]) -> Sequence[float | None]:
     """:attr:`Session.seconds` of each."""
-    return sessions.durations if isinstance(sessions, Timed) else [session.seconds for session in sessions]
+    return sessions.durations if isinstance(sessions, HasDurations) else [session.seconds for session in sessions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Deletion:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class RangeDeletion:
     """What became of a part of a store.
 
     Attributes:
@@ -144,7 +144,7 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class SessionTotals:
     """How many sessions there are.
 
     Attributes:
@@ -185,24 +185,24 @@ class DatabaseSessions(Protocol):
 class Sessions(DatabaseSessions, Protocol):
     """What the steps ask of the store whose word on a session decides: the database or, without one, Redis."""
 
-    def census(self) -> Census:
+    def totals(self) -> SessionTotals:
         """Counts all sessions."""
 
     def strategy(self) -> Choice | None:
         """How expired sessions are found, and why; None where there is only one way."""
 
-    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time.
 
         Args:
-            stretches: the parts of the store to look at; None for all of it.
+            key_ranges: the parts of the store to look at; None for all of it.
         """
 
-    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
+    def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
         """Deletes all expired sessions, a batch at a time, where nobody else is to be asked about them.
 
         Args:
-            stretches: the parts of the store to look at; None for all of it.
+            key_ranges: the parts of the store to look at; None for all of it.
         """
 
     def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:

@@ -37,7 +37,7 @@ class TableFacts:
     no_ranges: str | None = None
 
     @property
-    def to_walk(self) -> int | None:
+    def entries_to_read(self) -> int | None:
         """How many index entries lead to the expired sessions; no fewer than there are of these."""
         known = [n for n in (self.expired, self.index_entries) if n is not None]
         return max(known) if known else None
@@ -89,7 +89,7 @@ def _fastest(facts: TableFacts) -> tuple[Strategy, str]:
         return Strategy.ID_ORDER, f"the table is small: {facts.blocks:,} blocks"
     if facts.blocks is None and facts.rows is not None and facts.rows < _SMALL_ROWS:
         return Strategy.ID_ORDER, f"the table is small: about {facts.rows:,} rows"
-    walked = facts.to_walk
+    walked = facts.entries_to_read
     if not facts.no_index and walked is not None and (few := _few(walked, facts)):
         return Strategy.EXPIRY_INDEX, few
     if not facts.no_ranges:

@@ -13,7 +13,7 @@ _MICROSECONDS_PER_HOUR = _SECONDS_PER_HOUR * _MICROSECONDS_PER_SECOND
 _HOURS_KEPT = 10_000
 
 
-def spelt(moment: datetime) -> str:
+def format_utc(moment: datetime) -> str:
     """A moment, such as ``2026-11-20T22:00:00Z``."""
     in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     # Cut by hand, which is faster than to have the fraction left out.
@@ -21,7 +21,7 @@ def spelt(moment: datetime) -> str:
 
 
 @cache
-def speller(epoch: datetime) -> Callable[[int], str | None]:
+def utc_formatter(epoch: datetime) -> Callable[[int], str | None]:
     """Spells moments given in microseconds since an epoch; None where no calendar has them.
 
     Most sessions of a batch share few hours, and the rest of an hour has few spellings: none is put together twice.
@@ -33,7 +33,7 @@ def speller(epoch: datetime) -> Callable[[int], str | None]:
     @lru_cache(maxsize=_HOURS_KEPT)
     def hour_of(hours: int) -> str | None:
         try:
-            return spelt(epoch + timedelta(hours=hours))[:13]
+            return format_utc(epoch + timedelta(hours=hours))[:13]
         except OverflowError:
             return None
 

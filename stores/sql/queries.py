@@ -25,7 +25,7 @@ from stores.sql.owners import Owners
 from stores.sql.schema.tables import settings
 from stores.sql.store import SessionDatabase
 
-# Beginnings of sessions that are held in memory; of one user there may be more, to a bound of its own.
+# CreationCounts of sessions that are held in memory; of one user there may be more, to a bound of its own.
 _BEGINNINGS_AT_ONCE = 25_000
 _MOST_BEGINNINGS = 100_000
 _MOST_BURST_USERS = 10_000

@@ -88,7 +88,7 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ObservedRun:
     """How a run stands.
 
     Attributes:
@@ -133,16 +133,16 @@ class Claim:
 
     Attributes:
         number: of the part.
-        stretch: which part of the table it is.
+        key_range: which part of the table it is.
         redis_deleted: session keys that earlier attempts at this part deleted.
     """
 
     number: int
-    stretch: KeyRange
+    key_range: KeyRange
     redis_deleted: int = 0
 
 
-class Records:
+class DeletionRecorder:
     """What is written in the transaction that deletes: the history, and the counts of the part in hand.
 
     Args:
@@ -175,15 +175,15 @@ class WorkTable:
     """The rows of one run.
 
     Args:
-        link: the worker's connection; of the leader the one that holds the exclusive lock.
+        connection: the worker's connection; of the leader the one that holds the exclusive lock.
         run_id: names the run: the same in all its workers.
         lock: the exclusive lock of the session table, to see who holds it.
         worker: names this process, and no other one.
         leads: whether this is the leader.
     """
 
-    def __init__(self, link: RunConnection, run_id: str, lock: Lock, worker: str, *, leads: bool) -> None:
-        self._link = link
+    def __init__(self, connection: RunConnection, run_id: str, lock: Lock, worker: str, *, leads: bool) -> None:
+        self._connection = connection
         self._run_id = run_id
         self._lock = lock
         self._worker = worker
@@ -191,9 +191,9 @@ class WorkTable:
         self._checked_at = 0.0
 
     @staticmethod
-    def exists(link: RunConnection) -> bool:
+    def exists(connection: RunConnection) -> bool:
         """Whether there is such a table."""
-        return link.inspect(lambda inspector: inspector.has_table(work.name))
+        return connection.inspect(lambda inspector: inspector.has_table(work.name))
 
     # --- the leader ----------------------------------------------------------------------------------------------
 
@@ -209,14 +209,19 @@ class WorkTable:
             header = {"state": RunState.PREPARING.value, "leader": self._lock.held_by(connection)}
             connection.execute(sa.insert(work).values(run_id=self._run_id, number=_RUN, touched_at=_NOW, **header))
 
-        self._link.transaction(write)
+        self._connection.transaction(write)
 
-    def post(self, posting: Posting, stretches: Sequence[KeyRange]) -> None:
+    def post(self, posting: Posting, key_ranges: Sequence[KeyRange]) -> None:
         """Offers the parts."""
         said = posting.to_text()
         parts = [
-            {"run_id": self._run_id, "number": number, "state": _PartState.WAITING.value, "content": _to_text(stretch)}
-            for number, stretch in enumerate(stretches, start=_RUN + 1)
+            {
+                "run_id": self._run_id,
+                "number": number,
+                "state": _PartState.WAITING.value,
+                "content": _to_text(key_range),
+            }
+            for number, key_range in enumerate(key_ranges, start=_RUN + 1)
         ]
 
         def write(connection: sa.Connection) -> None:
@@ -228,7 +233,7 @@ class WorkTable:
             if opened.rowcount:  # else an answer was lost on its way, and work has begun
                 connection.execute(sa.insert(work).values(touched_at=_NOW), parts)
 
-        self._link.transaction(write)
+        self._connection.transaction(write)
 
     def take_over(self) -> Claim | None:
         """Claims a part whose worker is gone, or has not been heard of for long."""
@@ -237,7 +242,7 @@ class WorkTable:
             silent_since = self._now(connection) - _SILENCE
             mine = work.c.claimed_by == self._worker
             for row in connection.execute(self._parts(work.c.state == _PartState.CLAIMED.value, ~mine)).all():
-                presence = self._link.dialect.presence(row.claimed_by)
+                presence = self._connection.dialect.presence(row.claimed_by)
                 is_there = presence is not None and presence.held_by(connection) is not None
                 if is_there and _in_utc(row.touched_at) > silent_since:
                     continue
@@ -245,12 +250,12 @@ class WorkTable:
                     return claim
             return None
 
-        return self._link.transaction(write)
+        return self._connection.transaction(write)
 
     def is_done(self) -> bool:
         """Whether every part is."""
         query = sa.select(sa.func.count()).where(self._is_part, work.c.state != _PartState.DONE.value)
-        return self._link.transaction(lambda connection: connection.scalar(query)) == 0
+        return self._connection.transaction(lambda connection: connection.scalar(query)) == 0
 
     def close(self) -> Totals:
         """Ends the run: what is not committed now will not be. Returns what was."""
@@ -266,22 +271,22 @@ class WorkTable:
             )
             return self._totals(connection)
 
-        return self._link.transaction(write)
+        return self._connection.transaction(write)
 
     # --- every worker --------------------------------------------------------------------------------------------
 
-    def look(self) -> Sight:
+    def look(self) -> ObservedRun:
         """How the run stands."""
 
-        def read(connection: sa.Connection) -> Sight:
+        def read(connection: sa.Connection) -> ObservedRun:
             row = connection.execute(sa.select(work).where(self._row(_RUN))).first()
             if row is None:
-                return Sight()
+                return ObservedRun()
             is_led = row.leader is not None and row.leader == self._lock.held_by(connection)
             posting = Posting.from_text(row.content) if row.content else None
-            return Sight(RunState(row.state), is_led, posting)
+            return ObservedRun(RunState(row.state), is_led, posting)
 
-        return self._link.transaction(read)
+        return self._connection.transaction(read)
 
     def claim(self, posting: Posting) -> Claim | None:
         """Claims a part that nobody works on; None if there is none.
@@ -302,7 +307,7 @@ class WorkTable:
             row = connection.execute(self._parts(free).limit(1).with_for_update(skip_locked=True)).first()
             return self._claim(connection, row, free) if row else None
 
-        return self._link.transaction(write)
+        return self._connection.transaction(write)
 
     def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None]:
         """What adds each batch of the part to its counts; see the module.
@@ -359,7 +364,7 @@ class WorkTable:
             if connection.scalar(sa.select(sa.func.count()).where(done)) == 0:  # else its answer was lost
                 self._write(connection, claim, **left)
 
-        self._link.transaction(write)
+        self._connection.transaction(write)
 
     def _write(self, connection: sa.Connection, claim: Claim, **values: Any) -> None:
         ours = sa.and_(work.c.state == _PartState.CLAIMED.value, work.c.claimed_by == self._worker)
@@ -405,7 +410,7 @@ class WorkTable:
         return sa.select(work).where(self._is_part, *conditions).order_by(work.c.number)
 
     def _now(self, connection: sa.Connection) -> datetime:
-        return self._link.dialect.now(connection) or datetime.now(UTC)
+        return self._connection.dialect.now(connection) or datetime.now(UTC)
 
 
 def _progress(claim: Claim, tally: Tally) -> dict[str, int]:
@@ -413,8 +418,8 @@ def _progress(claim: Claim, tally: Tally) -> dict[str, int]:
     return {"failed": tally.failed, "redis_deleted": claim.redis_deleted + tally.redis.deleted}
 
 
-def _to_text(stretch: KeyRange) -> str:
-    return json.dumps({"strategy": stretch.strategy.value, "after": stretch.after, "upTo": stretch.up_to})
+def _to_text(key_range: KeyRange) -> str:
+    return json.dumps({"strategy": key_range.strategy.value, "after": key_range.after, "upTo": key_range.up_to})
 
 
 def _from_text(text: str) -> KeyRange:

@@ -15,7 +15,7 @@ from stores.model.batches import batches
 from stores.model.cutoffs import Cutoffs
 from stores.model.key_range import KeyRange, Strategy
 from stores.model.session_log import SessionLog
-from stores.model.sessions import Candidate, Cause, Census, Deletion, Session, Swept
+from stores.model.sessions import Candidate, Cause, Deletion, RangeDeletion, Session, SessionTotals
 from stores.model.stored_settings import Narrowing
 from stores.model.strategy import Choice, TableFacts, choose
 from stores.sql.connection.concurrent_writers import ConcurrentWriters
@@ -29,13 +29,13 @@ from stores.sql.mapping.ids import normal
 from stores.sql.mapping.table import MappedTable, TimeExpression
 from stores.sql.owners import OwnerQueries
 from stores.sql.removal.block_ranges import blocks_with
-from stores.sql.removal.bulk_delete import BlockSweep, IdSweep, IndexSweep, PlaceSweep, Sweep
-from stores.sql.removal.history import Ledger
+from stores.sql.removal.bulk_delete import BlockRangeDelete, IdRangeDelete, IndexRangeDelete, RowLocationDelete, Sweep
+from stores.sql.removal.history import DeletionRecorder
 from stores.sql.removal.row_locations import few_by_index, few_in_blocks, find_places, most_at_once
 from stores.sql.removal.scans import Scans
-from stores.sql.removal.splitting import cut_blocks, cut_ids
+from stores.sql.removal.splitting import split_blocks, split_ids
 from stores.sql.removal.statements import Removal, delete_over_limit, delete_where, ranked
-from stores.sql.removal.transactions import Deleter
+from stores.sql.removal.transactions import BatchDeleter
 from stores.sql.table_statistics import facts_of
 from stores.waiting.pacing import Pace
 from stores.waiting.retry import Retrier
@@ -52,7 +52,7 @@ class SessionDatabase:
     """Implements :class:`stores.model.sessions.Sessions`, and what the steps need besides.
 
     Args:
-        link: the connection, with the lock.
+        connection: the connection, with the lock.
         table: the session table.
         cutoffs: before when a session has expired, for the whole run.
         layout: how the table lies on disk.
@@ -68,7 +68,7 @@ class SessionDatabase:
 
     def __init__(
         self,
-        link: RunConnection,
+        connection: RunConnection,
         table: MappedTable,
         cutoffs: Cutoffs,
         layout: Layout,
@@ -76,15 +76,15 @@ class SessionDatabase:
         batch_size: int,
         deletion_retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
         grace_seconds: int,
-        history: Ledger | None,
+        history: DeletionRecorder | None,
         narrowing: Narrowing | None = None,
         audit: SessionLog | None = None,
         alone: bool = True,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._table = table
         self._batch_size = batch_size
-        self._deleter = Deleter(link, table, deletion_retrier, history, audit)
+        self._deleter = BatchDeleter(connection, table, deletion_retrier, history, audit)
         self._ledger = history
         self._tells_each = audit is not None and audit.tells_deleted
         self._grace = timedelta(seconds=grace_seconds)
@@ -94,11 +94,11 @@ class SessionDatabase:
         self._counted: int | None = None
         adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
         self._pace = Pace(batch_size, min(_FEWEST_SESSIONS, batch_size), max(_MOST_SESSIONS, batch_size), adapts)
-        self._others = ConcurrentWriters(link, lambda: self._deleter.written, looks=adapts and alone)
+        self._writers = ConcurrentWriters(connection, lambda: self._deleter.written, looks=adapts and alone)
         self._expiry = expiry(table, cutoffs, narrowing)
         self._expired = self._expiry.expired
         self._live = self._expiry.live
-        self._walks = Scans(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
+        self._scans = Scans(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
         self.owners = OwnerQueries(table, self._live, self._expiry.allowed, self._fetch)
         """What is asked about users."""
 
@@ -148,14 +148,14 @@ class SessionDatabase:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def census(self) -> Census:
+    def totals(self) -> SessionTotals:
         """Counts all sessions."""
         counts = self.count()
-        return Census(counts.total, counts.expired, self.owners.count_users())
+        return SessionTotals(counts.total, counts.expired, self.owners.count_users())
 
     def count(self, moments: Collection[datetime] = ()) -> Counts:
         """Counts all sessions in one pass, and when they began; see :func:`count_sessions`."""
-        self._others.look()
+        self._writers.look()
         counts = count_sessions(self._table, self._expired, moments, self._fetch)
         self._counted = counts.expired
         return counts
@@ -207,10 +207,10 @@ class SessionDatabase:
         return set(self._scalars(sa.select(self._table.id).where(self._table.id_in(ids))))
 
     def _scalars(self, query: sa.Executable) -> Sequence[Any]:
-        return self._link.transaction(lambda connection: connection.scalars(query).all())
+        return self._connection.transaction(lambda connection: connection.scalars(query).all())
 
     def _fetch(self, query: sa.Executable) -> Sequence[sa.Row[Any]]:
-        return self._link.transaction(lambda connection: connection.execute(query).all())
+        return self._connection.transaction(lambda connection: connection.execute(query).all())
 
     # --- the limit per user --------------------------------------------------------------------------------------
 
@@ -252,78 +252,78 @@ class SessionDatabase:
             ConfigurationError: the policy asks for a strategy that cannot be used here.
         """
         if self._facts is None:
-            self._facts = self._link.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry))
+            self._facts = self._connection.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry))
         return choose(self._cleanup.strategy, replace(self._facts, expired=self._counted))
 
-    def stretches(self, count: int) -> list[KeyRange]:
+    def partition(self, count: int) -> list[KeyRange]:
         """Cuts the table into about so many parts of like size that do not overlap and together are everything.
 
         One, where cutting is not worth it.
         """
         strategy = self.strategy().strategy
         if strategy is Strategy.PHYSICAL_RANGES:
-            return cut_blocks(self._layout.blocks or 0, count)
+            return split_blocks(self._layout.blocks or 0, count)
         if strategy is Strategy.ID_ORDER and (self._layout.rows or 0) > count * self._batch_size:
-            return cut_ids(self._table, self._layout.rows or 0, count, self._fetch)
+            return split_ids(self._table, self._layout.rows or 0, count, self._fetch)
         return [KeyRange(strategy)]
 
-    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time."""
-        self._others.look()
-        for stretch in self.stretches(1) if stretches is None else stretches:
-            yield from self._walks.pages(stretch)
+        self._writers.look()
+        for key_range in self.partition(1) if key_ranges is None else key_ranges:
+            yield from self._scans.pages(key_range)
 
-    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
+    def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
         """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
-        self._others.look()
-        for stretch in self.stretches(1) if stretches is None else stretches:
-            sweep = self._sweep(stretch)
-            pages = self._walks.pages(stretch) if sweep is None else self._swept(*sweep)
+        self._writers.look()
+        for key_range in self.partition(1) if key_ranges is None else key_ranges:
+            sweep = self._sweep(key_range)
+            pages = self._scans.pages(key_range) if sweep is None else self._swept(*sweep)
             for page in pages:
-                if isinstance(page, Swept):
+                if isinstance(page, RangeDeletion):
                     yield page
                 else:
                     deletion = self.delete_expired([candidate.session for candidate in page])
-                    yield Swept(deletion.deleted, deletion.failed)
+                    yield RangeDeletion(deletion.deleted, deletion.failed)
 
-    def _sweep(self, stretch: KeyRange) -> tuple[Sweep, Pace] | None:
+    def _sweep(self, key_range: KeyRange) -> tuple[Sweep, Pace] | None:
         if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
             return None
-        if (places := self._places(stretch)) is not None:
-            few = PlaceSweep(self._table, self._expired, places, self._ledger, tells_each=self._tells_each)
+        if (places := self._places(key_range)) is not None:
+            few = RowLocationDelete(self._table, self._expired, places, self._ledger, tells_each=self._tells_each)
             most = min(self._pace.most, most_at_once(self._layout))
             return few, Pace(min(self._batch_size, most), min(self._pace.least, most), most)
-        if stretch.strategy is Strategy.PHYSICAL_RANGES:
+        if key_range.strategy is Strategy.PHYSICAL_RANGES:
             begin = blocks_with(self._batch_size, self._counted, self._layout)
-            blocks = BlockSweep(
-                self._table, self._expired, stretch, self._layout, self._ledger, tells_each=self._tells_each
+            blocks = BlockRangeDelete(
+                self._table, self._expired, key_range, self._layout, self._ledger, tells_each=self._tells_each
             )
             # What has expired in any range is held in memory, unless there is not much of it anywhere.
             is_little = self._counted is not None and self._counted <= _MOST_ROWS
             most = max(_MOST_BLOCKS, self._layout.blocks or 0) if is_little else _MOST_BLOCKS
             return blocks, Pace(begin, 1, most)
-        if stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes:
-            index = IndexSweep(self._table, self._expiry, self._fetch, self._ledger, tells_each=self._tells_each)
+        if key_range.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes:
+            index = IndexRangeDelete(self._table, self._expiry, self._fetch, self._ledger, tells_each=self._tells_each)
             return index, self._pace
-        clustered = stretch.strategy is Strategy.ID_ORDER and self._table.id_index == "PRIMARY"
-        if clustered and self._link.transaction(self._table.dialect.deletes_ranges_of_ids):
+        clustered = key_range.strategy is Strategy.ID_ORDER and self._table.id_index == "PRIMARY"
+        if clustered and self._connection.transaction(self._table.dialect.deletes_ranges_of_ids):
             pace = Pace(self._batch_size, min(_FEWEST_SESSIONS, self._batch_size), _MOST_ROWS)
-            return IdSweep(self._table, self._expired, stretch, self._fetch), pace
+            return IdRangeDelete(self._table, self._expired, key_range, self._fetch), pace
         return None
 
-    def _places(self, stretch: KeyRange) -> list[str] | None:
-        """Where all expired sessions of a stretch lie; None where it is not all of the table, or they are not few."""
-        by_index = stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes
+    def _places(self, key_range: KeyRange) -> list[str] | None:
+        """Where all expired sessions of a key_range lie; None where it is not all of the table, or they are not few."""
+        by_index = key_range.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes
         if by_index:
-            few = few_by_index(self.strategy().facts.to_walk, self._layout)
+            few = few_by_index(self.strategy().facts.entries_to_read, self._layout)
         else:
-            few = stretch == KeyRange(Strategy.PHYSICAL_RANGES) and few_in_blocks(self._counted, self._layout)
+            few = key_range == KeyRange(Strategy.PHYSICAL_RANGES) and few_in_blocks(self._counted, self._layout)
         if not few:
             return None
         # The other processors are for whoever is at work.
-        spread = not self._others.are_busy
+        spread = not self._writers.are_busy
         try:
-            return self._link.transaction(
+            return self._connection.transaction(
                 lambda c: find_places(c, self._table, self._expiry, by_index=by_index, spread=spread),
                 retry_transient=False,
             )
@@ -332,16 +332,16 @@ class SessionDatabase:
                 return None  # it took too long
             raise
 
-    def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[Swept | list[Candidate]]:
+    def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[RangeDeletion | list[Candidate]]:
         """What was deleted of each part, or what is to be deleted of it by ids."""
         while part := sweep.next(pace.size):
             begun = time.monotonic()
             swept = self._deleter.at_once(part, Cause.EXPIRED)
-            pace = pace.after(pace.size, time.monotonic() - begun, self._others.target_seconds())
+            pace = pace.after(pace.size, time.monotonic() - begun, self._writers.target_seconds())
             if swept is not None:
                 yield swept
             else:
-                yield from self._walks.in_part(part.condition())
+                yield from self._scans.in_part(part.condition())
 
     # --- deleting ------------------------------------------------------------------------------------------------
 
@@ -349,7 +349,7 @@ class SessionDatabase:
         """Deletes those of the sessions that are still past their timeout."""
         begun = time.monotonic()
         deletion = self._delete(sessions, lambda ids: delete_where(self._table, ids, self._expired), Cause.EXPIRED)
-        self._pace = self._pace.after(len(sessions), time.monotonic() - begun, self._others.target_seconds())
+        self._pace = self._pace.after(len(sessions), time.monotonic() - begun, self._writers.target_seconds())
         return deletion
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
@@ -370,7 +370,7 @@ class SessionDatabase:
 
     def clock_offset(self) -> timedelta:
         """How far the database's clock is ahead of this process's."""
-        return self._link.transaction(clock_offset)
+        return self._connection.transaction(clock_offset)
 
     def _delete(self, sessions: Sequence[Session], statement: Callable[[list[Any]], Removal], cause: Cause) -> Deletion:
         return self._deleter.batch(sessions, statement, cause)

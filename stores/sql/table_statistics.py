@@ -28,7 +28,7 @@ def facts_of(connection: sa.Connection, table: MappedTable, layout: Layout, expi
     entries = None
     if not no_index:
         one: sa.ColumnClause[int] = sa.literal_column("1")
-        queries = [sa.select(one).select_from(table.clause).where(edge.condition) for edge in expiry.edges]
+        queries = [sa.select(one).select_from(table.clause).where(bound.condition) for bound in expiry.index_bounds]
         told = [table.dialect.estimate(connection, query) for query in queries]
         entries = sum(n or 0 for n in told)
     return TableFacts(
@@ -41,5 +41,5 @@ def facts_of(connection: sa.Connection, table: MappedTable, layout: Layout, expi
 
 
 def _missing_index(layout: Layout, expiry: Expiry) -> str | None:
-    missing = [name for edge in expiry.edges if (name := edge.time.mapping.name) not in layout.indexes]
+    missing = [name for bound in expiry.index_bounds if (name := bound.time.mapping.name) not in layout.indexes]
     return f"no index begins with {', '.join(map(repr, missing))}" if missing else None

@@ -44,7 +44,7 @@ def fill(stores: SessionStores) -> None:
 def test_r2_3_usage_by_client_user_and_hour(database: SessionStores) -> None:
     fill(database)
     with steps(policy(), database) as run:
-        found = active.step(run.context, run.queries, run.opened.link, run.overview)
+        found = active.step(run.context, run.queries, run.opened.connection, run.overview)
     assert found.clients == [
         ClientUsage("Chrome", 3, 3, 3),
         ClientUsage("Program", 1, 0, 1),
@@ -84,7 +84,7 @@ def test_r2_3_the_hours_usage_is_kept_once_and_for_as_long_as_the_policy_says(da
     obeyed = policy(statistics={"retentionDays": 30})
     for _ in range(2):
         with steps(obeyed, database) as run:
-            active.step(run.context, run.queries, run.opened.link, run.overview)
+            active.step(run.context, run.queries, run.opened.connection, run.overview)
     rows = kept(database)
     today = [row for row in rows if row[0] == "web/shop" and row[1] == this_hour().date()]
     assert [row[3:] for row in today] == [("Chrome", 3, 3, 3), ("Program", 1, 0, 1), ("Unknown", 1, 0, 1)]
@@ -96,14 +96,14 @@ def test_r2_3_a_dry_run_keeps_nothing(database: SessionStores) -> None:
     fill(database)
     before = database.dump()
     with steps(policy(), database, dry_run=True) as run:
-        active.step(run.context, run.queries, run.opened.link, run.overview)
+        active.step(run.context, run.queries, run.opened.connection, run.overview)
     assert database.dump() == before
 
 
 def test_r2_3_the_log_holds_sums_and_nothing_personal(database: SessionStores) -> None:
     database.rows([{"session_id": "canary-session", "user_id": "canary-user", "client": "canary-client/1"}])
     with steps(policy(), database) as run:
-        active.step(run.context, run.queries, run.opened.link, run.overview)
+        active.step(run.context, run.queries, run.opened.connection, run.overview)
     (event,) = run.log.named("usage")
     assert event["clients"] == {"Other": 1}
     assert "canary" not in repr(run.log.events)
@@ -114,7 +114,7 @@ def test_r2_3_what_is_not_mapped_is_not_known(database: SessionStores) -> None:
     fill(database)
     table = {"name": "sessions", "columns": {"id": {"name": "session_id"}, "expiresAt": {"name": "expires_at"}}}
     with steps(policy(table=table), database) as run:
-        found = active.step(run.context, run.queries, run.opened.link, run.overview)
+        found = active.step(run.context, run.queries, run.opened.connection, run.overview)
     assert (found.by_sessions, found.ages, found.begun_by_hour) == (None, None, None)
     assert found.clients == [ClientUsage("Unknown", 6, 0, 0)]
 
@@ -123,7 +123,7 @@ def test_r2_3_what_is_not_mapped_is_not_known(database: SessionStores) -> None:
 
 
 def measured_by(run: Steps, *, with_statistics: bool = True) -> vitals.Vitals:
-    earlier = vitals.earlier_runs(run.context, run.opened.link if with_statistics else None, "this")
+    earlier = vitals.earlier_runs(run.context, run.opened.connection if with_statistics else None, "this")
     return vitals.step(run.context, earlier, run.look(*(each.started for each in earlier[:1])))
 
 

@@ -179,7 +179,7 @@ def test_r3_6_revoking_takes_the_lock_of_runs_and_says_who_has_it(
         # Looking needs no lock.
         assert "ann" in alone("sessions", "list").stdout
     finally:
-        running.link.close()
+        running.connection.close()
     assert alone("sessions", "revoke", "--user", "ann", "--yes").exit_code == 0
     assert database.ids() == set()
 

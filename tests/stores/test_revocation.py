@@ -181,7 +181,7 @@ def test_r6_a_dry_run_says_what_would_go_and_changes_nothing(
     try:  # and needs no lock
         said = revoke(policy(redis=True, dryRun=True), stores.database_url, stores.redis_url, **target)
     finally:
-        running.link.close()
+        running.connection.close()
     assert (said.exit_code, said.report.reason, said.report.dry_run) == (0, "DryRun", True)
     assert counts(said) == (found, 0, 0, 0, 0)
     assert stores.dump() == before
@@ -215,7 +215,7 @@ def test_r2_1_while_a_run_holds_the_lock_it_waits_and_then_does_its_work(databas
         assert clock.waits.wait(PATIENCE_SECONDS)
         assert (thread.is_alive(), database.ids()) == (True, {"one"})
     finally:
-        running.link.close()
+        running.connection.close()
     thread.join(PATIENCE_SECONDS)
     assert (waiting[0].exit_code, counts(waiting[0])) == (0, (1, 1, 0, 1, 0))
     assert [line["event"] for line in waiting[0].lines].count("waiting for the lock") == 1
@@ -229,7 +229,7 @@ def test_r2_1_it_does_not_wait_for_ever(database: SessionStores, monkeypatch: py
     try:
         said = revoke(obeyed, database.database_url, user="ann")
     finally:
-        running.link.close()
+        running.connection.close()
     assert (said.exit_code, said.report.reason, counts(said)) == (1, "LockHeld", (0, 0, 0, 0, 0))
     assert database.ids() == {"one"}
 

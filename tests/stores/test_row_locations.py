@@ -67,8 +67,8 @@ def no_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise AssertionError("nothing is to be read in ranges")
 
-    monkeypatch.setattr(bulk_delete.BlockSweep, "next", refused)
-    monkeypatch.setattr(bulk_delete.IndexSweep, "next", refused)
+    monkeypatch.setattr(bulk_delete.BlockRangeDelete, "next", refused)
+    monkeypatch.setattr(bulk_delete.IndexRangeDelete, "next", refused)
 
 
 def clean(stores: SessionStores, way: dict[str, Any]) -> Result:
@@ -85,14 +85,14 @@ def test_r2_2_the_few_expired_go_in_many_batches_and_the_many_others_stay(
 ) -> None:
     no_ranges(monkeypatch)
     sizes: list[int] = []
-    take = bulk_delete.PlaceSweep._take
+    take = bulk_delete.RowLocationDelete._take
 
     def counted(self: Any, *arguments: Any) -> Any:
         taken = take(self, *arguments)
         sizes.append(len(taken))
         return taken
 
-    monkeypatch.setattr(bulk_delete.PlaceSweep, "_take", counted)
+    monkeypatch.setattr(bulk_delete.RowLocationDelete, "_take", counted)
     assert clean(few, way).deleted == EXPIRED
     assert (ids(few, "s"), len(ids(few, "live"))) == (set(), LIVE)
     assert [len(look or ()) for look in found] == [EXPIRED]
@@ -204,9 +204,9 @@ def test_a_part_of_the_table_is_read_in_ranges(
     with steps(policy(cleanup=RANGES), few) as opened:
         database = opened.opened.database
         assert database.count().expired == EXPIRED
-        parts = database.stretches(2)
+        parts = database.partition(2)
         assert len(parts) == 2, "or nothing is tested"
-        gone = [sum(len(swept.deleted) for swept in database.sweep_expired([part])) for part in parts]
+        gone = [sum(len(swept.deleted) for swept in database.bulk_delete_expired([part])) for part in parts]
     assert sum(gone) == EXPIRED
     assert min(gone) > 0
     assert found == []

@@ -355,7 +355,7 @@ def test_r6_by_index_no_scan_of_the_whole_table_is_needed(postgres: SessionStore
         before = sequential_reads(postgres)
         with steps(obeyed, postgres) as opened:
             if work:
-                gone = sum(len(deletion.deleted) for deletion in opened.opened.database.sweep_expired())
+                gone = sum(len(deletion.deleted) for deletion in opened.opened.database.bulk_delete_expired())
         read.append(sequential_reads(postgres) - before)
     assert gone == 40
     assert read[0] == read[1]
@@ -374,7 +374,7 @@ def test_sessions_of_one_and_the_same_time_all_go(postgres: SessionStores, clean
 
 
 @pytest.mark.parametrize("strategy", ["ExpiryIndex", "PhysicalRanges", "IdOrder"])
-def test_stretches_share_the_sessions_without_overlap(
+def test_key_ranges_share_the_sessions_without_overlap(
     postgres: SessionStores, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
@@ -383,11 +383,11 @@ def test_stretches_share_the_sessions_without_overlap(
     with steps(policy(cleanup={"strategy": strategy}, cleanupBatchSize=50), postgres) as opened:
         database = opened.opened.database
         for count in (1, 2, 3, 7):
-            parts = [KeyRange(**json.loads(json.dumps(_plain(part)))) for part in database.stretches(count)]
+            parts = [KeyRange(**json.loads(json.dumps(_plain(part)))) for part in database.partition(count)]
             assert len(parts) == (1 if strategy == "ExpiryIndex" else count)
             met = [c.session.id for part in parts for page in database.expired_pages([part]) for c in page]
             assert sorted(met) == sorted(ids(postgres, "s"))
-        gone = [len(d.deleted) for part in database.stretches(4) for d in database.sweep_expired([part])]
+        gone = [len(d.deleted) for part in database.partition(4) for d in database.bulk_delete_expired([part])]
     assert sum(gone) == 1500
     assert ids(postgres, "s") == set()
     assert len(ids(postgres, "live")) == 200

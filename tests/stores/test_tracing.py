@@ -274,7 +274,7 @@ def test_a_run_that_finds_another_at_work_has_no_error_in_its_trace(
     try:
         done = traced(tmp_path, postgres, otlp.environment)
     finally:
-        held.link.close()
+        held.connection.close()
     assert report_of(done).outcome is Outcome.SKIPPED
     assert {span.name for span in otlp.spans} == {RUN, "initialise", "postgresql"}
     assert {span.status for span in otlp.spans} == {"UNSET"}

@@ -372,13 +372,13 @@ class Doomed:
             self._helpers[0].wait()
 
     def _step(self, original: Any) -> Any:
-        def counted(link: Any, *arguments: Any, **options: Any) -> Any:
+        def counted(connection: Any, *arguments: Any, **options: Any) -> Any:
             if not _is_helper() or not self._claims:
-                return original(link, *arguments, **options)
+                return original(connection, *arguments, **options)
             self._steps += 1
             if self._steps == self._fatal:
                 raise Killed
-            return original(link, *arguments, **options)
+            return original(connection, *arguments, **options)
 
         return counted
 

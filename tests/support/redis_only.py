@@ -135,6 +135,6 @@ class RedisOnly:
         delete_expired(context, found.census.expired)
         tally.active = found.census.active
         enforce_limit(context, policy.spec.max_concurrent_sessions, found.evicting)
-        self.active_users = tell_active(context, opened.sessions.census(), 0)
+        self.active_users = tell_active(context, opened.sessions.totals(), 0)
         tidy(context, opened.store)
         return tally

@@ -79,6 +79,6 @@ def steps(obeyed: SessionPolicy, stores: SessionStores, *, dry_run: bool = False
         )
         yield Steps(context, opened, log, budget, RuleQueries(opened.database), logs)
     finally:
-        opened.link.close()
+        opened.connection.close()
         if opened.redis:
             opened.redis.close()

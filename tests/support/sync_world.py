@@ -224,7 +224,7 @@ class SyncWorld:
                 )
             )
         finally:
-            opened.link.close()
+            opened.connection.close()
             opened.redis.close()
         return tally
 

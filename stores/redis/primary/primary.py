@@ -14,7 +14,7 @@ from policy.spec import OnExceed
 from stores.model.batches import batches
 from stores.model.cutoffs import Cutoffs
 from stores.model.session_log import SessionLog
-from stores.model.sessions import Candidate, Cause, Census, Deletion, Session, Swept
+from stores.model.sessions import Candidate, Cause, Deletion, RangeDeletion, Session, SessionTotals
 from stores.redis.connection import scripts
 from stores.redis.content.contents import Marked
 from stores.redis.content.payload import Content
@@ -93,7 +93,7 @@ class RedisPrimary:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def census(self) -> Census:
+    def totals(self) -> SessionTotals:
         """Counts all sessions. Users are those of live sessions whose content names one, by a very close estimate."""
         total = expired = 0
         self._sketch = sketch = UserSketch()
@@ -104,19 +104,19 @@ class RedisPrimary:
                     expired += 1
                 elif found.session.user_id is not None:
                     sketch.add(found.session.user_id)
-        return Census(total=total, expired=expired, users=sketch.users())
+        return SessionTotals(total=total, expired=expired, users=sketch.users())
 
-    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """All expired sessions, a batch at a time: here, nothing else could know of a later use of an idle one."""
         for page in self._pages():
             if expired := [Candidate(found.session) for found in page if found.verdict is not Verdict.LIVE]:
                 yield expired
 
-    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
+    def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
         """Deletes all expired sessions, a batch at a time."""
         for page in self.expired_pages():
             deletion = self.delete_expired([candidate.session for candidate in page])
-            yield Swept(deletion.deleted, deletion.failed)
+            yield RangeDeletion(deletion.deleted, deletion.failed)
 
     def strategy(self) -> None:
         """Redis knows one way only."""
@@ -163,7 +163,7 @@ class RedisPrimary:
 
     def _by_content(self, limit: int, on_exceed: OnExceed, exempt: frozenset[str]) -> Iterator[list[Session]]:
         if self._sketch is None:
-            self.census()
+            self.totals()
         assert self._sketch is not None
         for group in self._sketch.groups(limit, _MOST_AT_ONCE):
             self._ranking = ranking = Ranking(limit, on_exceed)

@@ -17,7 +17,7 @@ class ConcurrentWriters:
     """Those who write to the same server, whoever they are. Only how much they write is looked at, twice a second.
 
     Args:
-        link: the connection.
+        connection: the connection.
         own: how many of the transactions on it have written so far.
         looks: False where others are the workers of the same run: who has several of them wants to be done soon.
         time: seconds of a clock that never goes back.
@@ -25,13 +25,13 @@ class ConcurrentWriters:
 
     def __init__(
         self,
-        link: RunConnection,
+        connection: RunConnection,
         own: Callable[[], int],
         *,
         looks: bool = True,
         time: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._own = own
         self._looks = looks
         self._time = time
@@ -58,7 +58,9 @@ class ConcurrentWriters:
         if not self._looks:
             return
         own = self._own()
-        written = self._link.transaction(lambda connection: self._link.dialect.written_by_others(connection, own))
+        written = self._connection.transaction(
+            lambda connection: self._connection.dialect.written_by_others(connection, own)
+        )
         if written is None:
             self._looks = False  # nobody can tell here, now or later
             return

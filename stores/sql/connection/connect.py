@@ -79,7 +79,7 @@ def translate(error: sa.exc.SQLAlchemyError) -> RunError:
     original = getattr(error, "orig", None)
     dialect = dialect_of_error(original) if original is not None else None
     code = dialect.code(original) if dialect and original is not None else None
-    text = dialect.told(original) if dialect and original is not None else ""
+    text = dialect.error_text(original) if dialect and original is not None else ""
     detail = code or type(original or error).__name__
     for explanation in dialect.explanations if dialect else ():
         if any(needle in text for needle in explanation.needles):

@@ -24,7 +24,7 @@ STATEMENT_TIMEOUT_SECONDS = 120
 CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
 """Encodings that are a date and a time of day; the others are numbers."""
 
-SWEEPING = "session_policy_sweeping"
+BULK_DELETE = "session_policy_bulk_delete"
 """Execution option of statements that delete a whole part of a table, and return it as it is on the wire."""
 
 # Parameters are session ids: they must not show in error messages.
@@ -47,7 +47,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Referring:
+class ForeignKeyColumn:
     """One column of a foreign key that points at a table.
 
     Attributes:
@@ -193,7 +193,7 @@ class Dialect(ABC):
     def code(self, original: BaseException) -> str | None:
         """The database's own number of an error, for people who search for it."""
 
-    def told(self, original: BaseException) -> str:
+    def error_text(self, original: BaseException) -> str:
         """What :attr:`explanations` are looked for in, in lower case."""
         return f"{original} {self.code(original)}".lower()
 
@@ -326,25 +326,25 @@ class Dialect(ABC):
         """The query, read in the order of an index."""
         return query
 
-    def place(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """A value of a column as :meth:`at_place` takes it, whatever Python can tell of it."""
+    def keyset_value(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """A value of a column as :meth:`keyset_literal` takes it, whatever Python can tell of it."""
         return column
 
-    def at_place(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
-        """The value that :meth:`place` told, exactly."""
+    def keyset_literal(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        """The value that :meth:`keyset_value` told, exactly."""
         return sa.literal(value)
 
     def deletes_ranges_of_ids(self, connection: sa.Connection) -> bool:
         """Whether one statement can delete what has expired in a range of ids, and return it, waiting for nobody.
 
-        With the execution option :data:`SWEEPING`, that is.
+        With the execution option :data:`BULK_DELETE`, that is.
         """
         return False
 
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
         """A date and time of day as microseconds since :attr:`compact_epoch`; a time may lie outside Python's calendar.
 
-        Only for statements with the execution option :data:`SWEEPING`.
+        Only for statements with the execution option :data:`BULK_DELETE`.
         """
         raise NotImplementedError
 
@@ -380,7 +380,7 @@ class Dialect(ABC):
     # --- advice --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """The foreign keys that point at a table, column by column; from the catalogue, not table by table."""
 
     def table_problem(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:

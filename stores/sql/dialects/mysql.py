@@ -14,6 +14,7 @@ from policy.names import DATABASE_URL_ENV
 from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError
 from stores.sql.dialects.base import (
+    BULK_DELETE,
     CLOCK_TIMES,
     CONNECT_TIMEOUT_SECONDS,
     HIDDEN,
@@ -23,11 +24,10 @@ from stores.sql.dialects.base import (
     NO_PRIVILEGE,
     NO_SUCH_DATABASE,
     STATEMENT_TIMEOUT_SECONDS,
-    SWEEPING,
     Dialect,
     Explanation,
+    ForeignKeyColumn,
     Layout,
-    Referring,
     number_problem,
     require_driver,
 )
@@ -308,10 +308,10 @@ class MySQL(Dialect):
             return "a point in time, whatever the zone: use encoding Timestamp"
         return None
 
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """From information_schema, as far as the user may see it."""
         rows = connection.execute(_REFERRING, {"schema": schema, "table": table})
-        return [Referring(r[0], r[1], r[2], r[3], r[4], r[5].upper(), bool(r[6])) for r in rows]
+        return [ForeignKeyColumn(r[0], r[1], r[2], r[3], r[4], r[5].upper(), bool(r[6])) for r in rows]
 
     def table_problem(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         """Locks and transactions are InnoDB's; before, no lock can be skipped."""
@@ -375,7 +375,7 @@ def _number(original: BaseException) -> int | None:
 def _waiting_for_nobody(
     _c: Any, _cursor: Any, statement: str, parameters: Any, context: sa.engine.ExecutionContext | None, _m: Any
 ) -> tuple[str, Any]:
-    if context is not None and context.execution_options.get(SWEEPING):
+    if context is not None and context.execution_options.get(BULK_DELETE):
         statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
     return statement, parameters
 

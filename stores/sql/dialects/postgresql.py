@@ -27,8 +27,8 @@ from stores.sql.dialects.base import (
     TABLES_CHANGED,
     Dialect,
     Explanation,
+    ForeignKeyColumn,
     Layout,
-    Referring,
     number_problem,
 )
 from stores.sql.dialects.lock import Lock, PostgresTableLock, postgres_presence
@@ -95,7 +95,7 @@ class PostgreSQL(Dialect):
         from stores.sql.dialects import psycopg_formats  # noqa: PLC0415 - only a run on PostgreSQL needs the driver
 
         sa.event.listen(engine, "connect", psycopg_formats.arrays_in_binary)
-        sa.event.listen(engine, "before_cursor_execute", psycopg_formats.sweeps_in_binary)
+        sa.event.listen(engine, "before_cursor_execute", psycopg_formats.bulk_deletes_in_binary)
         return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -142,7 +142,7 @@ class PostgreSQL(Dialect):
         state = _state(original)
         return f"SQLSTATE {state}" if state else None
 
-    def told(self, original: BaseException) -> str:
+    def error_text(self, original: BaseException) -> str:
         """The SQLSTATE where there is one: a text may quote data, in which anything can stand."""
         return (self.code(original) or str(original)).lower()
 
@@ -202,11 +202,11 @@ class PostgreSQL(Dialect):
         (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", dict(compiled.params)).scalar_one()
         return int(plan["Plan"]["Plan Rows"])
 
-    def place(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def keyset_value(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """As text: it knows infinity, and years that Python does not."""
         return sa.cast(column, sa.Text)
 
-    def at_place(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    def keyset_literal(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """From text."""
         return sa.cast(sa.literal(value, sa.Text), kind)
 
@@ -253,10 +253,10 @@ class PostgreSQL(Dialect):
             return "with time zone: use encoding Timestamp"
         return "without time zone: use encoding NaiveTimestamp and say in timeZone which zone is meant"
 
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """From pg_constraint; keys of partitions are their parent's."""
         rows = connection.execute(_REFERRING, {"table": _quoted(schema, table)})
-        return [Referring(r[0], r[1], r[2], r[3], r[4], _ON_DELETE.get(r[5], "NO ACTION"), r[6]) for r in rows]
+        return [ForeignKeyColumn(r[0], r[1], r[2], r[3], r[4], _ON_DELETE.get(r[5], "NO ACTION"), r[6]) for r in rows]
 
     def create_index(self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]) -> str:
         """Without a lock against writers."""

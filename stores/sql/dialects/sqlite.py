@@ -25,7 +25,7 @@ from stores.sql.dialects.base import (
     TABLES_CHANGED,
     Dialect,
     Explanation,
-    Referring,
+    ForeignKeyColumn,
 )
 from stores.sql.dialects.lock import FileLock, Lock, NoLock
 
@@ -148,12 +148,14 @@ class SQLite(Dialect):
             return super().before(column, encoding, bound)
         return self.instant(column, encoding) < sa.func.julianday(str(bound))
 
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """From the pragma of each table; names are compared as SQLite does."""
         keys = [row[0] for row in connection.execute(_PRIMARY_KEY, {"table": table})]
         return [
             # A key that names no columns refers to the primary key.
-            Referring(str(r[0]), schema, r[1], r[2], r[3] or keys[r[4]], r[5].upper(), r[1].lower() == table.lower())
+            ForeignKeyColumn(
+                str(r[0]), schema, r[1], r[2], r[3] or keys[r[4]], r[5].upper(), r[1].lower() == table.lower()
+            )
             for r in connection.execute(_REFERRING, {"table": table})
         ]
 

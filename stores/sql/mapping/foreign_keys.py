@@ -61,7 +61,7 @@ def references(inspector: sa.Inspector, schema: str | None, table: str) -> tuple
     assert isinstance(connection, sa.Connection)
     keys: dict[tuple[str | None, str, str], list[tuple[str, str, str]]] = {}
     itself = False
-    for row in dialect_of(connection).referring(connection, schema, table):
+    for row in dialect_of(connection).foreign_key_columns(connection, schema, table):
         if row.is_itself:
             itself = itself or row.on_delete not in _CASCADES
         else:

@@ -109,19 +109,19 @@ class Blocks:
 
 
 class BlockRanges:
-    """The blocks of a stretch, a range at a time.
+    """The blocks of a key_range, a range at a time.
 
     Rows that are appended meanwhile are not met, nor are new versions of rows that the application has just changed.
 
     Args:
-        stretch: which blocks.
+        key_range: which blocks.
         layout: of the table.
     """
 
-    def __init__(self, stretch: KeyRange, layout: Layout) -> None:
+    def __init__(self, key_range: KeyRange, layout: Layout) -> None:
         blocks = layout.blocks or 0
-        self._next = 0 if stretch.after is None else int(stretch.after) + 1
-        self._end = blocks if stretch.up_to is None else int(stretch.up_to) + 1
+        self._next = 0 if key_range.after is None else int(key_range.after) + 1
+        self._end = blocks if key_range.up_to is None else int(key_range.up_to) + 1
 
     def next(self, size: int = _READ_AT_ONCE) -> Blocks | None:
         """The next so many blocks; None where there are no more."""

@@ -18,16 +18,16 @@ import sqlalchemy as sa
 
 from stores.model.key_range import KeyRange
 from stores.model.sessions import Cause, DeletionTotals
-from stores.sql.dialects.base import LOCK_TIMEOUT_SECONDS, SWEEPING, Layout
+from stores.sql.dialects.base import BULK_DELETE, LOCK_TIMEOUT_SECONDS, Layout
 from stores.sql.mapping.expiry import Expiry, IndexBound
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.block_ranges import BlockRanges, Blocks, at_places, in_blocks, lies_at, named, place
 from stores.sql.removal.deleted_rows import CompactColumns, CompactRows
 from stores.sql.removal.deletion_totals import read_sums, seconds_between, summed, tells_durations
-from stores.sql.removal.history import Ledger
+from stores.sql.removal.history import DeletionRecorder
 from stores.sql.removal.scans import Fetch, within_ids
 
-_OPTIONS = {SWEEPING: True}
+_OPTIONS = {BULK_DELETE: True}
 _LOCK_WAIT_MILLISECONDS = 20
 """Less than an application notices, and than any server takes to see a deadlock."""
 
@@ -61,7 +61,7 @@ class _Impatient:
     """
 
     def __init__(
-        self, table: MappedTable, expired: sa.ColumnElement[bool], ledger: Ledger | None, *, tells_each: bool
+        self, table: MappedTable, expired: sa.ColumnElement[bool], ledger: DeletionRecorder | None, *, tells_each: bool
     ) -> None:
         self._table = table
         self._expired = expired
@@ -132,13 +132,13 @@ class _Prepared(_Impatient, ABC):
         return connection.execute(statement, values, execution_options=_OPTIONS), columns
 
 
-class BlockSweep(_Prepared):
+class BlockRangeDelete(_Prepared):
     """By ranges of blocks (PostgreSQL).
 
     Args:
         table: the session table.
         expired: whether a session has expired.
-        stretch: which part of the table.
+        key_range: which part of the table.
         layout: how the table lies on disk.
         ledger: what else is written in the same transaction; None for nothing.
         tells_each: whether somebody is to be told of each deleted session.
@@ -148,14 +148,14 @@ class BlockSweep(_Prepared):
         self,
         table: MappedTable,
         expired: sa.ColumnElement[bool],
-        stretch: KeyRange,
+        key_range: KeyRange,
         layout: Layout,
-        ledger: Ledger | None,
+        ledger: DeletionRecorder | None,
         *,
         tells_each: bool,
     ) -> None:
         super().__init__(table, expired, ledger, tells_each=tells_each)
-        self._ranges = BlockRanges(stretch, layout)
+        self._ranges = BlockRanges(key_range, layout)
         # Where nothing more is known of each row, to return but a number for it would be a third of the cost.
         self._only_counts = not self._tells_each and self._history is None and not tells_durations(table)
         key = table.id
@@ -193,7 +193,7 @@ class BlockSweep(_Prepared):
         return ()
 
 
-class PlaceSweep(_Prepared):
+class RowLocationDelete(_Prepared):
     """By the places of the rows that had expired when somebody looked (PostgreSQL).
 
     A row that was changed since lies elsewhere. Whatever lies in a place by now is judged when it is to be deleted.
@@ -211,7 +211,7 @@ class PlaceSweep(_Prepared):
         table: MappedTable,
         expired: sa.ColumnElement[bool],
         places: Sequence[str],
-        ledger: Ledger | None,
+        ledger: DeletionRecorder | None,
         *,
         tells_each: bool,
     ) -> None:
@@ -232,7 +232,7 @@ class PlaceSweep(_Prepared):
         return self._read(*self._execute(connection, named(places)))
 
 
-class IndexSweep(_Impatient):
+class IndexRangeDelete(_Impatient):
     """By ranges of the indexes on the expiry columns, the oldest first (PostgreSQL).
 
     Args:
@@ -244,10 +244,10 @@ class IndexSweep(_Impatient):
     """
 
     def __init__(
-        self, table: MappedTable, expiry: Expiry, fetch: Fetch, ledger: Ledger | None, *, tells_each: bool
+        self, table: MappedTable, expiry: Expiry, fetch: Fetch, ledger: DeletionRecorder | None, *, tells_each: bool
     ) -> None:
         super().__init__(table, expiry.expired, ledger, tells_each=tells_each)
-        self._edges = list(expiry.edges)
+        self._index_bounds = list(expiry.index_bounds)
         self._new: sa.ColumnElement[bool] = sa.true()
         self._after: sa.ColumnElement[bool] = sa.true()
         self._from: Any = None
@@ -255,15 +255,15 @@ class IndexSweep(_Impatient):
 
     def next(self, size: int) -> Part | None:
         """The rows that the next so many entries lead to; None where there are no more."""
-        while self._edges:
-            edge = self._edges[0]
-            entries, following = self._look_ahead(edge, size)
-            condition = sa.and_(edge.condition, self._new, self._after)
+        while self._index_bounds:
+            bound = self._index_bounds[0]
+            entries, following = self._look_ahead(bound, size)
+            condition = sa.and_(bound.condition, self._new, self._after)
             if entries > size:
-                return self._where(sa.and_(condition, self._up_to(edge, condition, following, size)))
-            self._edges.pop(0)
+                return self._where(sa.and_(condition, self._up_to(bound, condition, following, size)))
+            self._index_bounds.pop(0)
             # What this index led to was dealt with.
-            self._new = sa.and_(self._new, edge.condition.is_not(sa.true()))
+            self._new = sa.and_(self._new, bound.condition.is_not(sa.true()))
             self._after, self._from = sa.true(), None
             if entries:
                 return self._where(condition)
@@ -277,25 +277,25 @@ class IndexSweep(_Impatient):
 
         return self._part(lambda: condition, delete)
 
-    def _look_ahead(self, edge: IndexBound, size: int) -> tuple[int, Any]:
+    def _look_ahead(self, bound: IndexBound, size: int) -> tuple[int, Any]:
         """How many entries there are, one more than the size at most, and the time in the last of these.
 
         The index alone answers this, as far as vacuum has been there since the rows were changed.
         """
-        column, place = edge.time.column, self._table.dialect.place
-        some = sa.select(column.label("at")).where(edge.condition, self._after).order_by(column).limit(size + 1)
+        column, place = bound.time.column, self._table.dialect.keyset_value
+        some = sa.select(column.label("at")).where(bound.condition, self._after).order_by(column).limit(size + 1)
         entries = some.subquery("entries")
         counted = sa.select(sa.func.count().label("number"), place(sa.func.max(entries.c.at)).label("last"))
         (row,) = self._fetch(counted.select_from(entries))
         return row.number, row.last
 
     def _up_to(
-        self, edge: IndexBound, condition: sa.ColumnElement[bool], following: Any, size: int
+        self, bound: IndexBound, condition: sa.ColumnElement[bool], following: Any, size: int
     ) -> sa.ColumnElement[bool]:
         """Whether a row comes before the time that follows so many entries, which are not looked at again."""
-        column, key, dialect = edge.time.column, self._table.id, self._table.dialect
-        kind = self._table.types[edge.time.mapping.name]
-        at = dialect.at_place(following, kind)
+        column, key, dialect = bound.time.column, self._table.id, self._table.dialect
+        kind = self._table.types[bound.time.mapping.name]
+        at = dialect.keyset_literal(following, kind)
         if following != self._from:
             self._from, self._after = following, column >= at
             return column < at
@@ -310,20 +310,20 @@ class IndexSweep(_Impatient):
         return sa.and_(column == at, key <= here)
 
 
-class IdSweep:
+class IdRangeDelete:
     """By ranges of ids, in the order in which the table is kept (MariaDB).
 
     Args:
         table: the session table.
         expired: whether a session has expired.
-        stretch: which part of the table.
+        key_range: which part of the table.
         fetch: runs a query in a transaction of its own.
     """
 
-    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool], stretch: KeyRange, fetch: Fetch) -> None:
+    def __init__(self, table: MappedTable, expired: sa.ColumnElement[bool], key_range: KeyRange, fetch: Fetch) -> None:
         self._table = table
         self._expired = expired
-        self._rest: sa.ColumnElement[bool] | None = within_ids(table, stretch)
+        self._rest: sa.ColumnElement[bool] | None = within_ids(table, key_range)
         self._within = self._rest
         self._fetch = fetch
 
@@ -350,7 +350,7 @@ class IdSweep:
         return _compact(result, columns)
 
 
-Sweep = BlockSweep | PlaceSweep | IndexSweep | IdSweep
+Sweep = BlockRangeDelete | RowLocationDelete | IndexRangeDelete | IdRangeDelete
 
 
 def _doomed(table: MappedTable, condition: sa.ColumnElement[bool]) -> sa.Delete:

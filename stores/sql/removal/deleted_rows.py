@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from policy.stores import TimeEncoding
-from stores.model.sessions import Session, Told
+from stores.model.sessions import LogFields, Session
 from stores.model.time_encoding import decode_time, zone_of
-from stores.model.timestamps import speller, spelt
+from stores.model.timestamps import format_utc, utc_formatter
 from stores.sql.dialects.base import CLOCK_TIMES
 from stores.sql.mapping.table import MappedTable, TimeExpression
 
@@ -42,7 +42,7 @@ class CompactColumns:
         self._id: Callable[[Any], Any] | None = table.ids.sql.dialect_impl(dialect).result_processor(dialect, None)
         self._per_second = units_per_second(table)
         self._epoch = table.dialect.compact_epoch.replace(tzinfo=UTC)
-        self._spell = speller(self._epoch)
+        self._spell = utc_formatter(self._epoch)
 
     @cached_property
     def columns(self) -> list[sa.ColumnElement[Any]]:
@@ -81,7 +81,7 @@ class CompactColumns:
             ]
         return [self.session(row).seconds for row in rows]
 
-    def spelt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Told]:
+    def log_fields(self, rows: Iterable[Sequence[Any]]) -> Iterator[LogFields]:
         """Id, owner and both times of each, as logs spell them."""
         key, created, accessed = self._id, self._speller(self._created), self._speller(self._accessed)
         return ((key(r[0]) if key else r[0], r[1], created(r[2]), accessed(r[3])) for r in rows)
@@ -93,7 +93,7 @@ class CompactColumns:
             if spell is not None and type(value) is int:
                 return spell(value)
             moment = self._moment(time, value)
-            return None if moment is None else spelt(moment)
+            return None if moment is None else format_utc(moment)
 
         return spelling
 
@@ -151,9 +151,9 @@ class CompactRows(Sequence[Session]):
     def __iter__(self) -> Iterator[Session]:
         return map(self._columns.session, self._rows)
 
-    def spelt(self) -> Iterator[Told]:
-        """What logs say of each; see :class:`stores.model.sessions.Spelling`."""
-        return self._columns.spelt(self._rows)
+    def log_fields(self) -> Iterator[LogFields]:
+        """What logs say of each; see :class:`stores.model.sessions.HasLogFields`."""
+        return self._columns.log_fields(self._rows)
 
     @property
     def ids(self) -> list[Any]:

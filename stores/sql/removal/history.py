@@ -19,7 +19,7 @@ _KEYS = [column.name for column in history.primary_key]
 _ADDS = ("sessions", "total_seconds")
 
 
-class Ledger(Protocol):
+class DeletionRecorder(Protocol):
     """What is written in the very transaction that deletes sessions."""
 
     @property

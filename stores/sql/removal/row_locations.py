@@ -79,7 +79,7 @@ def find_places(
     connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items()))
     found = sa.select(place.label("place")).where(expiry.expired, table.id.is_not(None)).limit(_MOST_PLACES + 1)
     if by_index:
-        found = found.where(sa.or_(*(edge.condition for edge in expiry.edges)))
+        found = found.where(sa.or_(*(bound.condition for bound in expiry.index_bounds)))
     each = found.subquery("each").c.place
     places = connection.execute(sa.select(each).order_by(each)).scalars().all()
     return list(places) if len(places) <= _MOST_PLACES else None

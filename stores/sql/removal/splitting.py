@@ -13,14 +13,14 @@ from stores.sql.removal.scans import Fetch
 _FEWEST_BLOCKS = 64
 
 
-def cut_blocks(blocks: int, count: int) -> list[KeyRange]:
+def split_blocks(blocks: int, count: int) -> list[KeyRange]:
     """Into ranges of blocks; the last is open, so that each worker may look up by itself where the table ends."""
     count = max(1, min(count, blocks // _FEWEST_BLOCKS))
     last = [blocks * n // count - 1 for n in range(1, count)]
     return [KeyRange(Strategy.PHYSICAL_RANGES, *ends) for ends in zip([None, *last], [*last, None], strict=True)]
 
 
-def cut_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[KeyRange]:
+def split_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[KeyRange]:
     """Into ranges of ids, by reading the ids once.
 
     Args:

@@ -9,13 +9,13 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy as sa
 
 from stores.model.session_log import SessionLog
-from stores.model.sessions import Cause, Deletion, DeletionTotals, Session, Swept
+from stores.model.sessions import Cause, Deletion, DeletionTotals, RangeDeletion, Session
 from stores.sql.connection.connect import is_refusal, is_transient
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.bulk_delete import Part
 from stores.sql.removal.deleted_rows import CompactRows
-from stores.sql.removal.history import Ledger
+from stores.sql.removal.history import DeletionRecorder
 from stores.sql.removal.statements import Removal, remove
 from stores.waiting.retry import Retrier
 
@@ -26,11 +26,11 @@ class _BatchFailedError(Exception):
     """A batch of deletions failed in a way that may pass."""
 
 
-class Deleter:
+class BatchDeleter:
     """Deletes sessions of a table.
 
     Args:
-        link: the connection, with the lock.
+        connection: the connection, with the lock.
         table: the session table.
         retrier: patience with batches that fail in a way that may pass.
         history: where ended sessions are counted; None where nothing is kept.
@@ -39,13 +39,13 @@ class Deleter:
 
     def __init__(
         self,
-        link: RunConnection,
+        connection: RunConnection,
         table: MappedTable,
         retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
-        history: Ledger | None,
+        history: DeletionRecorder | None,
         audit: SessionLog | None,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._table = table
         self._retry = retrier((_BatchFailedError,))
         self._history = history
@@ -63,7 +63,7 @@ class Deleter:
             return [self._table.session(row) for row in rows]
 
         record = partial(self._history.add, cause=cause) if self._history else None
-        transaction: _Once[Sequence[Session]] = _Once(self._link, self._table, take, record)
+        transaction: _Once[Sequence[Session]] = _Once(self._connection, self._table, take, record)
 
         def attempt() -> Sequence[Session]:
             try:
@@ -86,7 +86,7 @@ class Deleter:
             first, second = (self.batch(part, statement, cause) for part in (sessions[:half], sessions[half:]))
             return Deletion([*first.deleted, *second.deleted], first.failed + second.failed)
 
-    def at_once(self, part: Part, cause: Cause) -> Swept | None:
+    def at_once(self, part: Part, cause: Cause) -> RangeDeletion | None:
         """What has expired in a part, in one transaction; None where a row is locked or refuses, and nothing is done.
 
         It is left to the caller to write it to the cleanup log.
@@ -95,8 +95,8 @@ class Deleter:
         if self._history:
             record = self._history.count if part.notes_history else partial(self._history.add, cause=cause)
         try:
-            deleted = self._run(_Once(self._link, self._table, part.take, record))
-            return Swept(deleted, unlogged=() if isinstance(deleted, DeletionTotals) else deleted)
+            deleted = self._run(_Once(self._connection, self._table, part.take, record))
+            return RangeDeletion(deleted, unlogged=() if isinstance(deleted, DeletionTotals) else deleted)
         except sa.exc.DBAPIError as error:
             if is_transient(error) or is_refusal(error):
                 return None
@@ -121,7 +121,7 @@ class _Once(Generic[D]):
     """A transaction that deletes. When its connection is lost, it finds out by itself whether it was committed.
 
     Args:
-        link: the connection.
+        connection: the connection.
         table: the session table.
         take: deletes, and returns what it deleted.
         record: is told of that in the same transaction.
@@ -129,12 +129,12 @@ class _Once(Generic[D]):
 
     def __init__(
         self,
-        link: RunConnection,
+        connection: RunConnection,
         table: MappedTable,
         take: Callable[[sa.Connection], D],
         record: Callable[[sa.Connection, D], None] | None,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._table = table
         self._take = take
         self._record = record
@@ -147,7 +147,7 @@ class _Once(Generic[D]):
             sqlalchemy.exc.DBAPIError: a statement failed, and all was rolled back; the connection is fine.
         """
         try:
-            return self._link.transaction(self._work, retry_transient=False)
+            return self._connection.transaction(self._work, retry_transient=False)
         except sa.exc.DBAPIError:
             self._attempted = None  # rolled back for certain: the connection is still there
             raise

@@ -48,7 +48,7 @@ def opened(by: SessionPolicy, urls: Urls, audit: SessionLog | None = None) -> It
         context = RunContext(by, False, stores.database, stores.redis, clock, Tally(), Silent(), log, audit=audit)
         yield replace(context, budget=Budget(by.spec.safety.max_deletions)), stores
     finally:
-        stores.link.close()
+        stores.connection.close()
         if stores.redis:
             stores.redis.close()
 
@@ -95,7 +95,7 @@ def delete_all_expired(
     """
     with opened(by, urls, audit) as (context, stores):
         if expired is None:
-            expired = stores.database.census().expired
+            expired = stores.database.totals().expired
         began = time.perf_counter()
         delete_expired(context, expired)
         seconds = time.perf_counter() - began
