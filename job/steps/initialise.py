@@ -24,16 +24,12 @@ from stores.sql.mapping.expiry import load_settings
 from stores.sql.mapping.findings import Severity
 from stores.sql.mapping.preflight import Preflight, examine
 from stores.sql.mapping.table import MappedTable
-from stores.sql.removal.history import HistoryTable
+from stores.sql.removal.history import DeletionRecorder, HistoryTable
 from stores.sql.schema.tables import history, settings, statistics, usage
-from stores.sql.shared_work import DeletionRecorder
 from stores.sql.store import SessionDatabase, clock_offset
 from stores.sql.table_statistics import layout_of
 from stores.waiting.clock import RunClock
 from stores.waiting.retry import Retrier
-
-# SQLite takes 32,766 parameters in a statement, unless it was built otherwise.
-_LARGEST_BATCH = {"sqlite": 30_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +142,10 @@ def initialise(
             cutoffs=limits,
             layout=connection.transaction(lambda connection: layout_of(connection, table)),
             cleanup=spec.cleanup,
-            batch_size=min(spec.cleanup_batch_size, _LARGEST_BATCH.get(engine.dialect.name, spec.cleanup_batch_size)),
+            batch_size=spec.cleanup_batch_size,
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
-            history=records,
+            recorder=records,
             narrowing=narrowing,
             audit=audit,
             alone=spec.job.parallelism == 1,

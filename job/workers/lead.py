@@ -17,7 +17,8 @@ from job.workers.plan import PARTS_PER_WORKER, POLL_SECONDS, fingerprint, why_al
 from policy.spec import SessionPolicySpec
 from stores.model.errors import LockLostError, RunError, StopRequestedError
 from stores.sql.connection.connect import translate
-from stores.sql.shared_work import ClaimLostError, DeletionRecorder, Posting, Totals, WorkTable
+from stores.sql.removal.history import DeletionRecorder
+from stores.sql.shared_work import ClaimLostError, Posting, Totals, WorkTable
 from stores.sql.store import SessionDatabase
 
 

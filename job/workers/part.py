@@ -12,7 +12,8 @@ from job.steps.expired import delete_expired
 from job.steps.progress import Silent
 from stores.model.errors import RunError, StopRequestedError
 from stores.model.tally import Tally
-from stores.sql.shared_work import Claim, ClaimLostError, DeletionRecorder, WorkTable
+from stores.sql.removal.history import DeletionRecorder
+from stores.sql.shared_work import Claim, ClaimLostError, WorkTable
 
 
 def work_on(context: RunContext, table: WorkTable, records: DeletionRecorder, claim: Claim) -> None:
@@ -25,7 +26,7 @@ def work_on(context: RunContext, table: WorkTable, records: DeletionRecorder, cl
     """
     tally = Tally()
     own = dataclasses.replace(context, tally=tally, progress=Silent(), log=context.log.bind(part=claim.number))
-    records.part = table.count(claim, tally)
+    records.count_in_part = table.count(claim, tally)
     try:
         kept = delete_expired(own, 0, [claim.key_range])
     except StopRequestedError:
@@ -34,5 +35,5 @@ def work_on(context: RunContext, table: WorkTable, records: DeletionRecorder, cl
             table.give_back(claim, tally)
         raise
     finally:
-        records.part = None
+        records.count_in_part = None
     table.finish(claim, tally, kept)

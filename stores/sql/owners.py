@@ -151,9 +151,9 @@ class OwnerQueries:
     def _lists(self, of: Callable[[Any], sa.Select[Any]]) -> Iterator[Sequence[sa.Row[Any]]]:
         after: Any = None
         while True:
-            # All of them first, then those that come first: a database that sees the limit would rather walk through
-            # the index on users, and fetch every row of the table from another place.
-            found = of(after).cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+            # All of them first, then the first of them: a database that sees the limit would rather walk through the
+            # index on users, and fetch every row of the table from another place.
+            found = self._table.dialect.materialized(of(after).cte("found"))
             rows = self._fetch(sa.select(*found.c).order_by(found.c.owner).limit(USERS_AT_ONCE))
             if rows:
                 yield rows

@@ -148,7 +148,7 @@ class RuleQueries:
         while True:
             listed = sa.select(key.label("id")).where(*self._within(condition, after_id)).cte("listed")
             # All of them first, then the first of them: a database that sees the limit would walk all the same.
-            listed = listed.prefix_with("MATERIALIZED", dialect="postgresql")
+            listed = self._table.dialect.materialized(listed)
             ids = self._database.scalars(sa.select(listed.c.id).order_by(listed.c.id).limit(_IDS_AT_ONCE))
             for some in batches(ids, self._database.batch_size):
                 if page := self.facts_of(some):
@@ -283,8 +283,7 @@ class RuleQueries:
         return sa.and_(mine, sa.or_(created.instant.is_(None), created.before(began_before)))
 
     def _id_length(self) -> sa.ColumnElement[int]:
-        length = sa.func.length if self._table.dialect.name == "sqlite" else sa.func.char_length
-        return length(sa.cast(self._table.id, sa.Text))
+        return self._table.dialect.text_length(sa.cast(self._table.id, sa.Text))
 
     # --- duplicates ----------------------------------------------------------------------------------------------
 

@@ -21,11 +21,10 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from stores.model.key_range import KeyRange, Strategy
-from stores.model.sessions import Cause, DeletionTotals, Session
+from stores.model.sessions import DeletionTotals, Session
 from stores.model.tally import Durations, Tally
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.dialects.lock import Lock
-from stores.sql.removal.history import HistoryTable
 from stores.sql.schema.tables import work
 
 # A worker whose machine is lost may keep its lock until the server misses it. No statement takes as long as this.
@@ -140,35 +139,6 @@ class Claim:
     number: int
     key_range: KeyRange
     redis_deleted: int = 0
-
-
-class DeletionRecorder:
-    """What is written in the transaction that deletes: the history, and the counts of the part in hand.
-
-    Args:
-        history: the history; None where none is kept.
-    """
-
-    def __init__(self, history: HistoryTable | None) -> None:
-        self.history = history
-        self.part: Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None] | None = None
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether other workers are at work on the same table."""
-        return self.part is not None
-
-    def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
-        """Adds deleted sessions."""
-        if self.history:
-            self.history.add(connection, sessions, cause)
-        self.count(connection, sessions)
-
-    def count(self, connection: sa.Connection, deleted: Sequence[Session] | DeletionTotals) -> None:
-        """Adds deleted sessions that the history has already."""
-        # Last, because the row is wanted by others; it is held until the commit, which is next.
-        if self.part:
-            self.part(connection, deleted)
 
 
 class WorkTable:

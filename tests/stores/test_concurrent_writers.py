@@ -116,7 +116,7 @@ def test_r6_a_run_is_fast_again_once_the_others_are_done(
         pytest.skip("SQLite cannot tell")
     when_counted(monkeypatch, lambda: write(many))
     cleanup = {"strategy": "IdOrder", "batchSizing": "Adaptive"}
-    monkeypatch.setattr(SessionDatabase, "_sweep", lambda *_: None)
+    monkeypatch.setattr(SessionDatabase, "_bulk_delete_plan", lambda *_: None)
     assert run(policy(cleanup=cleanup, cleanupBatchSize=20), many.database_url).deleted == 300
     assert targets[-1] == TARGET_SECONDS
 

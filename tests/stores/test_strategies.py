@@ -20,7 +20,7 @@ from stores.model.errors import DatabaseUnavailableError
 from stores.model.key_range import KeyRange
 from stores.model.sessions import DeletionTotals
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.removal import bulk_delete, row_locations
+from stores.sql.dialects.postgresql import bulk_delete, row_locations
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock
 from stores.waiting.pacing import TARGET_SECONDS, Pace
@@ -50,7 +50,7 @@ STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)
 @pytest.fixture(autouse=True)
 def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or they would all be looked for at once; see test_row_locations.py and test_strategies_few.py."""
-    monkeypatch.setattr(row_locations, "_MOST_PLACES", -1)
+    monkeypatch.setattr(row_locations, "_MAX_ROWS", -1)
 
 
 def spread(stores: SessionStores, expired: int, live: int = 0) -> None:
@@ -143,7 +143,9 @@ def test_a_row_that_somebody_keeps_locked_costs_its_neighbours_nothing(postgres:
 def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
     mariadb_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.sql.dialects.mysql.LOCK_TIMEOUT_SECONDS", 1000)  # who waited would meet the deadline
+    monkeypatch.setattr(
+        "stores.sql.dialects.mysql.dialect.LOCK_TIMEOUT_SECONDS", 1000
+    )  # who waited would meet the deadline
     stores = SessionStores(mariadb_url)
     stores.add_many(((f"s{n:03}", "u") for n in range(300)), used=HOUR)
     stores.add_many((f"t{n:03}", "u") for n in range(300))
@@ -184,7 +186,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     spread(postgres, expired=400, live=100)
     original, lost = RunConnection._attempt, [0]
     deleting: list[int] = []
-    take = bulk_delete._Impatient._take
+    take = bulk_delete.PostgreSQLBulkDelete._delete_without_waiting
 
     def counted(self: Any, *arguments: Any) -> Any:
         rows = take(self, *arguments)
@@ -200,7 +202,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(bulk_delete._Impatient, "_take", counted)
+    monkeypatch.setattr(bulk_delete.PostgreSQLBulkDelete, "_delete_without_waiting", counted)
     monkeypatch.setattr(RunConnection, "_attempt", attempt)
     patient = {"database": {"attempts": 3, "delaySeconds": 0}}
     obeyed = policy(
@@ -223,7 +225,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
-    take, lost = bulk_delete._Impatient._take, [0]
+    take, lost = bulk_delete.PostgreSQLBulkDelete._delete_without_waiting, [0]
 
     def cut_off(self: Any, connection: sa.Connection, *arguments: Any) -> Any:
         taken = take(self, connection, *arguments)
@@ -233,7 +235,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
             postgres.sql(f"SELECT pg_terminate_backend({backend}, 10000)")
         return taken
 
-    monkeypatch.setattr(bulk_delete._Impatient, "_take", cut_off)
+    monkeypatch.setattr(bulk_delete.PostgreSQLBulkDelete, "_delete_without_waiting", cut_off)
     obeyed = policy(
         cleanup=RANGES,
         cleanupBatchSize=5,
@@ -293,7 +295,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 def test_death_at_any_range_leaves_history_and_table_in_agreement(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    original, calls, fatal = bulk_delete._Impatient._take, [0], [0]
+    original, calls, fatal = bulk_delete.PostgreSQLBulkDelete._delete_without_waiting, [0], [0]
 
     def take(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -304,7 +306,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
             raise Killed
         return rows
 
-    monkeypatch.setattr(bulk_delete._Impatient, "_take", take)
+    monkeypatch.setattr(bulk_delete.PostgreSQLBulkDelete, "_delete_without_waiting", take)
     deaths = 0
     for fatal[0] in (1, 2, 3):
         spread(postgres, expired=300)
@@ -500,7 +502,7 @@ def test_adaptive_batches_grow_while_they_are_quick(database: SessionStores, mon
         return original(self, sessions)
 
     monkeypatch.setattr(SessionDatabase, "delete_expired", counted)
-    monkeypatch.setattr(SessionDatabase, "_sweep", lambda *_: None)
+    monkeypatch.setattr(SessionDatabase, "_bulk_delete_plan", lambda *_: None)
     after = Pace.after
     monkeypatch.setattr(Pace, "after", lambda self, done, *_: after(self, done, TARGET_SECONDS / 10))
     assert run(policy(cleanup={"strategy": "IdOrder"}, cleanupBatchSize=50), database.database_url).deleted == 600

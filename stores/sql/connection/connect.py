@@ -7,11 +7,7 @@ from sqlalchemy.engine import URL, make_url
 
 from policy.names import DATABASE_URL_ENV
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError, RunError
-from stores.sql.dialects import DIALECTS, dialect_of_error
-
-# What a URL says -> the driver that is installed. The short forms are what most Secrets hold.
-_DRIVERS = {said: driver for dialect in DIALECTS for said, driver in dialect.drivers.items()}
-_BY_DRIVER = {driver: dialect for dialect in DIALECTS for driver in dialect.drivers.values()}
+from stores.sql.dialects import dialect_of_error, dialects
 
 
 def parse_url(text: str) -> URL:
@@ -27,9 +23,10 @@ def parse_url(text: str) -> URL:
         raise ConfigurationError(
             f"{DATABASE_URL_ENV} cannot be read as a URL; expected e.g. postgresql://user:password@host/database"
         ) from None
-    driver = _DRIVERS.get(url.drivername)
+    # The short forms are what most Secrets hold.
+    driver = next((d.drivers[url.drivername] for d in dialects() if url.drivername in d.drivers), None)
     if driver is None:
-        known = ", ".join(sorted(dialect.name for dialect in DIALECTS))
+        known = ", ".join(sorted(dialect.name for dialect in dialects()))
         raise ConfigurationError(f"{DATABASE_URL_ENV} names a database that is not supported; supported: {known}")
     return url.set(drivername=driver)
 
@@ -44,7 +41,8 @@ def create_engine(url: URL, *, create_file: bool = False) -> sa.Engine:
     Raises:
         ConfigurationError: the SQLite file does not exist, or the driver is not installed.
     """
-    return _BY_DRIVER[url.drivername].create_engine(url, create_file)
+    dialect = next(dialect for dialect in dialects() if url.drivername in dialect.drivers.values())
+    return dialect.create_engine(url, create_file)
 
 
 def is_transient(error: BaseException) -> bool:

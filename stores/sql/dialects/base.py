@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 from policy.names import DATABASE_URL_ENV
 from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError, RunError
+from stores.model.key_range import KeyRange
 from stores.sql.dialects.lock import Lock
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -25,7 +26,7 @@ CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
 """Encodings that are a date and a time of day; the others are numbers."""
 
 BULK_DELETE = "session_policy_bulk_delete"
-"""Execution option of statements that delete a whole part of a table, and return it as it is on the wire."""
+"""Execution option of statements that delete a range of a table, and read what they return as the server sends it."""
 
 # Parameters are session ids: they must not show in error messages.
 HIDDEN: Mapping[str, Any] = {"hide_parameters": True}
@@ -70,8 +71,8 @@ class ForeignKeyColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a table lies on disk, by the database's own statistics.
+class TableLayout:
+    """How large a table is and what indexes it has, by the database's own statistics.
 
     Attributes:
         rows: about how many; None where not known.
@@ -113,23 +114,32 @@ class Dialect(ABC):
     """One kind of database.
 
     Attributes:
-        name: SQLAlchemy's name of it.
+        name: what people call it, in lower case.
+        names: SQLAlchemy's names of it.
         driver: package of the driver; its errors come from there.
         drivers: what a URL may say -> what SQLAlchemy is told.
         explanations: the first that fits an error counts.
         deletes_returning: whether one statement can choose rows, delete them and return them.
-        deletes_ranges_of_indexes: likewise, whatever lies in a range of an index, without waiting for others for long.
         index_options: what makes SQLAlchemy reflect every index.
+        primary_key_index: the name that the index of every primary key has; None where each has its own.
+        has_column_types: whether a column holds values of its type only.
+        max_parameters: how many parameters a statement may have; None where it is more than a batch ever needs.
+        rests_after_transactions: whether others who write need a pause after each transaction, lest they never get
+            their turn.
         compact_epoch: what :meth:`compact_time` counts from.
     """
 
     name: ClassVar[str]
+    names: ClassVar[Collection[str]]
     driver: ClassVar[str]
     drivers: ClassVar[Mapping[str, str]]
     explanations: ClassVar[tuple[Explanation, ...]]
     deletes_returning: ClassVar[bool] = True
-    deletes_ranges_of_indexes: ClassVar[bool] = False
     index_options: ClassVar[Mapping[str, Any]] = {}
+    primary_key_index: ClassVar[str | None] = None
+    has_column_types: ClassVar[bool] = True
+    max_parameters: ClassVar[int | None] = None
+    rests_after_transactions: ClassVar[bool] = False
     compact_epoch: ClassVar[datetime] = datetime(1970, 1, 1)
 
     # --- connections ---------------------------------------------------------------------------------------------
@@ -231,19 +241,6 @@ class Dialect(ABC):
         """
         connection.execute(self.insert(table, keys, {}, adds), [{**same, **row} for row in rows])
 
-    def insert_selected(self, table: sa.Table, keys: Sequence[str], rows: sa.Select[Any], adds: Collection[str]) -> Any:
-        """An INSERT as :meth:`add_rows` runs it, of rows that a query finds.
-
-        Only where :attr:`deletes_ranges_of_indexes` holds.
-
-        Args:
-            table: one of the product's own.
-            keys: its primary key.
-            rows: its columns are named as the table's.
-            adds: columns to which the new value is added.
-        """
-        raise NotImplementedError
-
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
         """The query, locking the table's rows that it finds; rows that somebody works on are skipped.
 
@@ -301,13 +298,17 @@ class Dialect(ABC):
             return sa.and_(column.is_not(None), column != sa.literal(""))
         return column.is_not(None)
 
+    def text_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """How many characters a text has."""
+        return sa.func.char_length(column, type_=sa.Integer())
+
     def text(self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """The column as text, for clients and addresses."""
         return column if isinstance(kind, sa.String) else sa.cast(column, sa.Text)
 
     # --- finding what has expired --------------------------------------------------------------------------------
 
-    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> TableLayout:
         """How the table lies on disk.
 
         Args:
@@ -316,7 +317,9 @@ class Dialect(ABC):
             table: its name.
             id_index: of the ids; None where it has no name.
         """
-        return Layout(no_index=f"{self.name} is read by ids only", no_ranges=f"{self.name} has no ranges of blocks")
+        return TableLayout(
+            no_index=f"{self.name} is read by ids only", no_ranges=f"{self.name} has no ranges of blocks"
+        )
 
     def estimate(self, connection: sa.Connection, query: sa.Select[Any]) -> int | None:
         """How many rows the database expects a query to find, without running it; None where it does not tell."""
@@ -327,19 +330,27 @@ class Dialect(ABC):
         return query
 
     def keyset_value(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """A value of a column as :meth:`keyset_literal` takes it, whatever Python can tell of it."""
+        """The column in a form that :meth:`keyset_literal` takes back unchanged, to go on after a row."""
         return column
 
     def keyset_literal(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
-        """The value that :meth:`keyset_value` told, exactly."""
+        """A value that :meth:`keyset_value` read, exactly."""
         return sa.literal(value)
 
-    def deletes_ranges_of_ids(self, connection: sa.Connection) -> bool:
-        """Whether one statement can delete what has expired in a range of ids, and return it, waiting for nobody.
+    def block_ranges(self, key_range: KeyRange, layout: TableLayout) -> Iterator[sa.ColumnElement[bool]]:
+        """Whether a row lies in some blocks of the table, for one range of blocks after the other.
 
-        With the execution option :data:`BULK_DELETE`, that is.
+        Only where :attr:`TableLayout.no_ranges` is None.
+
+        Args:
+            key_range: all of the blocks.
+            layout: of the table.
         """
-        return False
+        raise NotImplementedError
+
+    def reads_in_bulk(self, kind: sa.types.TypeEngine[Any]) -> bool:
+        """Whether values of this type can be read with the execution option :data:`BULK_DELETE`."""
+        return isinstance(kind, sa.String | sa.Integer | sa.Uuid) and not isinstance(kind, sa.Enum)
 
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
         """A date and time of day as microseconds since :attr:`compact_epoch`; a time may lie outside Python's calendar.
@@ -348,10 +359,18 @@ class Dialect(ABC):
         """
         raise NotImplementedError
 
+    def materialized(self, query: sa.CTE) -> sa.CTE:
+        """The query of a WITH, all of whose rows are found before anything else is done with them."""
+        return query
+
     # --- times ---------------------------------------------------------------------------------------------------
 
     def instant(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
         """What can be compared and ordered; NULL where the column holds no point in time."""
+        return column
+
+    def ordered(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
+        """What puts times that are known into their order; the column itself, where it does, for an index serves it."""
         return column
 
     def readable(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
@@ -365,6 +384,10 @@ class Dialect(ABC):
         if encoding not in CLOCK_TIMES:
             return column < sa.literal(bound)
         return column < sa.literal(bound, sa.DateTime(timezone=encoding is TimeEncoding.TIMESTAMP))
+
+    def base_type(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        """The type itself, or what it is a domain of."""
+        return kind
 
     @abstractmethod
     def has_zone(self, kind: sa.types.TypeEngine[Any]) -> bool | None:
@@ -405,6 +428,11 @@ def one_of(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnE
     return column.in_(sa.bindparam("values", list(values), expanding=True, unique=True, type_=column.type))
 
 
+def json_path(path: Sequence[str]) -> str:
+    """A path of plain member names, quoted for JSON functions that take it as ``$."a"."b"``."""
+    return "$" + "".join('."' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in path)
+
+
 def number_problem(kind: sa.types.TypeEngine[Any], encoding: TimeEncoding) -> str | None:
     """Why a column that holds times as numbers, or should not, has the wrong type."""
     is_number = isinstance(kind, sa.Integer | sa.Numeric | sa.Float)
@@ -424,7 +452,7 @@ def require_driver(package: str, extra: str) -> None:
     Raises:
         ConfigurationError: the package is not installed.
     """
-    from importlib.util import find_spec  # noqa: PLC0415 - only MySQL asks
+    from importlib.util import find_spec  # noqa: PLC0415 - most databases need no such question
 
     if find_spec(package) is None:
         raise ConfigurationError(DRIVER_MISSING.format(extra=extra))

@@ -107,7 +107,7 @@ def id_type(kind: sa.types.TypeEngine[Any]) -> IdType:
 
 
 def _text(key: str) -> str | None:
-    return None if "\0" in key else _encodable(key)  # PostgreSQL's text cannot hold a NUL character
+    return None if "\0" in key else _encodable(key)  # not every database can hold a NUL character
 
 
 def _encodable(key: str) -> str | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from policy.presets import SessionTable
 from policy.stores import Column, Columns, TimeColumn, UserColumn
@@ -134,16 +133,12 @@ def _columns(inspector: sa.Inspector, table: SessionTable) -> dict[str, Any]:
     """The table's columns by name; none where there is no such table."""
     if table.schema and table.schema not in inspector.get_schema_names():
         return {}
+    base_type = dialect_of(inspector).base_type
     try:
         found = inspector.get_columns(table.name, schema=table.schema)
     except sa.exc.NoSuchTableError:
         return {}
-    return {c["name"]: {**c, "type": _base(c["type"])} for c in found}
-
-
-def _base(kind: Any) -> Any:
-    """The type that a domain is made of."""
-    return _base(kind.data_type) if isinstance(kind, postgresql.DOMAIN) else kind
+    return {c["name"]: {**c, "type": base_type(c["type"])} for c in found}
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
@@ -160,7 +155,7 @@ def _column_problems(table: SessionTable, types: Mapping[str, Any], dialect: Dia
         problem = None
         if isinstance(column, TimeColumn):
             problem = dialect.time_problem(kind, column.encoding)
-        elif name == "id" and dialect.name != "sqlite":  # whose columns have no fixed type
+        elif name == "id" and dialect.has_column_types:
             problem = id_problem(kind)
         elif isinstance(column, UserColumn) and column.path:
             problem = dialect.json_problem(kind, column.path)
@@ -185,7 +180,7 @@ def _unique_index(inspector: sa.Inspector, table: SessionTable) -> tuple[bool, s
     """Whether the ids are unique, and the name of the index that makes them so, where it has one."""
     wanted = [table.columns.id.name]
     if inspector.get_pk_constraint(table.name, schema=table.schema).get("constrained_columns") == wanted:
-        return True, "PRIMARY" if inspector.dialect.name == "mysql" else None
+        return True, dialect_of(inspector).primary_key_index
     for unique in inspector.get_unique_constraints(table.name, schema=table.schema):
         if unique["column_names"] == wanted:
             return True, unique["name"]

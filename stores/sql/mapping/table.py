@@ -53,12 +53,12 @@ class TimeExpression:
 
     @property
     def ordered(self) -> sa.ColumnElement[Any]:
-        """What known times are ordered by: the column itself, which an index may serve, where its order is theirs."""
-        return self.instant if self.dialect.name == "sqlite" else self.column
+        """What puts times that are known into their order."""
+        return self.dialect.ordered(self.column, self.mapping.encoding)
 
     @property
     def value(self) -> sa.ColumnElement[Any]:
-        """What :meth:`decode` reads; NULL for times that Python cannot tell, such as PostgreSQL's infinity."""
+        """What :meth:`decode` reads; NULL for times that Python cannot represent, such as infinity."""
         return self.dialect.readable(self.column, self.mapping.encoding)
 
     def before(self, moment: datetime) -> sa.ColumnElement[bool]:

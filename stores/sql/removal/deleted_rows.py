@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, overload
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from policy.stores import TimeEncoding
 from stores.model.sessions import LogFields, Session
@@ -51,7 +50,8 @@ class CompactColumns:
         if user is not None and not _is_plain(table):
             user = sa.cast(user, sa.Text)
         key = table.id
-        if isinstance(table.types[table.table.columns.id.name], postgresql.CITEXT):
+        kind = table.types[table.table.columns.id.name]
+        if isinstance(kind, sa.String) and not table.dialect.reads_in_bulk(kind):
             key = sa.cast(key, sa.Text)
         return [
             key.label("id"),
@@ -188,12 +188,7 @@ def _is_utc(time: TimeExpression) -> bool:
 
 
 def _is_plain(table: MappedTable) -> bool:
-    """Whether drivers can read the column of the owners in any format."""
+    """Whether the driver can read the column of the owners as it is."""
     mapping = table.table.columns.user_id
     assert mapping is not None
-    kind = table.types[mapping.name]
-    if mapping.path:
-        return True
-    if isinstance(kind, sa.Enum | postgresql.CITEXT):
-        return False
-    return isinstance(kind, sa.String | sa.Integer | sa.Uuid)
+    return bool(mapping.path) or table.dialect.reads_in_bulk(table.types[mapping.name])

@@ -9,16 +9,15 @@ import sqlalchemy as sa
 
 from stores.model.key_range import KeyRange, Strategy
 from stores.model.sessions import Candidate
-from stores.sql.dialects.base import Layout
+from stores.sql.dialects.base import TableLayout
 from stores.sql.mapping.expiry import Expiry, IndexBound
 from stores.sql.mapping.table import MappedTable
-from stores.sql.removal.block_ranges import BlockRanges
 
 Fetch = Callable[[sa.Select[Any]], Sequence[sa.Row[Any]]]
 
 
 class Scans:
-    """Ways through the expired sessions of a table. Whatever stays is met once, and is never in the way again.
+    """Reads the expired sessions of a table in pages. A session that stays is read once only.
 
     Args:
         table: the session table.
@@ -29,7 +28,7 @@ class Scans:
     """
 
     def __init__(
-        self, table: MappedTable, expiry: Expiry, layout: Layout, fetch: Fetch, page_size: Callable[[], int]
+        self, table: MappedTable, expiry: Expiry, layout: TableLayout, fetch: Fetch, page_size: Callable[[], int]
     ) -> None:
         self._table = table
         self._expiry = expiry
@@ -48,8 +47,8 @@ class Scans:
             return self._by_blocks(key_range)
         return self._by_id(key_range)
 
-    def in_part(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
-        """What has expired among few enough rows to be read at once."""
+    def in_range(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
+        """What has expired in a range of rows that are few enough to be read at once."""
         found = [self._candidate(row) for row in self._fetch(self._query(condition))]
         while found:
             size = self._page_size()
@@ -57,9 +56,8 @@ class Scans:
             found = found[size:]
 
     def _by_blocks(self, key_range: KeyRange) -> Iterator[list[Candidate]]:
-        ranges = BlockRanges(key_range, self._layout)
-        while blocks := ranges.next():
-            yield from self.in_part(blocks.condition)
+        for condition in self._table.dialect.block_ranges(key_range, self._layout):
+            yield from self.in_range(condition)
 
     def _by_id(self, key_range: KeyRange) -> Iterator[list[Candidate]]:
         key = self._table.id
@@ -75,17 +73,17 @@ class Scans:
             after = query.where(key > sa.literal(page[-1].session.id, key.type))
 
     def _by_index(self) -> Iterator[list[Candidate]]:
-        met: list[IndexBound] = []
+        earlier: list[IndexBound] = []
         for bound in self._expiry.index_bounds:
             # What an earlier index led to was dealt with.
-            new = sa.and_(bound.condition, *(other.condition.is_not(sa.true()) for other in met))
+            new = sa.and_(bound.condition, *(each.condition.is_not(sa.true()) for each in earlier))
             yield from self._before(bound, new)
-            met.append(bound)
+            earlier.append(bound)
 
     def _before(self, bound: IndexBound, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
         table, column, key = self._table, bound.time.column, self._table.id
-        place = table.dialect.keyset_value(column).label("place")
-        query = self._query(condition).add_columns(place).order_by(column, key)
+        position = table.dialect.keyset_value(column).label("position")
+        query = self._query(condition).add_columns(position).order_by(column, key)
         query = table.dialect.by_index(query, table.clause, self._layout.indexes[bound.time.mapping.name])
         after: sa.Select[Any] = query
         while True:
@@ -96,7 +94,7 @@ class Scans:
             if len(rows) < size:
                 return
             # Not from the beginning: entries of rows that were just deleted stay in an index for a while.
-            at = table.dialect.keyset_literal(rows[-1].place, table.types[bound.time.mapping.name])
+            at = table.dialect.keyset_literal(rows[-1].position, table.types[bound.time.mapping.name])
             last = sa.literal(rows[-1].id, key.type)
             after = query.where(column >= at, sa.or_(column > at, key > last))
 
@@ -109,7 +107,7 @@ class Scans:
 
 
 def within_ids(table: MappedTable, key_range: KeyRange) -> sa.ColumnElement[bool]:
-    """Whether a row lies in a key_range of ids."""
+    """Whether a row's id lies in a range."""
     bounds = []
     if key_range.after is not None:
         bounds.append(table.id > sa.literal(table.parse_key(str(key_range.after)), table.id.type))

@@ -13,7 +13,7 @@ from policy.spec import CleanupStrategy
 from stores.model.errors import ConfigurationError
 from stores.model.key_range import Strategy
 from stores.model.strategy import TableFacts, choose
-from stores.sql.removal.block_ranges import Blocks
+from stores.sql.dialects.postgresql.block_ranges import Blocks
 from stores.sql.removal.splitting import split_blocks
 
 numbers = st.one_of(st.none(), st.integers(0, 10**9))

@@ -20,7 +20,7 @@ from policy.presets import SessionTable
 from policy.stores import Column, Columns, TimeColumn, TimeEncoding, UserColumn
 from stores.model.sessions import Session
 from stores.model.timestamps import format_utc, utc_formatter
-from stores.sql.dialects.postgresql import PostgreSQL
+from stores.sql.dialects.postgresql.dialect import PostgreSQL
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.deleted_rows import CompactColumns, CompactRows
 
