@@ -22,7 +22,7 @@ from stores.redis.connection.connect import connect
 from stores.redis.connection.link import Link
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.schema.tables import alerts
-from stores.waiting.bounded_wait import Done, in_time
+from stores.waiting.bounded_wait import call_all, has_succeeded
 
 T = TypeVar("T")
 
@@ -168,13 +168,13 @@ def memory_stores(
 
 def load(stores: Sequence[MemoryStore], seconds: float) -> Memory:
     """The latest memory that can be read in time; an empty one where there is none."""
-    outcomes = in_time([store.load for store in stores], "alert", seconds)
-    texts = [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
+    outcomes = call_all([store.load for store in stores], "alert", seconds)
+    texts = [outcome.result() for outcome in outcomes if has_succeeded(outcome)]
     found = [memory for text in texts if (memory := Memory.from_text(text)) is not None]
     return max(found, key=lambda memory: memory.updated_at, default=NOTHING)
 
 
 def save(stores: Sequence[MemoryStore], memory: Memory, seconds: float) -> int:
     """Saves it in every place that can be reached in time. Returns in how many."""
-    outcomes = in_time([partial(store.save, memory) for store in stores], "alert", seconds)
-    return sum(isinstance(outcome, Done) for outcome in outcomes)
+    outcomes = call_all([partial(store.save, memory) for store in stores], "alert", seconds)
+    return sum(map(has_succeeded, outcomes))

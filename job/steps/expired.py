@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from job.steps.context import RunContext
 from job.steps.removal import count, delete_from_redis
 from stores.model.sessions import Candidate, Cause, RangeDeletion, Session
-from stores.waiting.background import Aside
+from stores.waiting.background import BackgroundCall
 from stores.waiting.pacing import rest_seconds
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _sweep(context: RunContext, found: int, key_ranges: Sequence[KeyRange] | Non
     tally.expired = found
     sweep = context.database.bulk_delete_expired(key_ranges)
     # A batch is counted and logged while the server is at work on the next one.
-    with Aside() as aside:
+    with BackgroundCall() as background:
         while True:
             context.clock.checkpoint()
             begun = time.monotonic()
@@ -80,7 +80,7 @@ def _sweep(context: RunContext, found: int, key_ranges: Sequence[KeyRange] | Non
             gone = len(swept.deleted) + swept.failed
             reached += gone
             tally.remaining = behind + max(0, found - reached)
-            aside.begin(partial(_settle, context, swept))
+            background.start(partial(_settle, context, swept))
             context.progress.advance(gone)
             _rest(context, time.monotonic() - begun)
     tally.remaining = behind  # what was not met is in use, or not due any more
@@ -97,7 +97,7 @@ def _page_by_page(context: RunContext, found: int, key_ranges: Sequence[KeyRange
     behind, unseen, kept = tally.remaining - (0 if context.dry_run else tally.expired), found, 0
     batches = expired_batches(context, key_ranges)
     # A batch goes from Redis while the database is at work on the next one.
-    with Aside() as aside:
+    with BackgroundCall() as background:
         while True:
             context.clock.checkpoint()
             begun = time.monotonic()
@@ -114,7 +114,7 @@ def _page_by_page(context: RunContext, found: int, key_ranges: Sequence[KeyRange
                 behind += len(batch.due) - reached
                 tally.remaining = behind + max(0, unseen)
                 # Last, for it waits for the batch before: if that hangs, what was counted until then is true.
-                aside.begin(partial(delete_from_redis, context, result))
+                background.start(partial(delete_from_redis, context, result))
             context.progress.advance(batch.found)
             if not context.dry_run:
                 _rest(context, time.monotonic() - begun)

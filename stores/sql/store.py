@@ -242,7 +242,7 @@ class SessionDatabase:
         return choose(self._cleanup.strategy, replace(self._facts, expired=self._counted))
 
     def partition(self, count: int) -> list[KeyRange]:
-        """Splits the table into about so many key ranges of the same size: no two overlap, and together they are all of it.
+        """Splits the table into about so many key ranges of the same size, which do not overlap, and are all of it.
 
         One, where splitting is not worth it.
         """

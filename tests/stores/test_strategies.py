@@ -379,7 +379,7 @@ def test_sessions_of_one_and_the_same_time_all_go(postgres: SessionStores, clean
 def test_key_ranges_share_the_sessions_without_overlap(
     postgres: SessionStores, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._MIN_BLOCKS", 1)
     spread(postgres, expired=1500, live=200)
     postgres.sql("ANALYZE sessions")
     with steps(policy(cleanup={"strategy": strategy}, cleanupBatchSize=50), postgres) as opened:

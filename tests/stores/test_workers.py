@@ -119,7 +119,7 @@ def test_r6_three_workers_delete_each_expired_session_once_and_there_is_one_repo
 def test_r6_three_workers_on_ranges_of_blocks(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, sizing: str
 ) -> None:
-    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._MIN_BLOCKS", 1)
     check_three_workers(postgres, {"strategy": "PhysicalRanges", "batchSizing": sizing})
 
 

@@ -13,7 +13,7 @@ from stores.redis.key_marks import KeyMarks
 from stores.redis.key_sums import KeySums
 from stores.redis.keys import encoded
 from stores.redis.store import RedisStore
-from stores.waiting.background import ahead
+from stores.waiting.background import prefetched
 
 
 def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> KeyMarks:
@@ -58,7 +58,7 @@ def settle_orphans(context: RunContext, redis: RedisStore, sums: KeySums) -> Key
         confirm=lambda ids: _still_orphaned(context, redis, ids),
         settle=settle,
     )
-    for besides, states in ahead(redis.doubtful_pages(sums)):
+    for besides, states in prefetched(redis.doubtful_pages(sums)):
         seen += besides + len(states.sessions)
         with_row = context.database.existing(states.sessions) if states.sessions else set()
         add_ttls(context, redis, sorted(states.without_ttl & with_row))

@@ -10,7 +10,7 @@ from stores.model.batches import batches
 from stores.redis.key_marks import KeyMarks
 from stores.redis.residue import IndexEntry
 from stores.redis.store import KeyPage, RedisStore
-from stores.waiting.background import ahead
+from stores.waiting.background import prefetched
 
 _BATCH = 1000
 
@@ -49,7 +49,7 @@ class Residue:
     def walk(self) -> None:
         """Looks at everything there is."""
         self._context.clock.checkpoint()
-        for page in ahead(self._redis.residue_pages()):
+        for page in prefetched(self._redis.residue_pages()):
             self.look(page)
             self._context.clock.checkpoint()
 
@@ -66,7 +66,7 @@ class Residue:
     def look_for(self, gone: KeyMarks) -> None:
         """Looks at the index entries of sessions that went after their entries were looked at."""
         self._context.clock.checkpoint()
-        for page in ahead(self._redis.index_pages()):
+        for page in prefetched(self._redis.index_pages()):
             self.look(KeyPage(members=self._redis.residue.of_sessions(page.members, gone)))
             self._context.clock.checkpoint()
 

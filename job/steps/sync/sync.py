@@ -11,7 +11,7 @@ from job.steps.sync.residue import Residue
 from job.steps.sync.ttls import add_ttls
 from stores.redis.key_sums import KeySums
 from stores.redis.store import KeyPage, RedisStore
-from stores.waiting.background import Prefetch, alongside
+from stores.waiting.background import Prefetch, with_lookups
 
 # Pages of keys that may be in memory, to be looked at.
 _KEY_PAGES_AHEAD = 4
@@ -97,7 +97,9 @@ def _compare(context: RunContext, redis: RedisStore, sums: KeySums, missing: Mis
 
     context.clock.checkpoint()
     with Prefetch(redis.key_pages(), _KEY_PAGES_AHEAD) as keys:
-        for ids, standing in alongside(context.database.live_id_pages(), lambda page: redis.standing(map(str, page))):
+        for ids, standing in with_lookups(
+            context.database.live_id_pages(), lambda page: redis.standing(map(str, page))
+        ):
             sums.add(standing.keys)
             add_ttls(context, redis, sorted(standing.without_ttl))
             missing.look(ids, standing.gone)
