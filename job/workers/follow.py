@@ -25,7 +25,7 @@ from stores.model.errors import ConfigurationError, StopRequestedError
 from stores.model.tally import Tally
 from stores.sql.connection.connect import as_run_error, create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.shared_work import ClaimLostError, LeaderGoneError, Posting, RunState, WorkTable
+from stores.sql.shared_work import ClaimLostError, LeaderGoneError, RunState, RunTerms, WorkTable
 from stores.waiting.clock import RunClock
 
 # What a leader may need to be scheduled and started, on a node that has to pull the image, or again after it died.
@@ -75,14 +75,14 @@ class Follower:
     def _help(self) -> str:
         """Helps. Returns why it has ended."""
         while True:
-            ending, posting = self._await_posting()
-            if posting is None:
+            ending, terms = self._await_terms()
+            if terms is None:
                 return ending
             with suppress(LeaderGoneError):  # it may come back, or a new attempt may begin
-                return self._help_with(posting)
+                return self._help_with(terms)
 
-    def _await_posting(self) -> tuple[str, Posting | None]:
-        """What the leader has posted, as soon as it has; or why there is nothing to wait for."""
+    def _await_terms(self) -> tuple[str, RunTerms | None]:
+        """What the leader goes by, as soon as it has said so; or why there is nothing to wait for."""
         spec, url = self.policy.spec, parse_url(self.urls.database or "")
         wanted = resolve_table(spec.stores.database) if spec.stores.database else None
         assert wanted is not None
@@ -94,34 +94,34 @@ class Follower:
             table = WorkTable(connection, self.run_id, lock, "", leads=False)
             led_at = self.clock.elapsed_seconds
             while True:
-                sight = table.look()
-                if sight.state is RunState.CLOSED:
+                run = table.observe()
+                if run.state is RunState.CLOSED:
                     return _NO_WORK, None
-                if sight.is_led:
+                if run.is_led:
                     led_at = self.clock.elapsed_seconds
-                    if sight.posting:
-                        return "", sight.posting
+                    if run.terms:
+                        return "", run.terms
                 elif self.clock.elapsed_seconds > led_at + _PATIENCE_SECONDS:
                     return "there is no leader", None
                 self.clock.wait(POLL_SECONDS)
         finally:
             connection.close()
 
-    def _help_with(self, posting: Posting) -> str:
+    def _help_with(self, terms: RunTerms) -> str:
         """Works on parts until there are none. Returns why it has ended."""
         opened = initialise(
-            self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=posting.moment
+            self.policy.spec, self.urls, self.clock, self.log, exclusive=False, audit=self.audit, at=terms.moment
         )
         try:
-            if fingerprint(self.policy.spec, opened.settings) != posting.fingerprint:
+            if fingerprint(self.policy.spec, opened.settings) != terms.fingerprint:
                 return "the stored settings are no longer those that the leader goes by"
-            return self._work(opened, posting)
+            return self._work(opened, terms)
         finally:
             opened.connection.close()
             if opened.redis:
                 opened.redis.close()
 
-    def _work(self, opened: Opened, posting: Posting) -> str:
+    def _work(self, opened: Opened, terms: RunTerms) -> str:
         name = uuid4().hex
         presence = opened.connection.dialect.presence(name)
         assert presence is not None
@@ -141,16 +141,16 @@ class Follower:
         )
         while True:
             self.clock.checkpoint()
-            claim = table.claim(posting)
+            claim = table.claim(terms)
             if claim:
                 try:
                     work_on(context, table, opened.records, claim)
                 except ClaimLostError:
                     self.log.warning("part lost", part=claim.number, because="somebody else has taken it over")
                 continue
-            sight = table.look()
-            if sight.state is RunState.CLOSED:
+            run = table.observe()
+            if run.state is RunState.CLOSED:
                 return _NO_WORK
-            if not sight.is_led or sight.posting != posting:
+            if not run.is_led or run.terms != terms:
                 raise LeaderGoneError
             self.clock.wait(POLL_SECONDS)

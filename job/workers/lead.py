@@ -18,7 +18,7 @@ from policy.spec import SessionPolicySpec
 from stores.model.errors import LockLostError, RunError, StopRequestedError
 from stores.sql.connection.connect import translate
 from stores.sql.removal.history import DeletionRecorder
-from stores.sql.shared_work import ClaimLostError, Posting, Totals, WorkTable
+from stores.sql.shared_work import ClaimLostError, RunTerms, Totals, WorkTable
 from stores.sql.store import SessionDatabase
 
 
@@ -40,7 +40,7 @@ class Leader:
         self._database: SessionDatabase = opened.database
         self._connection = opened.connection
         self._records = records
-        self._posting = Posting(opened.moment, fingerprint(spec, opened.settings))
+        self._terms = RunTerms(opened.moment, fingerprint(spec, opened.settings))
         self._workers = spec.job.parallelism
         self._log = log
         self._closed = False
@@ -55,7 +55,7 @@ class Leader:
             self.dismiss()
             context.log.info("works alone", because="there is too little to share")
             return delete_expired(context, found)
-        self._table.post(self._posting, key_ranges)
+        self._table.offer(self._terms, key_ranges)
         choice = self._database.strategy()
         context.log.info("strategy", chosen=choice.strategy.value, because=choice.because, **choice.figures())
         context.log.info("work shared", parts=len(key_ranges), workers=self._workers)
@@ -100,7 +100,7 @@ class Leader:
     def _work(self, context: RunContext) -> None:
         while True:
             context.clock.checkpoint()
-            claim = self._table.claim(self._posting) or self._table.take_over()
+            claim = self._table.claim(self._terms) or self._table.take_over()
             if claim:
                 work_on(context, self._table, self._records, claim)
             elif self._table.is_done():

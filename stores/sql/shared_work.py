@@ -1,10 +1,10 @@
-"""The parts of a run that several workers share, in the database that they all see.
+"""A table in which several workers share the parts of one run.
 
-A part is worked on by whoever has claimed it. Each batch of its deletions also adds to the part's counts, in one
+A worker claims a part before it works on it. Each batch of its deletions also adds to the part's counts, in one
 transaction and only while the claim stands: so the counts are exactly what was committed, whoever was killed when,
-and a worker that was given up for dead deletes nothing more.
+and a worker whose part was taken over deletes nothing more.
 
-Whether a worker is still there is told by the lock that its connection holds. The leader's is the exclusive lock of
+A worker is alive while its connection holds a lock of its own. The leader's is the exclusive lock of
 the run: a helper deletes nothing once that is gone.
 """
 
@@ -28,8 +28,8 @@ from stores.sql.dialects.lock import Lock
 from stores.sql.schema.tables import work
 
 # A worker whose machine is lost may keep its lock until the server misses it. No statement takes as long as this.
-_SILENCE = timedelta(minutes=3)
-# Who died in between leaves rows behind; no run takes as long as this.
+_SILENT_FOR = timedelta(minutes=3)
+# A run that was killed leaves its rows behind; none takes as long as this.
 _FORGET_AFTER = timedelta(days=2)
 _LEADER_CHECK_SECONDS = 1.0
 
@@ -64,8 +64,8 @@ class LeaderGoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Posting:
-    """What all parts of a run have in common.
+class RunTerms:
+    """What all workers of a run go by.
 
     Attributes:
         moment: the run's present, by the database's clock: whoever decides by it decides alike.
@@ -88,17 +88,17 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class ObservedRun:
-    """How a run stands.
+    """A run as its workers see it in the table.
 
     Attributes:
         state: how far it is; None if the run is not known (yet).
         is_led: whether its leader is there.
-        posting: once there are parts.
+        terms: what its workers go by, once there are parts.
     """
 
     state: RunState | None = None
     is_led: bool = False
-    posting: Posting | None = None
+    terms: RunTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Claim:
 
 
 class WorkTable:
-    """The rows of one run.
+    """The table in which the workers of one run share its parts.
 
     Args:
         connection: the worker's connection; of the leader the one that holds the exclusive lock.
@@ -168,7 +168,7 @@ class WorkTable:
     # --- the leader ----------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
-        """The run begins: whatever an earlier attempt at it left is forgotten, and what others left long ago.
+        """Enters the run. What an earlier attempt at it left is deleted, and what other runs left long ago.
 
         A helper that still works on one of those parts cannot commit any more.
         """
@@ -181,9 +181,9 @@ class WorkTable:
 
         self._connection.transaction(write)
 
-    def post(self, posting: Posting, key_ranges: Sequence[KeyRange]) -> None:
-        """Offers the parts."""
-        said = posting.to_text()
+    def offer(self, terms: RunTerms, key_ranges: Sequence[KeyRange]) -> None:
+        """Enters the parts, for workers to claim."""
+        text = terms.to_text()
         parts = [
             {
                 "run_id": self._run_id,
@@ -198,7 +198,7 @@ class WorkTable:
             opened = connection.execute(
                 sa.update(work)
                 .where(self._row(_RUN), work.c.state == RunState.PREPARING.value)
-                .values(state=RunState.OPEN.value, content=said, touched_at=_NOW)
+                .values(state=RunState.OPEN.value, content=text, touched_at=_NOW)
             )
             if opened.rowcount:  # else an answer was lost on its way, and work has begun
                 connection.execute(sa.insert(work).values(touched_at=_NOW), parts)
@@ -209,7 +209,7 @@ class WorkTable:
         """Claims a part whose worker is gone, or has not been heard of for long."""
 
         def write(connection: sa.Connection) -> Claim | None:
-            silent_since = self._now(connection) - _SILENCE
+            silent_since = self._now(connection) - _SILENT_FOR
             mine = work.c.claimed_by == self._worker
             for row in connection.execute(self._parts(work.c.state == _PartState.CLAIMED.value, ~mine)).all():
                 presence = self._connection.dialect.presence(row.claimed_by)
@@ -245,24 +245,24 @@ class WorkTable:
 
     # --- every worker --------------------------------------------------------------------------------------------
 
-    def look(self) -> ObservedRun:
-        """How the run stands."""
+    def observe(self) -> ObservedRun:
+        """Reads how far the run is."""
 
         def read(connection: sa.Connection) -> ObservedRun:
             row = connection.execute(sa.select(work).where(self._row(_RUN))).first()
             if row is None:
                 return ObservedRun()
             is_led = row.leader is not None and row.leader == self._lock.held_by(connection)
-            posting = Posting.from_text(row.content) if row.content else None
-            return ObservedRun(RunState(row.state), is_led, posting)
+            terms = RunTerms.from_text(row.content) if row.content else None
+            return ObservedRun(RunState(row.state), is_led, terms)
 
         return self._connection.transaction(read)
 
-    def claim(self, posting: Posting) -> Claim | None:
+    def claim(self, terms: RunTerms) -> Claim | None:
         """Claims a part that nobody works on; None if there is none.
 
         Args:
-            posting: what the worker goes by. The parts of another attempt at the run are not for it.
+            terms: of the worker. The parts of another attempt at the run are not for it.
         """
         mine = sa.and_(work.c.state == _PartState.CLAIMED.value, work.c.claimed_by == self._worker)
         # A part that is ours already: we did not hear that our last claim was committed.
@@ -272,7 +272,7 @@ class WorkTable:
             self._check_leader(connection)
             # Locked, so that no other attempt begins just now.
             header = sa.select(work.c.content).where(self._row(_RUN), work.c.state == RunState.OPEN.value)
-            if connection.scalar(header.with_for_update(read=True)) != posting.to_text():
+            if connection.scalar(header.with_for_update(read=True)) != terms.to_text():
                 return None
             row = connection.execute(self._parts(free).limit(1).with_for_update(skip_locked=True)).first()
             return self._claim(connection, row, free) if row else None

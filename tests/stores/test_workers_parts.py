@@ -18,15 +18,15 @@ from stores.model.tally import Tally
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.schema.tables import work
-from stores.sql.shared_work import Claim, ClaimLostError, LeaderGoneError, Posting, WorkTable
+from stores.sql.shared_work import Claim, ClaimLostError, LeaderGoneError, RunTerms, WorkTable
 from stores.waiting.clock import RunClock
 from tests.support.runs import Log
 from tests.support.session_stores import TABLE, SessionStores
 
 PARTS = 4
-POSTING = Posting(datetime(2026, 3, 1, tzinfo=UTC), "fingerprint")
-NEXT = Posting(datetime(2026, 3, 2, tzinfo=UTC), "fingerprint")
-STRETCHES = [KeyRange(Strategy.ID_ORDER, n, n + 1) for n in range(PARTS)]
+TERMS = RunTerms(datetime(2026, 3, 1, tzinfo=UTC), "fingerprint")
+NEXT = RunTerms(datetime(2026, 3, 2, tzinfo=UTC), "fingerprint")
+KEY_RANGES = [KeyRange(Strategy.ID_ORDER, n, n + 1) for n in range(PARTS)]
 
 
 class Worker:
@@ -103,7 +103,7 @@ def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
     committed = 0
     try:
         leader.table.announce()
-        leader.table.post(POSTING, STRETCHES)
+        leader.table.offer(TERMS, KEY_RANGES)
         for action, which in actions:
             helper = helpers[which]
             if action == "die":
@@ -113,7 +113,7 @@ def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
                 if claim := leader.table.take_over():
                     committed += leader.do(claim, done)
             elif helper.claim is None:
-                helper.begin(helper.table.claim(POSTING))
+                helper.begin(helper.table.claim(TERMS))
                 held = [w.claim.number for w in helpers if w.claim]
                 assert len(held) == len(set(held))
             elif action == "delete":
@@ -128,7 +128,7 @@ def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
         for helper in helpers:
             if helper.claim:
                 make_silent(leader, helper.claim.number)
-        while claim := leader.table.claim(POSTING) or leader.table.take_over():
+        while claim := leader.table.claim(TERMS) or leader.table.take_over():
             committed += leader.do(claim, done)
         given_up = [helper for helper in helpers if helper.claim]
         assert [helper.delete(5) for helper in given_up] == [0] * len(given_up)
@@ -136,7 +136,7 @@ def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
         totals = leader.table.close()
         assert sorted(done) == list(range(1, PARTS + 1))
         assert (totals.deleted, totals.parts, totals.unfinished) == (committed, PARTS, 0)
-        assert all(helper.table.claim(POSTING) is None for helper in helpers)
+        assert all(helper.table.claim(TERMS) is None for helper in helpers)
     finally:
         for worker in (leader, *helpers):
             worker.connection.close()
@@ -158,7 +158,7 @@ def workers(request: pytest.FixtureRequest) -> Any:
     SessionStores(url).close()
     leader, helper = Worker(url, "leader", leads=True), Worker(url, "helper")
     leader.table.announce()
-    leader.table.post(POSTING, STRETCHES)
+    leader.table.offer(TERMS, KEY_RANGES)
     yield leader, helper, url
     leader.connection.close()
     helper.connection.close()
@@ -166,7 +166,7 @@ def workers(request: pytest.FixtureRequest) -> Any:
 
 def test_r6_a_worker_that_is_there_keeps_its_part(workers: Any) -> None:
     leader, helper, _ = workers
-    helper.begin(helper.table.claim(POSTING))
+    helper.begin(helper.table.claim(TERMS))
     assert leader.table.take_over() is None
     helper.connection.close()
     assert leader.table.take_over() is not None
@@ -174,7 +174,7 @@ def test_r6_a_worker_that_is_there_keeps_its_part(workers: Any) -> None:
 
 def test_r6_what_a_dead_worker_has_deleted_stays_counted_and_what_failed_is_tried_again(workers: Any) -> None:
     leader, helper, _ = workers
-    helper.begin(helper.table.claim(POSTING))
+    helper.begin(helper.table.claim(TERMS))
     helper.tally.failed, helper.tally.redis.deleted = 3, 7
     assert helper.delete(10) == 10
     helper.connection.close()
@@ -189,7 +189,7 @@ def test_r6_what_a_dead_worker_has_deleted_stays_counted_and_what_failed_is_trie
 
 def test_r6_once_closed_nothing_more_is_committed(workers: Any) -> None:
     leader, helper, _ = workers
-    helper.begin(helper.table.claim(POSTING))
+    helper.begin(helper.table.claim(TERMS))
     assert helper.delete(2) == 2
     assert leader.table.close().deleted == 2
     assert helper.delete(3) == 0
@@ -199,7 +199,7 @@ def test_r6_once_closed_nothing_more_is_committed(workers: Any) -> None:
 def test_r6_a_helper_stops_when_the_leader_has_lost_the_lock(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stores.sql.shared_work._LEADER_CHECK_SECONDS", 0.0)
     leader, helper, url = workers
-    helper.begin(helper.table.claim(POSTING))
+    helper.begin(helper.table.claim(TERMS))
     leader.connection.close()
     with pytest.raises(LeaderGoneError):
         helper.delete(1)
@@ -207,30 +207,30 @@ def test_r6_a_helper_stops_when_the_leader_has_lost_the_lock(workers: Any, monke
     other = Worker(url, "other", leads=True)
     with pytest.raises(LeaderGoneError):
         helper.delete(1)
-    assert not helper.table.look().is_led
+    assert not helper.table.observe().is_led
     other.connection.close()
 
 
 def test_r6_the_parts_of_the_next_attempt_are_not_for_a_helper_of_the_first(workers: Any) -> None:
     leader, helper, url = workers
-    helper.begin(helper.table.claim(POSTING))
+    helper.begin(helper.table.claim(TERMS))
     assert helper.delete(4) == 4
     leader.connection.close()
     second = Worker(url, "second", leads=True)
     second.table.announce()
     assert helper.delete(4) == 0
-    second.table.post(NEXT, STRETCHES)
-    assert helper.table.claim(POSTING) is None
-    assert helper.table.look().posting == NEXT
+    second.table.offer(NEXT, KEY_RANGES)
+    assert helper.table.claim(TERMS) is None
+    assert helper.table.observe().terms == NEXT
     assert second.table.close().deleted == 0
     second.connection.close()
 
 
 def test_posting_again_after_a_lost_answer_forgets_no_work(workers: Any) -> None:
     leader, helper, _ = workers
-    helper.begin(helper.table.claim(POSTING))
+    helper.begin(helper.table.claim(TERMS))
     assert helper.delete(4) == 4
-    leader.table.post(POSTING, STRETCHES)
+    leader.table.offer(TERMS, KEY_RANGES)
     done: list[int] = []
     helper.finish(done)
     assert done == [1]
