@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class RunError(Exception):
-    """A run that cannot go on. The message is for people, names the remedy, and holds nothing secret or personal."""
+    """Ends a run. The message is for people: it names the remedy, and nothing secret or personal."""
 
     reason: ClassVar[str] = "RunFailed"
     exit_code: ClassVar[int] = 1
@@ -59,7 +59,7 @@ class LockHeldError(Exception):
 
 
 class StopRequestedError(Exception):
-    """The run has to stop now, in good order: its time is up or it was told to.
+    """The run has to stop now: its time is up, or somebody asked for it.
 
     Attributes:
         reason: DeadlineReached or Interrupted.

@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Settings whose value is above one bound and at most another; the upper one is what they are taken for.
+    """Settings whose value lies between two bounds; all of them count as the upper one.
 
     Attributes:
         above: lower bound, exclusive.
@@ -118,7 +118,7 @@ def narrow(lifetime: Lifetime, limit: int, settings: Iterable[Setting]) -> Narro
 def levels(values: Iterable[int | None], base: int | None, most: int = _MOST_LEVELS) -> tuple[Level, ...]:
     """The different values below the base, ascending.
 
-    Of more than can be told apart in one statement, some are taken for the next larger one: a session then lives a
+    Of more than one statement can distinguish, some are taken for the next larger one: a session then lives a
     little longer than its setting says, never shorter.
 
     Args:

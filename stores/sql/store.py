@@ -1,4 +1,4 @@
-"""The session table of one run: reading a batch at a time, deleting a batch per transaction."""
+"""The session table of one run: read in batches, each of which is deleted in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ class SessionDatabase:
         self._counted: int | None = None
         adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
         self._pace = Pace(batch_size, min(_MIN_SESSIONS, batch_size), max(_MAX_SESSIONS, batch_size), adapts)
-        self._writers = ConcurrentWriters(connection, lambda: self._deleter.written, looks=adapts and alone)
+        self._writers = ConcurrentWriters(connection, lambda: self._deleter.written, enabled=adapts and alone)
         self._expiry = expiry(table, cutoffs, narrowing)
         self._expired = self._expiry.expired
         self._live = self._expiry.live
         self._scans = Scans(table, self._expiry, layout, self.fetch, lambda: self._pace.size)
         self.owners = OwnerQueries(table, self._live, self._expiry.allowed, self.fetch)
-        """What is asked about users."""
+        """Queries about users."""
 
     # --- what the rules' queries build on ------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class SessionDatabase:
 
     def count(self, moments: Collection[datetime] = ()) -> Counts:
         """Counts all sessions in one pass, and when they began; see :func:`count_sessions`."""
-        self._writers.look()
+        self._writers.measure()
         counts = count_sessions(self._table, self._expired, moments, self.fetch)
         self._counted = counts.expired
         return counts
@@ -179,16 +179,16 @@ class SessionDatabase:
         return [self._table.session(row) for row in self.fetch(query)]
 
     def existing(self, keys: Collection[str]) -> set[str]:
-        """Those of the ids, spelt as in Redis, that have a row, live or not."""
+        """Those of the ids, as text, that have a row, live or not."""
         parse = self._table.ids.parse
-        ids = {key: parse(key) for key in keys}  # a UUID and a number can be spelt in several ways
+        ids = {key: parse(key) for key in keys}  # a UUID and a number can be written in several ways
         wanted = set(ids.values()) - {None}
         if not wanted:
             return set()
         found = self._known(wanted)
         if missing := wanted - found:
-            # A column that ignores case or trailing blanks answers with its own spelling. Whether it does, only it can
-            # tell: the other spellings are asked for alone.
+            # A column that ignores case or trailing blanks answers with the text that it holds. Only the database knows
+            # whether it does: the other texts are asked for by themselves.
             similar = {normal(i) for i in found}
             if doubtful := [i for i in missing if normal(i) in similar]:
                 same = {normal(i) for i in self._known(doubtful)}
@@ -255,13 +255,13 @@ class SessionDatabase:
 
     def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time."""
-        self._writers.look()
+        self._writers.measure()
         for key_range in self.partition(1) if key_ranges is None else key_ranges:
             yield from self._scans.pages(key_range)
 
     def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
-        """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
-        self._writers.look()
+        """Deletes all expired sessions, a range at a time; in one statement each where the database can do that."""
+        self._writers.measure()
         for key_range in self.partition(1) if key_ranges is None else key_ranges:
             plan = self._bulk_delete_plan(key_range)
             pages = self._scans.pages(key_range) if plan is None else self._bulk_delete(plan)

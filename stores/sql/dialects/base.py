@@ -1,4 +1,4 @@
-"""What differs from database to database, behind one class: everything else is portable SQL."""
+"""The interface of a kind of database: what differs from one to the other. Everything else is portable SQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stores.sql.dialects.lock import Lock
 
 CONNECT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 2
-"""A batch that waits longer than this for a lock stands in an application's way: give up and try again."""
+"""A batch that waits longer than this for a lock is in an application's way: give up and try again."""
 STATEMENT_TIMEOUT_SECONDS = 120
 
 CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
@@ -117,7 +117,7 @@ class Dialect(ABC):
         name: what people call it, in lower case.
         names: SQLAlchemy's names of it.
         driver: package of the driver; its errors come from there.
-        drivers: what a URL may say -> what SQLAlchemy is told.
+        drivers: the scheme of a URL -> SQLAlchemy's name of dialect and driver.
         explanations: the first that fits an error counts.
         deletes_returning: whether one statement can choose rows, delete them and return them.
         index_options: what makes SQLAlchemy reflect every index.
@@ -154,7 +154,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def lock(self, database: str | None, schema: str | None, table: str) -> Lock:
-        """The exclusive lock of a session table; one, however the table is spelt.
+        """The exclusive lock of a session table: the same one, however the table is written.
 
         Args:
             database: as in the URL.
@@ -163,7 +163,7 @@ class Dialect(ABC):
         """
 
     def presence(self, name: str) -> Lock | None:
-        """The lock by which others know that a worker of this name is connected; None where work cannot be shared."""
+        """The lock by which others know that a worker of this name is connected; None where a run cannot be shared."""
         return None
 
     def now(self, connection: sa.Connection) -> datetime | None:
@@ -171,13 +171,13 @@ class Dialect(ABC):
         return None
 
     def server_zone(self, connection: sa.Connection) -> str | None:
-        """The zone of a connection that does not choose one, as the database tells it; None where it does not."""
+        """The zone of a connection that does not choose one, as the database names it; None where it does not."""
         return "UTC"
 
     def written_by_others(self, connection: sa.Connection, own: int) -> int | None:
-        """How much others have written to the server, as a number that grows; None where nobody can tell.
+        """How much others have written to the server, as a number that grows; None where the database does not count.
 
-        What it counts, and since when, is the database's affair: only differences mean something.
+        What is counted, and since when, differs by database: only differences of two numbers mean something.
 
         Args:
             connection: to the database.
@@ -242,7 +242,7 @@ class Dialect(ABC):
         connection.execute(self.insert(table, keys, {}, adds), [{**same, **row} for row in rows])
 
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
-        """The query, locking the table's rows that it finds; rows that somebody works on are skipped.
+        """The query, locking the table's rows that it finds; rows that others have locked are skipped.
 
         Args:
             query: finds rows by their ids.
@@ -322,7 +322,7 @@ class Dialect(ABC):
         )
 
     def estimate(self, connection: sa.Connection, query: sa.Select[Any]) -> int | None:
-        """How many rows the database expects a query to find, without running it; None where it does not tell."""
+        """How many rows the planner expects a query to find; None where the database has no such estimate."""
         return None
 
     def by_index(self, query: sa.Select[Any], table: sa.TableClause, index: str) -> sa.Select[Any]:

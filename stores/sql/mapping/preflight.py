@@ -1,4 +1,4 @@
-"""A look at the database before anything is changed: what refuses a run, and what somebody should know."""
+"""Checks of the session table before a run: what refuses the run, and what its owner should know."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TABLE = "stores.database.table"
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found.
+    """The result of the checks.
 
     Attributes:
         name: of the table, for messages.
@@ -48,7 +48,7 @@ class Preflight:
 
 
 def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
-    """Looks at the table, its columns, its indexes and what refers to it. Changes nothing.
+    """Checks the table, its columns, its indexes and the foreign keys that refer to it. Changes nothing.
 
     Args:
         inspector: bound to a connection.
@@ -57,7 +57,7 @@ def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
     connection = inspector.bind
     assert isinstance(connection, sa.Connection)
     dialect = dialect_of(connection)
-    table = _as_spelt(inspector, table)
+    table = _with_its_name(inspector, table)
     name = ".".join(repr(part) for part in (table.schema, table.name) if part)
     reflected = _columns(inspector, table)
     if not reflected:
@@ -68,7 +68,7 @@ def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
             "`session-policy init` creates the default one, otherwise name yours",
         )
         return Preflight(name, None, [missing])
-    table = _in_their_case(table, reflected)
+    table = _with_column_names(table, reflected)
     types = {column: described["type"] for column, described in reflected.items()}
     findings = list(_column_problems(table, types, dialect))
     table, zone_problems = _with_zones(table, connection)
@@ -99,25 +99,25 @@ def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _as_spelt(inspector: sa.Inspector, table: SessionTable) -> SessionTable:
-    """The table as the database spells it, where a preset's application leaves upper and lower case to the database."""
+def _with_its_name(inspector: sa.Inspector, table: SessionTable) -> SessionTable:
+    """The table under its name in the database, where a preset leaves upper and lower case to that."""
     if table.case_sensitive:
         return table
     names = [*inspector.get_table_names(schema=table.schema), *inspector.get_view_names(schema=table.schema)]
-    return replace(table, name=_spelling(table.name, names))
+    return replace(table, name=_actual_name(table.name, names))
 
 
-def _in_their_case(table: SessionTable, reflected: Mapping[str, Any]) -> SessionTable:
+def _with_column_names(table: SessionTable, reflected: Mapping[str, Any]) -> SessionTable:
     if table.case_sensitive:
         return table
     changes = {
-        name: column.model_copy(update={"name": _spelling(column.name, list(reflected))})
+        name: column.model_copy(update={"name": _actual_name(column.name, list(reflected))})
         for name, column in _fields(table.columns)
     }
     return replace(table, columns=table.columns.model_copy(update=changes))
 
 
-def _spelling(name: str, names: list[str]) -> str:
+def _actual_name(name: str, names: list[str]) -> str:
     alike = [n for n in names if n.lower() == name.lower()]
     return name if name in names or len(alike) != 1 else alike[0]
 

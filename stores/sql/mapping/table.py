@@ -132,7 +132,7 @@ class MappedTable:
         assert user is not None
         listed = one_of(user, users)
         column = self.clause.c[mapping.name]
-        # Where owners are told apart more sharply than the column's own collation does, its index finds them first.
+        # Where owners are compared more strictly than the column's collation does, its index finds candidates first.
         return listed if mapping.path or user is column else sa.and_(one_of(column, users), listed)
 
     @cached_property
@@ -227,5 +227,5 @@ class MappedTable:
         return self.dialect.id_in(self.id, ids)
 
     def parse_key(self, key: str) -> Any:
-        """The id that a Redis key spells, as a value of the id column; None if the column cannot hold it."""
+        """The id in a Redis key, as a value of the id column; None if the column cannot hold it."""
         return self.ids.parse(key)

@@ -1,4 +1,4 @@
-"""Very many deleted rows at once: kept as the driver returned them, and made into sessions only where one looks."""
+"""Very many deleted rows: kept as the driver returned them, and made into sessions only where one is needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PER_SECOND = {
 }
 
 
-# A thousand years: what seems to last longer began or ended at no time that a calendar knows.
+# A thousand years: what seems to last longer has a time outside any calendar.
 LONGEST_SECONDS = 1000 * 366 * 24 * 3600
 
 
@@ -41,7 +41,7 @@ class CompactColumns:
         self._id: Callable[[Any], Any] | None = table.ids.sql.dialect_impl(dialect).result_processor(dialect, None)
         self._per_second = units_per_second(table)
         self._epoch = table.dialect.compact_epoch.replace(tzinfo=UTC)
-        self._spell = utc_formatter(self._epoch)
+        self._format = utc_formatter(self._epoch)
 
     @cached_property
     def columns(self) -> list[sa.ColumnElement[Any]]:
@@ -82,20 +82,20 @@ class CompactColumns:
         return [self.session(row).seconds for row in rows]
 
     def log_fields(self, rows: Iterable[Sequence[Any]]) -> Iterator[LogFields]:
-        """Id, owner and both times of each, as logs spell them."""
-        key, created, accessed = self._id, self._speller(self._created), self._speller(self._accessed)
+        """Id, owner and both times of each, as logs have them."""
+        key, created, accessed = self._id, self._formatter(self._created), self._formatter(self._accessed)
         return ((key(r[0]) if key else r[0], r[1], created(r[2]), accessed(r[3])) for r in rows)
 
-    def _speller(self, time: TimeExpression | None) -> Callable[[Any], str | None]:
-        spell = self._spell if time and time.mapping.encoding in CLOCK_TIMES and _is_utc(time) else None
+    def _formatter(self, time: TimeExpression | None) -> Callable[[Any], str | None]:
+        utc = self._format if time and time.mapping.encoding in CLOCK_TIMES and _is_utc(time) else None
 
-        def spelling(value: Any) -> str | None:
-            if spell is not None and type(value) is int:
-                return spell(value)
+        def formatted(value: Any) -> str | None:
+            if utc is not None and type(value) is int:
+                return utc(value)
             moment = self._moment(time, value)
             return None if moment is None else format_utc(moment)
 
-        return spelling
+        return formatted
 
     def _time(self, time: TimeExpression | None) -> sa.ColumnElement[Any]:
         if time is None:
@@ -152,7 +152,7 @@ class CompactRows(Sequence[Session]):
         return map(self._columns.session, self._rows)
 
     def log_fields(self) -> Iterator[LogFields]:
-        """What logs say of each; see :class:`stores.model.sessions.HasLogFields`."""
+        """What logs have of each; see :class:`stores.model.sessions.HasLogFields`."""
         return self._columns.log_fields(self._rows)
 
     @property

@@ -9,7 +9,7 @@ A transaction can end in four ways:
 4. The connection is lost after that: everything is committed, and only the answer is missing.
 
 From here, 3 and 4 look the same. :class:`ExactlyOnceDeletion` tells them apart when the connection is back: it keeps
-the sessions that the lost attempt has deleted, and looks whether any of them exists. The transaction deleted all of
+the sessions that the lost attempt has deleted, and checks whether any of them exists. The transaction deleted all of
 them or none, so
 
 * none exists: it was committed. Nothing is deleted again, and the lost attempt's sessions are the result;

@@ -1,4 +1,4 @@
-"""The statements that delete. Each looks again at why a session should go, in the very transaction that removes it."""
+"""The statements that delete. Each checks again why a session should go, in the transaction that deletes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Removal:
         ids: the sessions.
         row: what each row must say for itself.
         among: what must hold among the rows, e.g. that a session ranks behind others; None where nothing must.
-        joined: how ``among`` is told in one query together with the row, where the database can lock that way.
+        joined: ``among`` as a condition of one query together with the row, where the database can lock that way.
     """
 
     ids: Collection[Any]

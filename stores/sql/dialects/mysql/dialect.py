@@ -181,7 +181,7 @@ class MySQL(Dialect, DeletesInBulk):
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
         """By the index of the ids: a scan, which a small table invites, would lock rows that are not due.
 
-        The query reads one table only, so the server need not be told of which to lock the rows; MariaDB cannot be.
+        The query reads one table only, so FOR UPDATE needs no OF, which MariaDB does not know.
         """
         if index:
             query = query.with_hint(table, _force(index))
@@ -195,7 +195,7 @@ class MySQL(Dialect, DeletesInBulk):
         ids: Collection[Any],
         index: str | None,
     ) -> None:
-        """By the index of the ids: a scan would wait for rows that somebody works on.
+        """By the index of the ids: a scan would wait for rows that others have locked.
 
         For a list of ids a small table is scanned, whatever a hint says; joined with the ids it is not. The first half
         of the union finds nothing, but gives the ids the column's type and collation.
@@ -250,7 +250,7 @@ class MySQL(Dialect, DeletesInBulk):
         return query.with_hint(table, _force(index))
 
     def bulk_delete(self, request: BulkDeleteRequest) -> BulkDeletePlan | None:
-        """By ranges of ids; only MariaDB returns what it deletes, and can be told not to wait."""
+        """By ranges of ids; only MariaDB returns what it deletes, and has a lock wait timeout of 0."""
         return plan(request, lambda connection: _is_mariadb(connection) and _version(connection) >= _NO_WAIT_SINCE)
 
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:

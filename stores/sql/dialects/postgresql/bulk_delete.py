@@ -25,7 +25,7 @@ from stores.sql.dialects.postgresql.block_ranges import (
     location_values,
     row_location,
 )
-from stores.sql.dialects.postgresql.deletion_totals import read_totals, seconds_between, tells_durations, totals_of
+from stores.sql.dialects.postgresql.deletion_totals import has_durations, read_totals, seconds_between, totals_of
 from stores.sql.dialects.postgresql.history_rows import insert_into_history
 from stores.sql.dialects.postgresql.row_locations import (
     few_by_index,
@@ -216,7 +216,7 @@ class BlockRangeDelete(PreparedBulkDelete):
         super().__init__(table, expired, recorder, reports_each=reports_each)
         self._ranges = BlockRanges(key_range, layout)
         # Where nothing more is known of a row, returning even a number for each would be a third of the cost.
-        self._only_counts = not self._reports_each and self._history is None and not tells_durations(table)
+        self._only_counts = not self._reports_each and self._history is None and not has_durations(table)
         key = table.id
         one = sa.select(key, sa.cast(row_location, sa.Text)).where(in_blocks, expired, key.is_not(None)).limit(1)
         self._one_of = one.with_for_update()
@@ -343,10 +343,11 @@ class IndexRangeDelete(PostgreSQLBulkDelete):
 
         The index alone answers this, as far as vacuum has been there since the rows were changed.
         """
-        column, place = bound.time.column, self._table.dialect.keyset_value
+        column = bound.time.column
         some = sa.select(column.label("at")).where(bound.condition, self._after).order_by(column).limit(size + 1)
         entries = some.subquery("entries")
-        counted = sa.select(sa.func.count().label("number"), place(sa.func.max(entries.c.at)).label("last"))
+        last = self._table.dialect.keyset_value(sa.func.max(entries.c.at))
+        counted = sa.select(sa.func.count().label("number"), last.label("last"))
         (row,) = self._fetch(counted.select_from(entries))
         return row.number, row.last
 

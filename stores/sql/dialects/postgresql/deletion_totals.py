@@ -17,8 +17,8 @@ _SOME_IDS = 20
 _NONE: sa.ColumnClause[int] = sa.literal_column("0")
 
 
-def tells_durations(table: MappedTable) -> bool:
-    """Whether the table says when its sessions began and when they were last used."""
+def has_durations(table: MappedTable) -> bool:
+    """Whether the table has columns for when sessions began and when they were last used."""
     return table.created_at is not None and table.last_accessed_at is not None
 
 
@@ -45,10 +45,10 @@ def totals_of(deleted: sa.CTE, key: sa.ColumnElement[Any] | None = None) -> sa.S
 
     Args:
         deleted: the deleted rows, with their ``seconds``.
-        key: the column of the ids, which are then told of a few, and part of ``deleted``.
+        key: the column of the ids; None to select none. A few ids are selected, which must be part of ``deleted``.
     """
     seconds = deleted.c.seconds
-    # Without an offset it would become part of the query around it, and be worked out for each of the sums.
+    # Without an offset it would become part of the query around it, and be computed for each of the sums.
     plausible = sa.select(sa.case((is_known(seconds), _not_negative(seconds))).label("seconds")).offset(_NONE)
     known = plausible.subquery("known")
     totals = (sa.func.count(), sa.func.count(known.c.seconds), sa.func.coalesce(sa.func.sum(known.c.seconds), 0.0))
@@ -64,7 +64,7 @@ def read_totals(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> De
 
     Args:
         row: the row.
-        some_ids: of a few of the deleted rows; None where the row tells them.
+        some_ids: of a few of the deleted rows; None where the row has them.
     """
     count, measured, seconds = row[:3]
     return DeletionTotals(count, measured, seconds, tuple(row[3] or ()) if some_ids is None else some_ids)

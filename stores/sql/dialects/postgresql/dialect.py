@@ -221,7 +221,7 @@ class PostgreSQL(Dialect, DeletesInBulk):
         return plan(request)
 
     def materialized(self, query: sa.CTE) -> sa.CTE:
-        """Or a query that sees a LIMIT behind it would rather walk through an index, and fetch row by row."""
+        """Else a LIMIT outside may have the planner go through an index, and fetch row by row."""
         return query.prefix_with("MATERIALIZED")
 
     def reads_in_bulk(self, kind: sa.types.TypeEngine[Any]) -> bool:

@@ -21,7 +21,7 @@ def insert_into_history(table: HistoryTable, deleted: sa.CTE, cause: Cause) -> A
         deleted: the deleted rows, with their ``user_id`` and ``seconds``.
         cause: why they were deleted.
     """
-    # As the driver would return it, blanks at its end and all; and told apart and ordered as Python does.
+    # As the driver would return it, blanks at its end and all; and compared as Python does.
     user = sa.func.left(sa.func.concat(deleted.c.user_id), USER_LENGTH, type_=sa.Text).collate("C")
     same = [sa.literal(value, history.c[name].type).label(name) for name, value in table.day_and_cause(cause).items()]
     rows = (

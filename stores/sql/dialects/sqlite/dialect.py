@@ -86,7 +86,7 @@ class SQLite(Dialect):
         """A lock on a file; one for the whole database."""
         if not database or database == ":memory:":
             return NoLock()
-        # One lock for one file, however its path is spelt.
+        # One lock for one file, whatever path leads to it.
         return FileLock(f"{os.path.realpath(database)}.session-policy.lock")
 
     def is_transient(self, original: BaseException) -> bool:
