@@ -19,6 +19,12 @@ from stores.sql.mapping.table import MappedTable
 from stores.sql.mapping.zones import implausible, resolve
 
 _TABLE = "stores.database.table"
+_NO_TABLE = Finding(
+    Severity.ERROR,
+    "name",
+    "there is no such table or view in the database",
+    "`session-policy init` creates the default one, otherwise name yours",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +67,16 @@ def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
     name = ".".join(repr(part) for part in (table.schema, table.name) if part)
     reflected = _columns(inspector, table)
     if not reflected:
-        missing = Finding(
-            Severity.ERROR,
-            "name",
-            "there is no such table or view in the database",
-            "`session-policy init` creates the default one, otherwise name yours",
-        )
-        return Preflight(name, None, [missing])
+        return Preflight(name, None, [_NO_TABLE])
     table = _with_column_names(table, reflected)
     types = {column: described["type"] for column, described in reflected.items()}
     findings = list(_column_problems(table, types, dialect))
     table, zone_problems = _with_zones(table, connection)
     findings += zone_problems
-    unique, id_index = (False, None) if findings else _unique_index(inspector, table)
-    if not findings and not unique:
-        findings.append(
-            Finding(
-                Severity.ERROR,
-                "columns.id",
-                f"{table.columns.id.name!r} has no primary key or unique index of its own",
-                "without one a session cannot be told from another",
-            )
-        )
+    id_index = None
+    if not findings:
+        unique, id_index = _unique_index(inspector, table)
+        findings += [] if unique else [_not_unique(table)]
     if problem := dialect.table_problem(connection, table.schema, table.name):
         findings.append(Finding(Severity.ERROR, "name", problem))
     if findings:
@@ -189,6 +183,15 @@ def _unique_index(inspector: sa.Inspector, table: SessionTable) -> tuple[bool, s
         if index["unique"] and index["column_names"] == wanted and not partial:
             return True, index["name"]
     return False, None
+
+
+def _not_unique(table: SessionTable) -> Finding:
+    return Finding(
+        Severity.ERROR,
+        "columns.id",
+        f"{table.columns.id.name!r} has no primary key or unique index of its own",
+        "without one, two sessions may have the same id; add a unique index",
+    )
 
 
 def _nullable(table: MappedTable, reflected: Mapping[str, Any]) -> Iterator[Finding]:
