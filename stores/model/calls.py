@@ -13,7 +13,7 @@ from stores.model.errors import LockHeldError, StopRequestedError
 
 
 class Store(StrEnum):
-    """What a step may wait for."""
+    """A store that a step may wait for."""
 
     DATABASE = "database"
     REDIS = "redis"

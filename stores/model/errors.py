@@ -1,4 +1,4 @@
-"""Everything that can end a run, with the reason the report gives and the exit code of the process.
+"""Errors that end a run, each with the reason for the report and the exit code of the process.
 
 Exit codes (the CronJob's podFailurePolicy relies on them): 0 done, 1 failed and a retry may help, 2 bad configuration
 and a retry cannot help.

@@ -25,7 +25,7 @@ _MOST_LEVELS = 16
 
 
 class Scope(StrEnum):
-    """Whom a setting is for."""
+    """Who a setting is for."""
 
     GLOBAL = "Global"
     TENANT = "Tenant"
@@ -35,7 +35,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one or several rows of the settings say. Whom they are for by name stays in the database.
+    """One or several equal rows of the settings table, without the names of those they are for.
 
     Attributes:
         scope: whom it is for.
@@ -67,7 +67,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """What the stored settings make of a policy.
+    """A policy's lifetime and limit, narrowed by the stored settings.
 
     Attributes:
         lifetime: for everybody: the policy's, narrowed by the Global settings.

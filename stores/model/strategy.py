@@ -1,4 +1,4 @@
-"""Which strategy finds the expired sessions of a table, from what is known of the table. Pure; says why, in words."""
+"""Chooses the strategy that finds the expired sessions of a table, and says why. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROWS_PER_LOOKUP = 10
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What a strategy is chosen from.
+    """The figures that a strategy is chosen by.
 
     Attributes:
         rows: how many sessions, by the database's statistics; None where not known.

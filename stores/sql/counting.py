@@ -1,4 +1,4 @@
-"""One pass over the session table that tells how many sessions there are, and when they began."""
+"""Counts all sessions, and when they began, in one pass over the table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CreationCounts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was counted.
+    """The counts of one pass.
 
     Attributes:
         total: all sessions.
@@ -76,7 +76,7 @@ def count_sessions(
         return Counts(row[0], row[1])
     # By what is compared, not by the moment: where clocks are set back, local times are not in the order of time.
     bounds = sorted({created.bound(moment): moment for moment in moments}.items())
-    rows = sa.select(sa.case((expired, 1), else_=0).label("expired"), _stretch(created, [m for _, m in bounds]))
+    rows = sa.select(sa.case((expired, 1), else_=0).label("expired"), _bucket(created, [m for _, m in bounds]))
     each = rows.select_from(table.clause).subquery("each")
     keys = (each.c.expired, each.c.bucket)
     live, all_ = ([0] * (len(bounds) + 1) for _ in range(2))
@@ -91,7 +91,7 @@ def count_sessions(
     return Counts(total, gone, CreationCounts(created, [bound for bound, _ in bounds], live, all_))
 
 
-def _stretch(created: TimeExpression, moments: Sequence[datetime]) -> sa.Label[Any]:
+def _bucket(created: TimeExpression, moments: Sequence[datetime]) -> sa.Label[Any]:
     """How many of the moments a session began at or after; NULL where its beginning is not known."""
     # The last first: most live sessions are young, and the first that fits counts.
     since = [(sa.not_(created.before(moment)), n) for n, moment in enumerate(moments, 1)]

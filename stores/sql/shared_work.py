@@ -56,7 +56,7 @@ class _PartState(StrEnum):
 
 
 class ClaimLostError(Exception):
-    """The part is somebody else's by now, or nobody's: what was about to be committed is not."""
+    """The part was taken over, or the run has ended: the transaction is rolled back."""
 
 
 class LeaderGoneError(Exception):
@@ -76,12 +76,12 @@ class RunTerms:
     fingerprint: str
 
     def to_text(self) -> str:
-        """As the table holds it."""
+        """The text in the table."""
         return json.dumps({"moment": self.moment.isoformat(), "fingerprint": self.fingerprint})
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """From what the table holds."""
+        """From the text in the table."""
         said = json.loads(text)
         return cls(datetime.fromisoformat(said["moment"]), said["fingerprint"])
 
@@ -103,7 +103,7 @@ class ObservedRun:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all workers did together.
+    """The counts of all workers together.
 
     Attributes:
         parts: how many there were.
@@ -223,7 +223,7 @@ class WorkTable:
         return self._connection.transaction(write)
 
     def is_done(self) -> bool:
-        """Whether every part is."""
+        """Whether every part is done."""
         query = sa.select(sa.func.count()).where(self._is_part, work.c.state != _PartState.DONE.value)
         return self._connection.transaction(lambda connection: connection.scalar(query)) == 0
 
@@ -280,7 +280,7 @@ class WorkTable:
         return self._connection.transaction(write)
 
     def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None]:
-        """What adds each batch of the part to its counts; see the module.
+        """The function that adds each batch of the part to its counts; see the module.
 
         Args:
             claim: the part.
@@ -305,7 +305,7 @@ class WorkTable:
         return add
 
     def finish(self, claim: Claim, tally: Tally, kept: int) -> None:
-        """The part is done.
+        """Marks the part as done.
 
         Raises:
             ClaimLostError: somebody else does it again. What was deleted is counted nevertheless.
@@ -313,7 +313,7 @@ class WorkTable:
         self._leave(claim, _PartState.DONE, kept=kept, **_progress(claim, tally))
 
     def give_back(self, claim: Claim, tally: Tally) -> None:
-        """The part is not done, and this worker has to stop."""
+        """Gives the part back: it is not done, and this worker has to stop."""
         self._leave(claim, _PartState.WAITING, **_progress(claim, tally))
 
     # --- parts ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Waiting for one store while the other works: calls in a second thread, as ``concurrent.futures`` has them.
+"""Calls in a second thread, so that one store works while another is waited for; each is a ``Future``.
 
 The threads are daemons: one that hangs does not hold up the end of the process. Those of the executors of the standard
 library would, for the interpreter joins them when it exits.

@@ -1,4 +1,4 @@
-"""Several calls at once, of which none is waited for longer than a bound."""
+"""Several calls at once, with a bound on how long they are waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a run deletes, and how long what remains would take at that pace."""
+"""Estimates how long deleting what remains takes, from the time that deleting has taken so far."""
 
 from __future__ import annotations
 

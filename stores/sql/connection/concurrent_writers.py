@@ -1,4 +1,4 @@
-"""Whether others write to the database server just now: then transactions are made shorter."""
+"""Measures whether others write to the database server; while they do, transactions are made shorter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a database URL to an engine, and from a driver's errors to ours."""
+"""Makes an engine of a database URL, and errors for the report of those of the driver."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def create_engine(url: URL, *, create_file: bool = False) -> sa.Engine:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same statement may well succeed in a moment."""
+    """Whether the same statement may succeed when it is tried again."""
     if not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated or error.orig is None:
         return False
     dialect = dialect_of_error(error.orig)
@@ -70,7 +70,7 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def translate(error: sa.exc.SQLAlchemyError) -> RunError:
-    """The error as the report may tell it.
+    """The error for the report.
 
     A driver's text is not repeated: it may quote a row's key or a URL.
     """
@@ -86,7 +86,7 @@ def translate(error: sa.exc.SQLAlchemyError) -> RunError:
 
 
 def as_run_error(error: Exception) -> RunError:
-    """The error in words that may be shown, whatever it was."""
+    """The error for the report, whatever it was."""
     if isinstance(error, RunError):
         return error
     if isinstance(error, sa.exc.SQLAlchemyError):

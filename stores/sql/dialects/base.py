@@ -52,7 +52,7 @@ class ForeignKeyColumn:
     """One column of a foreign key that points at a table.
 
     Attributes:
-        constraint: tells the keys of one table apart.
+        constraint: name of the key; unique in its table.
         schema: of the table that has the key; None for the connection's.
         table: the table that has the key.
         column: its column.
@@ -146,7 +146,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def create_engine(self, url: URL, create_file: bool) -> sa.Engine:
-        """An engine whose connections give up soon enough and see what others have committed since."""
+        """An engine whose connections have timeouts, and see what others have committed since."""
 
     @abstractmethod
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -189,11 +189,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def is_transient(self, original: BaseException) -> bool:
-        """Whether the same statement may well succeed in a moment."""
+        """Whether the same statement may succeed when it is tried again."""
 
     @abstractmethod
     def is_refusal(self, original: BaseException) -> bool:
-        """Whether a constraint, a trigger or data that does not fit refuses a particular row."""
+        """Whether a constraint, a trigger or data that does not fit prevents the change of a particular row."""
 
     @abstractmethod
     def is_connection_lost(self, original: BaseException) -> bool:
@@ -201,10 +201,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def code(self, original: BaseException) -> str | None:
-        """The database's own number of an error, for people who search for it."""
+        """The database's own code of an error, for people to search for."""
 
     def error_text(self, original: BaseException) -> str:
-        """What :attr:`explanations` are looked for in, in lower case."""
+        """The text of an error, in lower case, in which the needles of :attr:`explanations` are looked for."""
         return f"{original} {self.code(original)}".lower()
 
     # --- statements ----------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ class Dialect(ABC):
     # --- finding what has expired --------------------------------------------------------------------------------
 
     def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> TableLayout:
-        """How the table lies on disk.
+        """How large the table is, and what indexes it has.
 
         Args:
             connection: to the database.
@@ -338,7 +338,7 @@ class Dialect(ABC):
         return sa.literal(value)
 
     def block_ranges(self, key_range: KeyRange, layout: TableLayout) -> Iterator[sa.ColumnElement[bool]]:
-        """Whether a row lies in some blocks of the table, for one range of blocks after the other.
+        """Conditions, one for each range of blocks: whether a row lies in it.
 
         Only where :attr:`TableLayout.no_ranges` is None.
 
@@ -360,7 +360,7 @@ class Dialect(ABC):
         raise NotImplementedError
 
     def materialized(self, query: sa.CTE) -> sa.CTE:
-        """The query of a WITH, all of whose rows are found before anything else is done with them."""
+        """The query of a WITH, run by itself: what is around it does not change how its rows are found."""
         return query
 
     # --- times ---------------------------------------------------------------------------------------------------
@@ -370,11 +370,11 @@ class Dialect(ABC):
         return column
 
     def ordered(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
-        """What puts times that are known into their order; the column itself, where it does, for an index serves it."""
+        """What to order times by: the column itself, which an index may serve, where it is in the order of time."""
         return column
 
     def readable(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
-        """What can be decoded; NULL for times that Python cannot tell."""
+        """What can be decoded; NULL for times that Python cannot represent."""
         return column
 
     def before(
@@ -447,7 +447,7 @@ DRIVER_MISSING = "the driver for this database is not installed: pip install 'se
 
 
 def require_driver(package: str, extra: str) -> None:
-    """Refuses a URL whose driver is not there.
+    """Checks that a driver is installed.
 
     Raises:
         ConfigurationError: the package is not installed.

@@ -1,10 +1,10 @@
-"""Finding and deleting what has expired in one statement for each range of the table, where the database can do that.
+"""Finds and deletes what has expired in one statement for each range of the table, where the database can do that.
 
 The statement returns the deleted sessions where each is to be reported; else, where the server can do that, it counts
 them itself, and adds them to the history of their users.
 
-Such a statement waits for no lock, or for a moment at most: a range with a row that somebody works on, or that refuses
-to go, is left as it is, for its rows to be deleted by their ids.
+Such a statement waits for no lock, or for a moment at most: a range with a row that others have locked, or that
+cannot be deleted, is left as it is, for its rows to be deleted by their ids.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Delete = Callable[[sa.Connection], Deleted]
 
 @dataclass(frozen=True, eq=False)
 class RangeDelete:
-    """The deletion of what has expired in a range of the table.
+    """How to delete what has expired in a range of the table.
 
     Attributes:
         condition: makes the condition that a row lies in the range; only a range that is done by ids needs it.
@@ -81,7 +81,7 @@ class BulkDeleteRequest:
         key_range: which part of the table.
         layout: of the table.
         expired: how many sessions have expired; None where they were not counted.
-        index_entries: tells how many index entries lead to them; None where that is not known.
+        index_entries: reads how many index entries lead to them; None where that is not known.
         pace: of deletions by ids, in sessions.
         batch_size: sessions in a transaction to begin with.
         writers_are_busy: whether others write to the server just now.

@@ -157,12 +157,12 @@ class CompactRows(Sequence[Session]):
 
     @property
     def ids(self) -> list[Any]:
-        """Of all."""
+        """The ids of all."""
         return list(map(self._columns.id, self._rows))
 
     @property
     def users(self) -> list[Any]:
-        """Of all; None for a session without an owner."""
+        """The users of all; None for a session without an owner."""
         return [row[1] for row in self._rows]
 
     @cached_property
@@ -172,7 +172,7 @@ class CompactRows(Sequence[Session]):
 
 
 def units_per_second(table: MappedTable) -> int | None:
-    """How many of what stands between two times are a second; None where they are no whole numbers of the same."""
+    """How many units of the two times are a second; None where they are no whole numbers of one unit."""
     created, accessed = table.created_at, table.last_accessed_at
     if created is None or accessed is None:
         return None

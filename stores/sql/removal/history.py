@@ -19,7 +19,7 @@ ADDED_COLUMNS = ("sessions", "total_seconds")
 
 
 class HistoryTable:
-    """Counts ended sessions in the very transaction that deletes them, so that the counts are right or not there.
+    """The history: ended sessions by user, day and cause, counted in the transaction that deletes them.
 
     Args:
         day: date (UTC) that the run's sessions are counted under.
@@ -53,7 +53,7 @@ class HistoryTable:
 
 
 class DeletionRecorder:
-    """Writes, in the very transaction that deletes sessions, the history and the counts of the part in hand.
+    """Records deleted sessions, in the transaction that deletes them: in the history, and in the counts of a part.
 
     Attributes:
         history: the history of users; None where none is kept.

@@ -14,14 +14,14 @@ _MIN_BLOCKS = 64
 
 
 def split_blocks(blocks: int, count: int) -> list[KeyRange]:
-    """Into ranges of blocks; the last is open, so that each worker may look up by itself where the table ends."""
+    """Splits a table into ranges of blocks; the last is open: each worker looks up by itself where the table ends."""
     count = max(1, min(count, blocks // _MIN_BLOCKS))
     last = [blocks * n // count - 1 for n in range(1, count)]
     return [KeyRange(Strategy.PHYSICAL_RANGES, *ends) for ends in zip([None, *last], [*last, None], strict=True)]
 
 
 def split_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[KeyRange]:
-    """Into ranges of ids, by reading the ids once.
+    """Splits a table into ranges of ids, by reading the ids once.
 
     Args:
         table: the session table.

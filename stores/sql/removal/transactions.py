@@ -49,7 +49,7 @@ class BatchDeleter:
     def delete_batch(
         self, sessions: Sequence[Session], statement: Callable[[list[Any]], Removal], cause: Cause
     ) -> Deletion:
-        """Deletes one batch; where a row refuses to go it is halved, so that the others still do."""
+        """Deletes one batch; where a row cannot be deleted it is halved, so that the others are."""
         if not sessions:
             return Deletion()
         record = partial(self._recorder.add, cause=cause) if self._recorder else None
@@ -70,7 +70,7 @@ class BatchDeleter:
         return Deletion(deleted)
 
     def delete_range(self, part: RangeDelete, cause: Cause) -> RangeDeletion | None:
-        """Deletes what has expired in a range; None where a row is locked or refuses, and nothing is done.
+        """Deletes what has expired in a range; None where a row is locked or cannot be deleted, and nothing is done.
 
         It is left to the caller to write it to the cleanup log.
         """

@@ -73,7 +73,9 @@ def add(connection: sa.Connection, row: str, *, live: bool = False) -> None:
 
 
 def delete(connection: sa.Connection) -> list[Session]:
-    found = connection.exec_driver_sql("DELETE FROM sessions WHERE last_accessed_at < '2020-01-01' RETURNING session_id")
+    found = connection.exec_driver_sql(
+        "DELETE FROM sessions WHERE last_accessed_at < '2020-01-01' RETURNING session_id"
+    )
     return [Session(row[0]) for row in found]
 
 

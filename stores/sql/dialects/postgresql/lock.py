@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from stores.model.errors import ConfigurationError, LockHeldError
 from stores.sql.dialects.lock import lock_held
 
-_TABLE_CLASS = 0x53504F4C  # "SPOL": tells our advisory locks from an application's
+_TABLE_CLASS = 0x53504F4C  # "SPOL": distinguishes our advisory locks from those of applications
 _PRESENCE_CLASS = 0x53504F57  # "SPOW"
 
 _HOLDER = sa.text(
@@ -29,7 +29,7 @@ class AdvisoryLock:
     """An advisory lock of the connection.
 
     Args:
-        space: the first of its two keys, which tells kinds of locks apart.
+        space: the first of its two keys, which distinguishes kinds of locks.
         key: SQL that makes the second one, a signed 32-bit number.
         parameters: of that SQL.
     """

@@ -102,7 +102,7 @@ class SQLite(Dialect):
         return False
 
     def code(self, original: BaseException) -> str | None:
-        """The name of the error's class tells as much."""
+        """SQLite's codes say no more than the class of the error."""
         return None
 
     def insert(self, table: sa.Table, keys: Sequence[str], changes: Mapping[str, Any], adds: Collection[str]) -> Any:
@@ -153,7 +153,7 @@ class SQLite(Dialect):
         return self.instant(column, encoding)
 
     def text_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-        """Under another name."""
+        """SQLite calls it length."""
         return sa.func.length(column, type_=sa.Integer())
 
     def before(
