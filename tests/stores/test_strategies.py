@@ -20,7 +20,7 @@ from stores.model.errors import DatabaseUnavailableError
 from stores.model.key_range import KeyRange
 from stores.model.sessions import DeletionTotals
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.dialects.postgresql import bulk_delete, row_locations
+from stores.sql.dialects.postgresql import bulk_statements, row_locations
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock
 from stores.waiting.pacing import TARGET_SECONDS, Pace
@@ -116,7 +116,7 @@ def test_a_row_that_changes_while_the_run_waits_for_it_is_judged_by_its_new_vers
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, becomes_live: bool
 ) -> None:
     postgres.add_many(((f"s{n}", "u") for n in range(5)), used=HOUR)
-    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_statements, "_LOCK_WAIT_MILLISECONDS", 30_000)
     with postgres.transaction() as application:
         new = {"last_accessed_at": datetime.now(UTC)} if becomes_live else {"user_id": "another"}
         application.execute(TABLE.update().where(TABLE.c.session_id == "s2").values(new))
@@ -186,7 +186,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     spread(postgres, expired=400, live=100)
     original, lost = RunConnection._attempt, [0]
     deleting: list[int] = []
-    take = bulk_delete.PostgreSQLBulkDelete._delete_without_waiting
+    take = bulk_statements.PostgreSQLBulkDelete._delete_without_waiting
 
     def counted(self: Any, *arguments: Any) -> Any:
         rows = take(self, *arguments)
@@ -202,7 +202,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(bulk_delete.PostgreSQLBulkDelete, "_delete_without_waiting", counted)
+    monkeypatch.setattr(bulk_statements.PostgreSQLBulkDelete, "_delete_without_waiting", counted)
     monkeypatch.setattr(RunConnection, "_attempt", attempt)
     patient = {"database": {"attempts": 3, "delaySeconds": 0}}
     obeyed = policy(
@@ -225,7 +225,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
-    take, lost = bulk_delete.PostgreSQLBulkDelete._delete_without_waiting, [0]
+    take, lost = bulk_statements.PostgreSQLBulkDelete._delete_without_waiting, [0]
 
     def cut_off(self: Any, connection: sa.Connection, *arguments: Any) -> Any:
         taken = take(self, connection, *arguments)
@@ -235,7 +235,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
             postgres.sql(f"SELECT pg_terminate_backend({backend}, 10000)")
         return taken
 
-    monkeypatch.setattr(bulk_delete.PostgreSQLBulkDelete, "_delete_without_waiting", cut_off)
+    monkeypatch.setattr(bulk_statements.PostgreSQLBulkDelete, "_delete_without_waiting", cut_off)
     obeyed = policy(
         cleanup=RANGES,
         cleanupBatchSize=5,
@@ -257,7 +257,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 ) -> None:
     """It would have been the one by which the run knows whether a range went; some servers still offer it."""
     spread(postgres, expired=400)
-    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_statements, "_LOCK_WAIT_MILLISECONDS", 30_000)
     original, lost = RunConnection._attempt, [0]
 
     def attempt(self: RunConnection, work: Any, retry_transient: bool) -> Any:
@@ -295,7 +295,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 def test_death_at_any_range_leaves_history_and_table_in_agreement(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    original, calls, fatal = bulk_delete.PostgreSQLBulkDelete._delete_without_waiting, [0], [0]
+    original, calls, fatal = bulk_statements.PostgreSQLBulkDelete._delete_without_waiting, [0], [0]
 
     def take(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -306,7 +306,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
             raise Killed
         return rows
 
-    monkeypatch.setattr(bulk_delete.PostgreSQLBulkDelete, "_delete_without_waiting", take)
+    monkeypatch.setattr(bulk_statements.PostgreSQLBulkDelete, "_delete_without_waiting", take)
     deaths = 0
     for fatal[0] in (1, 2, 3):
         spread(postgres, expired=300)

@@ -113,6 +113,8 @@ NETWORK = (
 class Dialect(ABC):
     """One kind of database.
 
+    What a method is for is said here; where a package has its own, that one says how.
+
     Attributes:
         name: what people call it, in lower case.
         names: SQLAlchemy's names of it.
