@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from policy.report import Outcome
 from stores.sql.dialects.base import TableLayout
-from stores.sql.dialects.postgresql import bulk_delete, row_locations
+from stores.sql.dialects.postgresql import bulk_delete, bulk_statements, row_locations
 from tests.stores.test_concurrent_writers import before_each_look, write
 from tests.stores.test_strategies import INDEX, RANGES, ids, spread, waiting
 from tests.support.runs import InThread, Result, policy, run
@@ -142,7 +142,7 @@ def test_r2_2_a_session_that_is_used_while_the_run_waits_for_its_row_survives(
     few: SessionStores, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_ranges(monkeypatch)
-    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_statements, "_LOCK_WAIT_MILLISECONDS", 30_000)
     used = f"s{LIVE + 9}"
     with few.transaction() as application:
         now = datetime.now(UTC)
