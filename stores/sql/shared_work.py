@@ -1,8 +1,8 @@
 """A table in which several workers share the parts of one run.
 
 A worker claims a part before it works on it. Each batch of its deletions also adds to the part's counts, in one
-transaction and only while the claim stands: so the counts are exactly what was committed, whoever was killed when,
-and a worker whose part was taken over deletes nothing more.
+transaction and only while the claim stands: so the counts are exactly what was committed, whichever worker was
+killed at what moment, and a worker whose part was taken over deletes nothing more.
 
 A worker is alive while its connection holds a lock of its own. The leader's is the exclusive lock of
 the run: a helper deletes nothing once that is gone.
@@ -68,7 +68,7 @@ class RunTerms:
     """What all workers of a run go by.
 
     Attributes:
-        moment: the run's present, by the database's clock: whoever decides by it decides alike.
+        moment: the run's present, by the database's clock, so that all workers decide alike.
         fingerprint: of what the leader obeys.
     """
 

@@ -124,7 +124,7 @@ class SessionDatabase:
 
     def read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
         """The sessions of a query that selects :attr:`MappedTable.session_columns`, a batch at a time."""
-        # By key, not by offset: rows that stay (in use, failed) are met once and never in the way again.
+        # By key, not by offset: rows that stay (in use, failed) are read once only.
         query = query.where(key.is_not(None)).order_by(key).limit(self._batch_size)
         after: sa.Select[Any] = query
         while page := [self._table.session(row) for row in self.fetch(after)]:

@@ -19,7 +19,7 @@ class ConcurrentWriters:
     Args:
         connection: the connection.
         own: how many of the transactions on it have written so far.
-        enabled: False where they are workers of the same run: whoever asks for several wants to be done soon.
+        enabled: False where they are workers of the same run: a policy asks for several to be done sooner.
         time: seconds of a clock that never goes back.
     """
 

@@ -267,7 +267,7 @@ class IndexRangeDelete(PostgreSQLBulkDelete):
         if following != self._from:
             self._from, self._after = following, column >= at
             return column < at
-        # More sessions than may go at once have one and the same time: their ids tell them apart.
+        # More sessions than one transaction deletes have the same time: they are ordered by their ids.
         last = sa.select(key.label("id")).where(condition, column == at).order_by(key).offset(size - 1).limit(1)
         found = self._fetch(last)
         if not found:

@@ -56,7 +56,7 @@ class PostgreSQLBulkDelete:
         )
 
     def _delete_without_waiting(self, connection: sa.Connection, delete: Delete) -> Deleted:
-        # A row that was changed after a statement began is judged anew, by its new version, before it goes.
+        # A row that was changed after the statement began is judged anew, by its new version, before it is deleted.
         _wait_for_locks(connection, _LOCK_WAIT_MILLISECONDS)
         deleted = delete(connection)
         if self._writes_more:

@@ -23,7 +23,7 @@ def has_durations(table: MappedTable) -> bool:
 
 
 def seconds_between(table: MappedTable) -> sa.ColumnElement[float] | None:
-    """For how many seconds a session was in use, from its beginning to its last use; NULL where no calendar tells.
+    """For how many seconds a session was in use, from its beginning to its last use; NULL where that is not known.
 
     None where the server cannot tell as we do: times without a zone follow ours.
     """
