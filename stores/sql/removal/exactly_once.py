@@ -8,9 +8,9 @@ A transaction can end in four ways:
 3. The connection is lost before the commit reaches the server. The server rolls everything back.
 4. The connection is lost after that: everything is committed, and only the answer is missing.
 
-From here, 3 and 4 look the same. When the connection is back, :class:`ExactlyOnceDeletion` finds out which it was: it keeps
-the sessions that the lost attempt has deleted, and checks whether any of them exists. The transaction deleted all of
-them or none, so
+From here, 3 and 4 look the same. When the connection is back, :class:`ExactlyOnceDeletion` finds out which it was: it
+keeps the sessions that the lost attempt has deleted, and checks whether any of them exists. The transaction deleted all
+of them or none, so
 
 * none exists: it was committed. Nothing is deleted again, and the lost attempt's sessions are the result;
 * one exists: it was rolled back, and the deletion begins anew.
