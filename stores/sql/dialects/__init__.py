@@ -2,6 +2,9 @@
 
 A database's package builds on the mapping and the deletions, which know no database and ask :class:`Dialect` for what
 differs. So they come here for the dialect of a connection, and the packages are loaded by name when one is asked for.
+
+To add a database: a package with a subclass of :class:`Dialect` and its ``DIALECT``, and its name in ``_PACKAGES``. One
+that can find and delete in one statement also implements :class:`stores.sql.removal.bulk_delete.DeletesInBulk`.
 """
 
 from __future__ import annotations
