@@ -291,7 +291,7 @@ class Run:
         with self._deleting.running(), self._step("concurrency"):
             enforce_limit(context, limit)
         with self._step("count"):
-            report_active(context, stores.sessions.census() if self.tally.deleted else forecast.totals, kept)
+            report_active(context, stores.sessions.totals() if self.tally.deleted else forecast.totals, kept)
         with self._step("tidy"):
             tidy(context, stores.store)
 

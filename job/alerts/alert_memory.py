@@ -23,7 +23,7 @@ from policy.stores import RedisStore
 from stores.redis.connection.connect import connect
 from stores.sql.connection.connect import create_engine, parse_url
 from stores.sql.schema.tables import alerts
-from stores.waiting.bounded_wait import Done, in_time
+from stores.waiting.bounded_wait import call_all, has_succeeded
 
 _KEY_PREFIX = "session-policy:alerts:"
 _TTL_SECONDS = 90 * 86400
@@ -73,15 +73,15 @@ class AlertMemory:
 
     def load(self, seconds: float) -> AlertState:
         """The latest state that can be read within so many seconds; an empty one if there is none."""
-        outcomes = in_time([copy.load for copy in self.copies], "alert", seconds)
-        texts = [outcome.value for outcome in outcomes if isinstance(outcome, Done)]
+        outcomes = call_all([copy.load for copy in self.copies], "alert", seconds)
+        texts = [outcome.result() for outcome in outcomes if has_succeeded(outcome)]
         states = [state for text in texts if (state := AlertState.from_text(text)) is not None]
         return max(states, key=lambda state: state.updated_at, default=EMPTY_STATE)
 
     def save(self, state: AlertState, seconds: float) -> int:
         """Saves the state in every store that takes it within so many seconds. Returns in how many."""
-        outcomes = in_time([partial(copy.save, state) for copy in self.copies], "alert", seconds)
-        return sum(isinstance(outcome, Done) for outcome in outcomes)
+        outcomes = call_all([partial(copy.save, state) for copy in self.copies], "alert", seconds)
+        return sum(map(has_succeeded, outcomes))
 
 
 def database_copy(url: str, policy: str) -> StoredCopy:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from job.alerts.message import Message
 from job.alerts.problems import Audience
 from policy.names import ALERT_OPERATIONS_URLS_ENV, ALERT_SECURITY_URLS_ENV
-from stores.waiting.bounded_wait import Done, in_time
+from stores.waiting.bounded_wait import call_all
 
 _MAX_URLS = 20
 
@@ -77,19 +78,19 @@ def send(messages: Mapping[Audience, Message], channels: Channels, seconds: floa
         if audience in messages
         for number, url in enumerate(urls, start=1)
     ]
-    answers = in_time([sending for _, _, sending in pending], "alert", seconds)
+    answers = call_all([sending for _, _, sending in pending], "alert", seconds)
     return [
         Delivery(audience, f"{number} ({sending.service})", _error(answer, seconds))
         for (audience, number, sending), answer in zip(pending, answers, strict=True)
     ]
 
 
-def _error(answer: Done[str] | Exception | None, seconds: float) -> str:
-    if answer is None:
+def _error(answer: Future[str], seconds: float) -> str:
+    if not answer.done():
         return f"no answer within {seconds:.0f} seconds"
-    if isinstance(answer, Exception):  # a plugin may raise anything, and its message may quote the URL
-        return f"the service's plugin failed ({type(answer).__name__})"
-    return answer.value
+    if error := answer.exception():  # a plugin may raise anything, and its message may quote the URL
+        return f"the service's plugin failed ({type(error).__name__})"
+    return answer.result()
 
 
 def reached_audiences(deliveries: Sequence[Delivery]) -> frozenset[Audience]:

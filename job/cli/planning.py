@@ -19,7 +19,7 @@ from job.steps.safety import share_exceeded
 from job.steps.sync.sync import synchronise
 from policy.rules import RuleAction
 from policy.spec import DuplicateAction
-from stores.model.sessions import Census, Session
+from stores.model.sessions import Session, SessionTotals
 from stores.model.strategy import Choice
 from stores.model.tally import Tally
 from stores.redis.content.access_log import AccessLogs
@@ -115,7 +115,7 @@ def make_plan(stores: OpenStores, opened: RunStores, log: Any) -> Plan:
     )
 
 
-def _expired(context: RunContext, census: Census) -> PlannedAction:
+def _expired(context: RunContext, census: SessionTotals) -> PlannedAction:
     found, examples = _count_with_examples(batch.due for batch in expired_batches(context))
     kept = census.expired - found
     note = f"{kept} more are kept: Redis has a later access" if kept > 0 else ""

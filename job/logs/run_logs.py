@@ -20,8 +20,8 @@ from job.logs.id_hasher import IdHasher
 from job.logs.log_files import LogFiles, LogName, retention_days
 from policy.manifest import SessionPolicy
 from stores.model.errors import RunError
-from stores.model.sessions import Session, Spelling, Told
-from stores.model.timestamps import spelt
+from stores.model.sessions import HasLogFields, LogFields, Session
+from stores.model.timestamps import format_utc
 
 # It would import rich for stack traces, which these logs do not use.
 with without("rich"):
@@ -221,14 +221,14 @@ class _UserFields(dict[str, str]):
         return field
 
 
-def _fields(sessions: Sequence[Session]) -> Iterable[Told]:
-    if isinstance(sessions, Spelling):
-        return sessions.spelt()
+def _fields(sessions: Sequence[Session]) -> Iterable[LogFields]:
+    if isinstance(sessions, HasLogFields):
+        return sessions.log_fields()
     return ((s.id, s.user_id, _spelt(s.created_at), _spelt(s.last_accessed_at)) for s in sessions)
 
 
 def _spelt(moment: datetime | None) -> str | None:
-    return None if moment is None else spelt(moment)
+    return None if moment is None else format_utc(moment)
 
 
 def safe_traceback(error: BaseException) -> list[str]:

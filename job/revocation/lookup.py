@@ -113,7 +113,7 @@ class SessionLookup:
     def count_active(self) -> ActiveCounts:
         """How many sessions and users there are."""
         if self._database:
-            census = self._database.census()
+            census = self._database.totals()
             return ActiveCounts(census.active, census.expired, census.users if self._has_users else None)
         # Redis may show a key twice while it resizes its table; remembering all ids would take too much memory.
         return ActiveCounts(sum(1 for _ in self._scanned()), 0, None)

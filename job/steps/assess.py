@@ -9,7 +9,7 @@ from job.steps.expired import expired_batches
 from job.steps.safety import exceeds_share, share_exceeded
 from policy.spec import OnExceed
 from stores.model.errors import SafetyLimitError
-from stores.model.sessions import Cause, Census
+from stores.model.sessions import Cause, SessionTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Forecast:
         duplicates: live sessions that are going to be deleted as duplicates.
     """
 
-    totals: Census
+    totals: SessionTotals
     over_limit: int = 0
     evicting: int = 0
     abnormal: int = 0
@@ -38,7 +38,7 @@ def forecast_by_store(context: RunContext, limit: int) -> Forecast:
         context: the run.
         limit: sessions a user may have; 0 for any number.
     """
-    totals = context.sessions.census()
+    totals = context.sessions.totals()
     over = context.sessions.count_over_limit(limit, context.spec.concurrency.exempt_users) if limit else 0
     return Forecast(totals, over, over)
 

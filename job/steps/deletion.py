@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from job.steps.context import RunContext
-from stores.model.sessions import Cause, Deletion, Session, Swept
+from stores.model.sessions import Cause, Deletion, RangeDeletion, Session
 
 
-def count_deleted(context: RunContext, result: Deletion | Swept) -> None:
+def count_deleted(context: RunContext, result: Deletion | RangeDeletion) -> None:
     """Counts a batch that the database has deleted."""
     context.tally.deleted += len(result.deleted)
     context.tally.durations.add(result.deleted)

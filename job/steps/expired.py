@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from job.steps.context import RunContext
 from job.steps.deletion import count_deleted, delete_from_redis
-from stores.model.sessions import Candidate, Cause, Session, Swept
-from stores.waiting.background import Aside
+from stores.model.sessions import Candidate, Cause, RangeDeletion, Session
+from stores.waiting.background import BackgroundCall
 from stores.waiting.pacing import rest_seconds
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def delete_expired(context: RunContext, found: int, key_ranges: Sequence[KeyRang
     kept = 0
     batches = _settled_batches(context, key_ranges)
     # A batch is completed while the server is at work on the next one.
-    with Aside() as aside:
+    with BackgroundCall() as background:
         while True:
             context.clock.checkpoint()
             begun = time.monotonic()
@@ -86,7 +86,7 @@ def delete_expired(context: RunContext, found: int, key_ranges: Sequence[KeyRang
                 tally.due.expect(Cause.EXPIRED, found)
                 tally.due.settle(Cause.EXPIRED, batch.found, batch.kept_back)
                 # Last, for it waits for the batch before: if that hangs, what was counted until then is true.
-                aside.begin(batch.complete)
+                background.start(batch.complete)
             context.progress.advance(batch.found)
             _throttle(context, time.monotonic() - begun)
     tally.due.finish(Cause.EXPIRED)  # what was not met is in use, or not due any more
@@ -104,7 +104,7 @@ def _settled_batches(context: RunContext, key_ranges: Sequence[KeyRange] | None)
         for batch in expired_batches(context, key_ranges):
             yield _delete(context, batch)
     else:
-        for swept in context.sessions.sweep_expired(key_ranges):
+        for swept in context.sessions.bulk_delete_expired(key_ranges):
             yield _Settled(len(swept.deleted) + swept.failed, 0, 0, partial(_record, context, swept))
 
 
@@ -118,7 +118,7 @@ def _delete(context: RunContext, batch: ExpiredBatch) -> _Settled:
     return _Settled(batch.found, kept_by_redis, len(batch.due) - allowed, partial(delete_from_redis, context, result))
 
 
-def _record(context: RunContext, swept: Swept) -> None:
+def _record(context: RunContext, swept: RangeDeletion) -> None:
     if context.audit:
         context.audit.deleted(swept.unlogged, Cause.EXPIRED.value)
     count_deleted(context, swept)

@@ -26,16 +26,12 @@ from stores.sql.mapping.findings import Severity
 from stores.sql.mapping.preflight import Preflight, examine
 from stores.sql.mapping.product_tables import require_product_tables
 from stores.sql.mapping.table import MappedTable
-from stores.sql.removal.history import HistoryTable
+from stores.sql.removal.history import DeletionRecorder, HistoryTable
 from stores.sql.schema.tables import alerts, history, settings, statistics, usage, work
-from stores.sql.shared_work import Records
 from stores.sql.store import SessionDatabase, clock_offset
 from stores.sql.table_statistics import layout_of
 from stores.waiting.clock import RunClock
 from stores.waiting.retry import Retrier
-
-# SQLite takes 32,766 parameters in a statement, unless it was built otherwise.
-_LARGEST_BATCH = {"sqlite": 30_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class RunStores:
     keeps_statistics: bool
     moment: datetime
     lock: Lock
-    records: Records
+    records: DeletionRecorder
 
     def close(self) -> None:
         """Closes the connections, which releases the lock."""
@@ -222,19 +218,19 @@ def _assemble(
     now = datetime.now(UTC) + checked.offset
     moment = min(at, now) if at else now
     limits = cutoffs(moment, narrowing.lifetime, spec.safety.clock_skew_seconds)
-    records = Records(HistoryTable(moment) if checked.keeps_statistics else None)
+    records = DeletionRecorder(HistoryTable(moment) if checked.keeps_statistics else None)
     return RunStores(
         connection=database,
         database=SessionDatabase(
-            link=database,
+            connection=database,
             table=table,
             cutoffs=limits,
             layout=database.transaction(lambda connection: layout_of(connection, table)),
             cleanup=spec.cleanup,
-            batch_size=_batch_size(spec, connections.url),
+            batch_size=spec.cleanup_batch_size,
             deletion_retrier=lambda errors: Retrier(spec.retries.deletion, errors, clock, log, "deletion"),
             grace_seconds=spec.sync.grace_seconds,
-            history=records,
+            recorder=records,
             narrowing=narrowing,
             audit=audit,
             alone=spec.job.parallelism == 1,
@@ -248,10 +244,6 @@ def _assemble(
         lock=lock,
         records=records,
     )
-
-
-def _batch_size(spec: SessionPolicySpec, url: sa.URL) -> int:
-    return min(spec.cleanup_batch_size, _LARGEST_BATCH.get(url.get_backend_name(), spec.cleanup_batch_size))
 
 
 def tables_of(spec: SessionPolicySpec) -> list[sa.Table]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from job.steps.context import RunContext
-from stores.model.sessions import Census
+from stores.model.sessions import SessionTotals
 from stores.sql.counting import Counts
 from stores.sql.owners import Owners
 from stores.sql.queries import RuleQueries
@@ -41,9 +41,9 @@ class Overview:
     owners: Owners
 
     @property
-    def totals(self) -> Census:
+    def totals(self) -> SessionTotals:
         """How many sessions and users there are."""
-        return Census(self.counts.total, self.counts.expired, self.owners.users)
+        return SessionTotals(self.counts.total, self.counts.expired, self.owners.users)
 
     @property
     def hours(self) -> list[datetime]:
@@ -52,7 +52,7 @@ class Overview:
 
     def begun_by_hour(self) -> dict[int, int] | None:
         """How many live sessions began in each hour (UTC, 0 to 23) of the last day; None if not known."""
-        begun = self.counts.beginnings
+        begun = self.counts.created
         if begun is None:
             return None
         return {hour.hour: begun.live_before(hour + _HOUR) - begun.live_before(hour) for hour in self.hours}
@@ -62,14 +62,14 @@ class Overview:
 
         A session that began a moment ago, or by its own clock in a moment, is at least as old as the first range.
         """
-        begun = self.counts.beginnings
+        begun = self.counts.created
         if begun is None:
             return None
         return between(AGES, [begun.live_before(self.at + self.skew - timedelta(seconds=age)) for age in AGES])
 
     def begun_since(self, moment: datetime) -> int | None:
         """How many sessions, live or not, began since a moment that was asked for, by this process's clock."""
-        begun = self.counts.beginnings
+        begun = self.counts.created
         return None if begun is None else begun.all_since(moment + self.offset)
 
 

@@ -8,13 +8,15 @@ import sqlalchemy as sa
 
 from job.steps.context import RunContext
 from policy.report import RunReport
-from stores.model.sessions import Census
+from stores.model.sessions import SessionTotals
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.queries import RuleQueries
 from stores.sql.removal.history import forget_before, save_statistics
 
 
-def count_after_deletions(context: RunContext, queries: RuleQueries, before: Census, users_gone: bool) -> Census:
+def count_after_deletions(
+    context: RunContext, queries: RuleQueries, before: SessionTotals, users_gone: bool
+) -> SessionTotals:
     """Counts sessions and users after the deletions, as far as they can have changed.
 
     Args:
@@ -26,10 +28,10 @@ def count_after_deletions(context: RunContext, queries: RuleQueries, before: Cen
     if not context.tally.deleted:
         return before
     counts = queries.count(())
-    return Census(counts.total, counts.expired, queries.count_users() if users_gone else before.users)
+    return SessionTotals(counts.total, counts.expired, queries.count_users() if users_gone else before.users)
 
 
-def report_active(context: RunContext, census: Census, kept_by_redis: int) -> int:
+def report_active(context: RunContext, census: SessionTotals, kept_by_redis: int) -> int:
     """Puts the live sessions after the deletions into tally and log. Returns how many users they belong to.
 
     Args:

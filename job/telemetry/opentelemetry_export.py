@@ -50,7 +50,7 @@ from stores.model.errors import ConfigurationError, RunError
 from stores.model.tally import Tally
 from stores.redis.connection.url import parse_url as parse_redis_url
 from stores.sql.connection.connect import parse_url as parse_database_url
-from stores.waiting.bounded_wait import Begun, Done
+from stores.waiting.bounded_wait import BoundedCalls, has_succeeded
 
 SERVICE: Final = "session-policy-job"
 _SCOPE: Final = "session_policy"
@@ -140,19 +140,23 @@ class OpenTelemetryTrace:
             work["traces"] = partial(_export, self._exporter, spans)
         if self._metrics is not None:
             work["metrics"] = partial(self._metrics.export, report, self._policy)
-        return _PendingExport(list(work), Begun(list(work.values()), "telemetry", EXPORT_SECONDS))
+        return _PendingExport(list(work), BoundedCalls(list(work.values()), "telemetry", EXPORT_SECONDS))
 
 
 class _PendingExport:
     """Implements :class:`job.telemetry.trace.Export`, with one thread per signal."""
 
-    def __init__(self, names: list[str], calls: Begun[bool]) -> None:
+    def __init__(self, names: list[str], calls: BoundedCalls[bool]) -> None:
         self._names = names
         self._calls = calls
 
     def wait(self) -> list[str]:
         """What no collector accepted in time."""
-        return [n for n, o in zip(self._names, self._calls.outcomes(), strict=True) if o != Done(True)]
+        return [
+            name
+            for name, call in zip(self._names, self._calls.wait(), strict=True)
+            if not has_succeeded(call) or call.result() is not True
+        ]
 
 
 class _RunIds(RandomIdGenerator):

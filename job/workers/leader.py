@@ -48,7 +48,7 @@ class Leader:
 
         The counts are those of all workers, and exact: they were committed with the deletions.
         """
-        key_ranges = self._database.stretches(self._workers * RANGES_PER_WORKER)
+        key_ranges = self._database.partition(self._workers * RANGES_PER_WORKER)
         if found <= self._database.batch_size or len(key_ranges) == 1:
             self.dismiss_workers()
             context.log.info("parallelism disabled", because="too few sessions have expired")

@@ -93,7 +93,7 @@ class Worker:
             table = WorkTable(connection, self.run_id, lock, "", leads=False)
             led_at = self.clock.elapsed_seconds
             while True:
-                run = table.look()
+                run = table.observe()
                 if run.state is RunState.CLOSED:
                     return _NO_WORK, None
                 if run.is_led:
@@ -145,7 +145,7 @@ class Worker:
                 except ClaimLostError:
                     self.log.warning("claim lost", part=claim.number, because="another worker has taken it over")
                 continue
-            run = table.look()
+            run = table.observe()
             if run.state is RunState.CLOSED:
                 return _NO_WORK
             if not run.is_led or run.terms != terms:

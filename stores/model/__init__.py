@@ -1,1 +1,1 @@
-"""What every store speaks of: sessions, times, errors, ranges of keys. No I/O."""
+"""Types that all stores share: sessions, times, errors, ranges of keys. No I/O."""

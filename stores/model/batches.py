@@ -1,4 +1,4 @@
-"""Cutting work into pieces."""
+"""Splits work into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step asks of the stores, summed up: how often, how long, how many failed."""
+"""Counts a step's calls to the stores: how many, how long they took, how many failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stores.model.errors import LockHeldError, StopRequestedError
 
 
 class Store(StrEnum):
-    """What a step may wait for."""
+    """A store that a step may wait for."""
 
     DATABASE = "database"
     REDIS = "redis"
@@ -21,7 +21,7 @@ class Store(StrEnum):
 
 @dataclass(slots=True)
 class Calls:
-    """What a step asked of a store: there may be millions of statements, so they are only summed up.
+    """The calls of a step to a store, as totals: there may be millions.
 
     Attributes:
         began_ns: when the first began, in nanoseconds since 1970.
@@ -45,7 +45,7 @@ _calls: ContextVar[dict[Store, Calls] | None] = ContextVar("calls", default=None
 
 @contextmanager
 def collected_calls() -> Iterator[Mapping[Store, Calls]]:
-    """Sums up what this thread asks of the stores within the block."""
+    """Counts the calls to the stores within the block, also those in threads that the block starts."""
     collected: dict[Store, Calls] = {}
     token = _calls.set(collected)
     try:
@@ -56,7 +56,7 @@ def collected_calls() -> Iterator[Mapping[Store, Calls]]:
 
 @contextmanager
 def calling(store: Store) -> Iterator[None]:
-    """Around everything that waits for a store."""
+    """Counts the block as one call to a store."""
     collected = _calls.get()
     if collected is None:
         yield
@@ -77,5 +77,5 @@ def calling(store: Store) -> Iterator[None]:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether something went wrong; to be told to stop, or to find another run at work, is in good order."""
+    """Whether it is a failure; a request to stop, or a lock that another run holds, is none."""
     return not isinstance(error, (LockHeldError, StopRequestedError))

@@ -1,4 +1,4 @@
-"""From timeouts to the moments before which a session has expired (R4.1)."""
+"""Cutoffs: the times before which a session has expired, from the timeouts of a policy (R4.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policy.profiles import Lifetime
 
 @dataclass(frozen=True, slots=True)
 class Cutoffs:
-    """A session has expired if any of these holds; fixed for the whole run.
+    """The times before which a session has expired by each timeout; fixed for the whole run.
 
     Attributes:
         idle: last used before this.

@@ -1,4 +1,4 @@
-"""Everything that can end a run, with the reason the report gives and the exit code of the process.
+"""Errors that end a run, each with the reason for the report and the exit code of the process.
 
 Exit codes (the CronJob's podFailurePolicy relies on them): 0 done, 1 failed and a retry may help, 2 bad configuration
 and a retry cannot help.
@@ -12,7 +12,7 @@ from policy.exit_codes import EXIT_BAD_CONFIGURATION, EXIT_FAILED
 
 
 class RunError(Exception):
-    """A run that cannot go on. The message is for people, names the remedy, and holds nothing secret or personal."""
+    """Ends a run. The message is for people: it names the remedy, and nothing secret or personal."""
 
     reason: ClassVar[str] = "RunFailed"
     exit_code: ClassVar[int] = EXIT_FAILED
@@ -67,7 +67,7 @@ class LockHeldError(Exception):
 
 
 class StopRequestedError(Exception):
-    """The run has to stop now, in good order: its time is up or it was told to.
+    """The run has to stop now: its time is up, or somebody asked for it.
 
     Attributes:
         reason: DeadlineReached or Interrupted.

@@ -1,4 +1,4 @@
-"""In which order expired sessions are looked for, and a part of the table in that order."""
+"""The order in which expired sessions are looked for, and ranges of the table in that order."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """A part of the table, in the order in which a strategy walks it; all of it where both ends are open.
+    """A range of the table in the order of a strategy; all of the table where both ends are None.
 
     Attributes:
         strategy: whose order.
-        after: where the part begins, without that place itself: the number of a block for PhysicalRanges, an id as
+        after: where the range begins, exclusive: the number of a block for PhysicalRanges, an id as
             text for IdOrder, None for the beginning of the table.
-        up_to: where it ends, with that place itself; None for the end of the table.
+        up_to: where it ends, inclusive; None for the end of the table.
     """
 
     strategy: Strategy

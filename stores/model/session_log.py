@@ -1,4 +1,4 @@
-"""Who is told of single sessions that were deleted: whoever runs the stores hands it in."""
+"""The log of single deleted sessions, as the stores need it; the caller implements it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from stores.model.sessions import Session
 
 
 class SessionLog(Protocol):
-    """A log of deleted sessions, told of them a batch at a time."""
+    """A log of deleted sessions, which takes a batch at a time."""
 
     @property
     def tells_deleted(self) -> bool:
-        """Whether deleted sessions are written anywhere; if not, nobody need read them back."""
+        """Whether deleted sessions are written anywhere; if not, they need not be read back from the database."""
 
     def deleted(self, sessions: Sequence[Session], cause: str) -> None:
-        """Takes a batch of deleted sessions.
+        """Logs a batch of deleted sessions.
 
         Args:
             sessions: a batch, after its transaction was committed.

@@ -1,4 +1,4 @@
-"""A session as the steps see it, and what they may ask of the stores."""
+"""Sessions, what becomes of them, and the interfaces of the stores that have them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Session:
 
     @property
     def key(self) -> str:
-        """The id as Redis keys and index sets spell it."""
+        """The id as text, as in Redis keys and index sets."""
         return str(self.id)
 
     @property
@@ -56,39 +56,39 @@ class Session:
 
 
 @runtime_checkable
-class Timed(Protocol):
-    """Sessions that tell their durations without being looked at one by one."""
+class HasDurations(Protocol):
+    """Sessions whose durations can be read all at once."""
 
     @property
     def durations(self) -> Sequence[float | None]:
         """:attr:`Session.seconds` of each."""
 
 
-Told = tuple[Any, Any, str | None, str | None]
-"""What logs say of a session: id, owner, and both times as text; None for what is not known."""
+LogFields = tuple[Any, Any, str | None, str | None]
+"""What logs have of a session: id, owner, and both times as text; None for what is not known."""
 
 
 @runtime_checkable
-class Spelling(Protocol):
-    """Sessions that tell what logs say of them without being looked at one by one."""
+class HasLogFields(Protocol):
+    """Sessions whose log fields can be read all at once."""
 
-    def spelt(self) -> Iterable[Told]:
-        """What logs say of each."""
+    def log_fields(self) -> Iterable[LogFields]:
+        """What logs have of each."""
 
 
 def durations(sessions: Sequence[Session]) -> Sequence[float | None]:
     """:attr:`Session.seconds` of each."""
-    return sessions.durations if isinstance(sessions, Timed) else [session.seconds for session in sessions]
+    return sessions.durations if isinstance(sessions, HasDurations) else [session.seconds for session in sessions]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A session that the store whose word decides calls expired.
+    """A session that has expired by the store that decides.
 
     Attributes:
         session: the session.
-        unused_since: it is merely idle, and lives on if somebody knows of a use since then; None where it has ended
-            however much it is used.
+        unused_since: it is merely idle, and is kept if Redis knows of a use since then; None where it has ended however
+            much it is used.
     """
 
     session: Session
@@ -97,12 +97,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DeletionTotals:
-    """Deleted sessions of which nobody asked to know each.
+    """How many sessions were deleted, where they need not be reported one by one.
 
     Attributes:
         count: how many.
-        measured: of how many it is known for how long they were in use.
-        seconds: how long these were, together.
+        measured: of how many the duration is known.
+        seconds: the sum of these durations.
         some_ids: of a few of them.
     """
 
@@ -117,10 +117,10 @@ class DeletionTotals:
 
 @dataclass(slots=True)
 class Deletion:
-    """What became of a batch.
+    """The result of deleting a batch.
 
     Attributes:
-        deleted: the sessions that are gone.
+        deleted: the sessions that were deleted.
         failed: how many could not be deleted. The rest was in use, or no longer due.
     """
 
@@ -129,13 +129,13 @@ class Deletion:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What became of a part of a store.
+class RangeDeletion:
+    """The result of deleting what has expired in a range of a store.
 
     Attributes:
-        deleted: what is gone.
+        deleted: what was deleted.
         failed: how many sessions could not be deleted.
-        unlogged: those of the deleted that the cleanup log is still to be told of.
+        unlogged: those of the deleted that still have to be written to the cleanup log.
     """
 
     deleted: Sequence[Session] | DeletionTotals
@@ -144,7 +144,7 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class SessionTotals:
     """How many sessions there are.
 
     Attributes:
@@ -167,7 +167,7 @@ class DatabaseSessions(Protocol):
     """What the Redis synchronisation asks of the database."""
 
     def existing(self, keys: Collection[str]) -> set[str]:
-        """Those of the ids, spelt as in Redis, that have a row, live or not.
+        """Those of the ids, as text, that have a row, live or not.
 
         An id that the id column's type cannot hold (no UUID, no number) has none.
         """
@@ -183,26 +183,26 @@ class DatabaseSessions(Protocol):
 
 
 class Sessions(DatabaseSessions, Protocol):
-    """What the steps ask of the store whose word on a session decides: the database or, without one, Redis."""
+    """What the steps ask of the store that decides which sessions live: the database or, without one, Redis."""
 
-    def census(self) -> Census:
+    def totals(self) -> SessionTotals:
         """Counts all sessions."""
 
     def strategy(self) -> Choice | None:
         """How expired sessions are found, and why; None where there is only one way."""
 
-    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time.
 
         Args:
-            stretches: the parts of the store to look at; None for all of it.
+            key_ranges: the parts of the store; None for all of it.
         """
 
-    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
-        """Deletes all expired sessions, a batch at a time, where nobody else is to be asked about them.
+    def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
+        """Deletes all expired sessions, a range at a time, where no other store has to be asked about them.
 
         Args:
-            stretches: the parts of the store to look at; None for all of it.
+            key_ranges: the parts of the store; None for all of it.
         """
 
     def count_over_limit(self, limit: int, exempt: Collection[str]) -> int:

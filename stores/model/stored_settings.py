@@ -25,7 +25,7 @@ _MOST_LEVELS = 16
 
 
 class Scope(StrEnum):
-    """Whom a setting is for."""
+    """Who a setting is for."""
 
     GLOBAL = "Global"
     TENANT = "Tenant"
@@ -35,7 +35,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one or several rows of the settings say. Whom they are for by name stays in the database.
+    """One or several equal rows of the settings table, without the names of those they are for.
 
     Attributes:
         scope: whom it is for.
@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Settings whose value is above one bound and at most another; the upper one is what they are taken for.
+    """Settings whose value lies between two bounds; all of them count as the upper one.
 
     Attributes:
         above: lower bound, exclusive.
@@ -67,7 +67,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """What the stored settings make of a policy.
+    """A policy's lifetime and limit, narrowed by the stored settings.
 
     Attributes:
         lifetime: for everybody: the policy's, narrowed by the Global settings.
@@ -118,7 +118,7 @@ def narrow(lifetime: Lifetime, limit: int, settings: Iterable[Setting]) -> Narro
 def levels(values: Iterable[int | None], base: int | None, most: int = _MOST_LEVELS) -> tuple[Level, ...]:
     """The different values below the base, ascending.
 
-    Of more than can be told apart in one statement, some are taken for the next larger one: a session then lives a
+    Of more than one statement can distinguish, some are taken for the next larger one: a session then lives a
     little longer than its setting says, never shorter.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which strategy finds the expired sessions of a table, from what is known of the table. Pure; says why, in words."""
+"""Chooses the strategy that finds the expired sessions of a table, and says why. Pure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ROWS_PER_LOOKUP = 10
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What a strategy is chosen from.
+    """The figures that a strategy is chosen by.
 
     Attributes:
         rows: how many sessions, by the database's statistics; None where not known.
         blocks: of the table; None where the database does not tell.
         expired: how many sessions have expired; None where not known.
-        index_entries: of the expiry indexes that would be walked, by the database's estimate; None where not known.
+        index_entries: of the expiry indexes that would be read, by the database's estimate; None where not known.
         no_index: why the sessions cannot be found by indexes; None where they can.
         no_ranges: why ranges of blocks cannot be read; None where they can.
     """
@@ -37,7 +37,7 @@ class TableFacts:
     no_ranges: str | None = None
 
     @property
-    def to_walk(self) -> int | None:
+    def entries_to_read(self) -> int | None:
         """How many index entries lead to the expired sessions; no fewer than there are of these."""
         known = [n for n in (self.expired, self.index_entries) if n is not None]
         return max(known) if known else None
@@ -89,26 +89,26 @@ def _fastest(facts: TableFacts) -> tuple[Strategy, str]:
         return Strategy.ID_ORDER, f"the table is small: {facts.blocks:,} blocks"
     if facts.blocks is None and facts.rows is not None and facts.rows < _SMALL_ROWS:
         return Strategy.ID_ORDER, f"the table is small: about {facts.rows:,} rows"
-    walked = facts.to_walk
-    if not facts.no_index and walked is not None and (few := _few(walked, facts)):
+    entries = facts.entries_to_read
+    if not facts.no_index and entries is not None and (few := _few(entries, facts)):
         return Strategy.EXPIRY_INDEX, few
     if not facts.no_ranges:
         why = facts.no_index or "how many sessions have expired is not known"
-        if not facts.no_index and walked is not None:
-            why = f"{walked:,} index entries lead to rows all over {facts.blocks or 0:,} blocks"
+        if not facts.no_index and entries is not None:
+            why = f"{entries:,} index entries lead to rows all over {facts.blocks or 0:,} blocks"
         return Strategy.PHYSICAL_RANGES, f"reading the table once, block by block, is faster: {why}"
-    if facts.no_index or walked is None:
+    if facts.no_index or entries is None:
         why = facts.no_index or "how many sessions have expired is not known"
     else:
-        why = f"about {walked:,} of {facts.rows or 0:,} rows are too many for an index"
+        why = f"about {entries:,} of {facts.rows or 0:,} rows are too many for an index"
     return Strategy.ID_ORDER, f"{why}; {facts.no_ranges}"
 
 
-def _few(walked: int, facts: TableFacts) -> str | None:
+def _few(entries: int, facts: TableFacts) -> str | None:
     """Why an index is faster than reading everything; None where it is not."""
     if facts.blocks is not None:
-        if walked * _BLOCKS_PER_LOOKUP <= facts.blocks:
-            return f"about {walked:,} index entries are fewer than half the table's {facts.blocks:,} blocks"
-    elif facts.rows and walked * _ROWS_PER_LOOKUP <= facts.rows:
-        return f"about {walked:,} index entries are fewer than a tenth of the table's rows, about {facts.rows:,}"
+        if entries * _BLOCKS_PER_LOOKUP <= facts.blocks:
+            return f"about {entries:,} index entries are fewer than half the table's {facts.blocks:,} blocks"
+    elif facts.rows and entries * _ROWS_PER_LOOKUP <= facts.rows:
+        return f"about {entries:,} index entries are fewer than a tenth of the table's rows, about {facts.rows:,}"
     return None

@@ -1,4 +1,4 @@
-"""Times as the logs of single sessions spell them: in UTC, to the second. A run may spell millions."""
+"""Times as text in the logs of single sessions: in UTC, to the second. A run may format millions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _MICROSECONDS_PER_HOUR = _SECONDS_PER_HOUR * _MICROSECONDS_PER_SECOND
 _HOURS_KEPT = 10_000
 
 
-def spelt(moment: datetime) -> str:
-    """A moment, such as ``2026-11-20T22:00:00Z``."""
+def format_utc(moment: datetime) -> str:
+    """A time as text, such as ``2026-11-20T22:00:00Z``."""
     in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     # Cut by hand, which is faster than to have the fraction left out.
     return in_utc.isoformat()[:19] + "Z"
 
 
 @cache
-def speller(epoch: datetime) -> Callable[[int], str | None]:
-    """Spells moments given in microseconds since an epoch; None where no calendar has them.
+def utc_formatter(epoch: datetime) -> Callable[[int], str | None]:
+    """Formats times given in microseconds since an epoch; None for those outside the calendar.
 
-    Most sessions of a batch share few hours, and the rest of an hour has few spellings: none is put together twice.
+    Most sessions of a batch share few hours, and an hour has 3,600 seconds: each text is made once.
 
     Args:
         epoch: in UTC, on the full hour.
@@ -33,18 +33,18 @@ def speller(epoch: datetime) -> Callable[[int], str | None]:
     @lru_cache(maxsize=_HOURS_KEPT)
     def hour_of(hours: int) -> str | None:
         try:
-            return spelt(epoch + timedelta(hours=hours))[:13]
+            return format_utc(epoch + timedelta(hours=hours))[:13]
         except OverflowError:
             return None
 
     rest = _within_hour()
 
-    def spell(microseconds: int) -> str | None:
+    def format_microseconds(microseconds: int) -> str | None:
         hours, within = divmod(microseconds, _MICROSECONDS_PER_HOUR)
         hour = hour_of(hours)
         return None if hour is None else hour + rest[within // _MICROSECONDS_PER_SECOND]
 
-    return spell
+    return format_microseconds
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Statements about users: how many live sessions each has. Nothing is read session by session.
+"""Queries about users: how many live sessions each has. Nothing is read session by session.
 
 Each statement is one pass over the table with one GROUP BY. A list of users is read many at a time, because every part
 of it costs another pass; and never so many that memory grows with the table.
@@ -23,7 +23,7 @@ Fetch = Callable[[sa.Executable], Sequence[sa.Row[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """What one pass tells of the users.
+    """Counts of users, from one pass over the table.
 
     Attributes:
         users: users with a live session; an empty text counts as one of them.
@@ -150,9 +150,9 @@ class OwnerQueries:
     def _lists(self, of: Callable[[Any], sa.Select[Any]]) -> Iterator[Sequence[sa.Row[Any]]]:
         after: Any = None
         while True:
-            # All of them first, then those that come first: a database that sees the limit would rather walk through
-            # the index on users, and fetch every row of the table from another place.
-            found = of(after).cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+            # All of them first, then the first of them: a database that sees the limit would rather walk through the
+            # index on users, and fetch the rows one by one.
+            found = self._table.dialect.materialized(of(after).cte("found"))
             rows = self._fetch(sa.select(*found.c).order_by(found.c.owner).limit(USERS_AT_ONCE))
             if rows:
                 yield rows

@@ -22,7 +22,7 @@ from stores.sql.owners import Owners
 from stores.sql.schema.tables import settings
 from stores.sql.store import SessionDatabase
 
-# Beginnings of sessions that are held in memory; of one user there may be more, to a bound of its own.
+# CreationCounts of sessions that are held in memory; of one user there may be more, to a bound of its own.
 _BEGINNINGS_AT_ONCE = 25_000
 _MOST_BEGINNINGS = 100_000
 # Ids that are listed in one pass over the table, and held in memory.
@@ -109,7 +109,7 @@ class RuleQueries:
         while True:
             listed = sa.select(key.label("id")).where(*self._within(condition, after_id)).cte("listed")
             # All of them first, then the first of them: a database that sees the limit would walk all the same.
-            listed = listed.prefix_with("MATERIALIZED", dialect="postgresql")
+            listed = self._table.dialect.materialized(listed)
             ids = self._database.scalars(sa.select(listed.c.id).order_by(listed.c.id).limit(_IDS_AT_ONCE))
             for some in batches(ids, self._database.batch_size):
                 if page := self.details_of(some):

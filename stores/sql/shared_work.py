@@ -1,8 +1,8 @@
-"""The parts of a run that several workers share, in the database that they all see.
+"""A table in which several workers share the parts of one run.
 
-A part is worked on by whoever has claimed it. Each batch of its deletions also adds to the part's counts, in one
-transaction and only while the claim stands: so the counts are exactly what was committed, whoever was killed when,
-and a worker that was given up for dead deletes nothing more.
+A worker claims a part before it works on it. Each batch of its deletions also adds to the part's counts, in one
+transaction and only while the claim stands: so the counts are exactly what was committed, whichever worker was
+killed at what moment, and a worker whose part was taken over deletes nothing more.
 
 Whether a worker is still there is told by the lock that its connection holds. The leader's is the exclusive lock of
 the run: the other workers delete nothing once that is gone.
@@ -21,16 +21,15 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from stores.model.key_range import KeyRange, Strategy
-from stores.model.sessions import Cause, DeletionTotals, Session
+from stores.model.sessions import DeletionTotals, Session
 from stores.model.tally import Durations, Tally
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.dialects.lock import Lock
-from stores.sql.removal.history import HistoryTable
 from stores.sql.schema.tables import work
 
 # A worker whose machine is lost may keep its lock until the server misses it. No statement takes as long as this.
-_SILENCE = timedelta(minutes=3)
-# Who died in between leaves rows behind; no run takes as long as this.
+_SILENT_FOR = timedelta(minutes=3)
+# A run that was killed leaves its rows behind; none takes as long as this.
 _FORGET_AFTER = timedelta(days=2)
 _LEADER_CHECK_SECONDS = 1.0
 
@@ -57,7 +56,7 @@ class _PartState(StrEnum):
 
 
 class ClaimLostError(Exception):
-    """The part is somebody else's by now, or nobody's: what was about to be committed is not."""
+    """The part was taken over, or the run has ended: the transaction is rolled back."""
 
 
 class LeaderGoneError(Exception):
@@ -69,7 +68,7 @@ class RunTerms:
     """What all workers of a run go by.
 
     Attributes:
-        moment: the time that the run judges by, by the database's clock.
+        moment: the run's present, by the database's clock, so that all workers decide alike.
         fingerprint: a hash of policy and stored settings.
     """
 
@@ -77,24 +76,24 @@ class RunTerms:
     fingerprint: str
 
     def to_text(self) -> str:
-        """As the table holds it."""
+        """The text in the table."""
         return json.dumps({"moment": self.moment.isoformat(), "fingerprint": self.fingerprint})
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """From what the table holds."""
+        """From the text in the table."""
         said = json.loads(text)
         return cls(datetime.fromisoformat(said["moment"]), said["fingerprint"])
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """How a run stands.
+class ObservedRun:
+    """A run as its workers see it in the table.
 
     Attributes:
         state: how far it is; None if the run is not known (yet).
         is_led: whether its leader is there.
-        terms: once there are parts.
+        terms: what its workers go by, once there are parts.
     """
 
     state: RunState | None = None
@@ -104,7 +103,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all workers did together.
+    """The counts of all workers together.
 
     Attributes:
         parts: how many there were.
@@ -133,57 +132,28 @@ class Claim:
 
     Attributes:
         number: of the part.
-        stretch: which part of the table it is.
+        key_range: which part of the table it is.
         redis_deleted: session keys that earlier attempts at this part deleted.
     """
 
     number: int
-    stretch: KeyRange
+    key_range: KeyRange
     redis_deleted: int = 0
 
 
-class Records:
-    """What is written in the transaction that deletes: the history, and the counts of the part in hand.
-
-    Args:
-        history: the history; None where none is kept.
-    """
-
-    def __init__(self, history: HistoryTable | None) -> None:
-        self.history = history
-        self.part: Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None] | None = None
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether other workers are at work on the same table."""
-        return self.part is not None
-
-    def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
-        """Adds deleted sessions."""
-        if self.history:
-            self.history.add(connection, sessions, cause)
-        self.count(connection, sessions)
-
-    def count(self, connection: sa.Connection, deleted: Sequence[Session] | DeletionTotals) -> None:
-        """Adds deleted sessions that the history has already."""
-        # Last, because the row is wanted by others; it is held until the commit, which is next.
-        if self.part:
-            self.part(connection, deleted)
-
-
 class WorkTable:
-    """The rows of one run.
+    """The table in which the workers of one run share its parts.
 
     Args:
-        link: the worker's connection; of the leader the one that holds the exclusive lock.
+        connection: the worker's connection; of the leader the one that holds the exclusive lock.
         run_id: names the run: the same in all its workers.
         lock: the exclusive lock of the session table, to see who holds it.
         worker: names this process, and no other one.
         leads: whether this is the leader.
     """
 
-    def __init__(self, link: RunConnection, run_id: str, lock: Lock, worker: str, *, leads: bool) -> None:
-        self._link = link
+    def __init__(self, connection: RunConnection, run_id: str, lock: Lock, worker: str, *, leads: bool) -> None:
+        self._connection = connection
         self._run_id = run_id
         self._lock = lock
         self._worker = worker
@@ -191,14 +161,14 @@ class WorkTable:
         self._checked_at = 0.0
 
     @staticmethod
-    def exists(link: RunConnection) -> bool:
+    def exists(connection: RunConnection) -> bool:
         """Whether there is such a table."""
-        return link.inspect(lambda inspector: inspector.has_table(work.name))
+        return connection.inspect(lambda inspector: inspector.has_table(work.name))
 
     # --- the leader ----------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
-        """The run begins: whatever an earlier attempt at it left is forgotten, and what others left long ago.
+        """Enters the run. What an earlier attempt at it left is deleted, and what other runs left long ago.
 
         A worker that still works on one of those parts cannot commit any more.
         """
@@ -209,35 +179,40 @@ class WorkTable:
             header = {"state": RunState.PREPARING.value, "leader": self._lock.held_by(connection)}
             connection.execute(sa.insert(work).values(run_id=self._run_id, number=_RUN, touched_at=_NOW, **header))
 
-        self._link.transaction(write)
+        self._connection.transaction(write)
 
-    def offer(self, terms: RunTerms, stretches: Sequence[KeyRange]) -> None:
-        """Offers the parts."""
-        said = terms.to_text()
+    def offer(self, terms: RunTerms, key_ranges: Sequence[KeyRange]) -> None:
+        """Enters the parts, for workers to claim."""
+        text = terms.to_text()
         parts = [
-            {"run_id": self._run_id, "number": number, "state": _PartState.WAITING.value, "content": _to_text(stretch)}
-            for number, stretch in enumerate(stretches, start=_RUN + 1)
+            {
+                "run_id": self._run_id,
+                "number": number,
+                "state": _PartState.WAITING.value,
+                "content": _to_text(key_range),
+            }
+            for number, key_range in enumerate(key_ranges, start=_RUN + 1)
         ]
 
         def write(connection: sa.Connection) -> None:
             opened = connection.execute(
                 sa.update(work)
                 .where(self._row(_RUN), work.c.state == RunState.PREPARING.value)
-                .values(state=RunState.OPEN.value, content=said, touched_at=_NOW)
+                .values(state=RunState.OPEN.value, content=text, touched_at=_NOW)
             )
             if opened.rowcount:  # else an answer was lost on its way, and work has begun
                 connection.execute(sa.insert(work).values(touched_at=_NOW), parts)
 
-        self._link.transaction(write)
+        self._connection.transaction(write)
 
     def take_over(self) -> Claim | None:
         """Claims a part whose worker is gone, or has not been heard of for long."""
 
         def write(connection: sa.Connection) -> Claim | None:
-            silent_since = self._now(connection) - _SILENCE
+            silent_since = self._now(connection) - _SILENT_FOR
             mine = work.c.claimed_by == self._worker
             for row in connection.execute(self._parts(work.c.state == _PartState.CLAIMED.value, ~mine)).all():
-                presence = self._link.dialect.presence(row.claimed_by)
+                presence = self._connection.dialect.presence(row.claimed_by)
                 is_there = presence is not None and presence.held_by(connection) is not None
                 if is_there and _in_utc(row.touched_at) > silent_since:
                     continue
@@ -245,12 +220,12 @@ class WorkTable:
                     return claim
             return None
 
-        return self._link.transaction(write)
+        return self._connection.transaction(write)
 
     def is_done(self) -> bool:
-        """Whether every part is."""
+        """Whether every part is done."""
         query = sa.select(sa.func.count()).where(self._is_part, work.c.state != _PartState.DONE.value)
-        return self._link.transaction(lambda connection: connection.scalar(query)) == 0
+        return self._connection.transaction(lambda connection: connection.scalar(query)) == 0
 
     def close(self) -> Totals:
         """Ends the run: what is not committed now will not be. Returns what was."""
@@ -266,28 +241,28 @@ class WorkTable:
             )
             return self._totals(connection)
 
-        return self._link.transaction(write)
+        return self._connection.transaction(write)
 
     # --- every worker --------------------------------------------------------------------------------------------
 
-    def look(self) -> Sight:
-        """How the run stands."""
+    def observe(self) -> ObservedRun:
+        """Reads how far the run is."""
 
-        def read(connection: sa.Connection) -> Sight:
+        def read(connection: sa.Connection) -> ObservedRun:
             row = connection.execute(sa.select(work).where(self._row(_RUN))).first()
             if row is None:
-                return Sight()
+                return ObservedRun()
             is_led = row.leader is not None and row.leader == self._lock.held_by(connection)
             terms = RunTerms.from_text(row.content) if row.content else None
-            return Sight(RunState(row.state), is_led, terms)
+            return ObservedRun(RunState(row.state), is_led, terms)
 
-        return self._link.transaction(read)
+        return self._connection.transaction(read)
 
     def claim(self, terms: RunTerms) -> Claim | None:
         """Claims a part that nobody works on; None if there is none.
 
         Args:
-            terms: what the worker goes by. The parts of another attempt at the run are not for it.
+            terms: of the worker. The parts of another attempt at the run are not for it.
         """
         mine = sa.and_(work.c.state == _PartState.CLAIMED.value, work.c.claimed_by == self._worker)
         # A part that is ours already: we did not hear that our last claim was committed.
@@ -302,10 +277,10 @@ class WorkTable:
             row = connection.execute(self._parts(free).limit(1).with_for_update(skip_locked=True)).first()
             return self._claim(connection, row, free) if row else None
 
-        return self._link.transaction(write)
+        return self._connection.transaction(write)
 
     def count(self, claim: Claim, tally: Tally) -> Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None]:
-        """What adds each batch of the part to its counts; see the module.
+        """The function that adds each batch of the part to its counts; see the module.
 
         Args:
             claim: the part.
@@ -330,7 +305,7 @@ class WorkTable:
         return add
 
     def finish(self, claim: Claim, tally: Tally, kept: int) -> None:
-        """The part is done.
+        """Marks the part as done.
 
         Raises:
             ClaimLostError: somebody else does it again. What was deleted is counted nevertheless.
@@ -338,7 +313,7 @@ class WorkTable:
         self._leave(claim, _PartState.DONE, kept=kept, **_progress(claim, tally))
 
     def give_back(self, claim: Claim, tally: Tally) -> None:
-        """The part is not done, and this worker has to stop."""
+        """Gives the part back: it is not done, and this worker has to stop."""
         self._leave(claim, _PartState.WAITING, **_progress(claim, tally))
 
     # --- parts ---------------------------------------------------------------------------------------------------
@@ -359,7 +334,7 @@ class WorkTable:
             if connection.scalar(sa.select(sa.func.count()).where(done)) == 0:  # else its answer was lost
                 self._write(connection, claim, **left)
 
-        self._link.transaction(write)
+        self._connection.transaction(write)
 
     def _write(self, connection: sa.Connection, claim: Claim, **values: Any) -> None:
         ours = sa.and_(work.c.state == _PartState.CLAIMED.value, work.c.claimed_by == self._worker)
@@ -405,7 +380,7 @@ class WorkTable:
         return sa.select(work).where(self._is_part, *conditions).order_by(work.c.number)
 
     def _now(self, connection: sa.Connection) -> datetime:
-        return self._link.dialect.now(connection) or datetime.now(UTC)
+        return self._connection.dialect.now(connection) or datetime.now(UTC)
 
 
 def _progress(claim: Claim, tally: Tally) -> dict[str, int]:
@@ -413,8 +388,8 @@ def _progress(claim: Claim, tally: Tally) -> dict[str, int]:
     return {"failed": tally.failed, "redis_deleted": claim.redis_deleted + tally.redis.deleted}
 
 
-def _to_text(stretch: KeyRange) -> str:
-    return json.dumps({"strategy": stretch.strategy.value, "after": stretch.after, "upTo": stretch.up_to})
+def _to_text(key_range: KeyRange) -> str:
+    return json.dumps({"strategy": key_range.strategy.value, "after": key_range.after, "upTo": key_range.up_to})
 
 
 def _from_text(text: str) -> KeyRange:

@@ -1,4 +1,4 @@
-"""The session table of one run: reading a batch at a time, deleting a batch per transaction."""
+"""The session table of one run: read in batches, each of which is deleted in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -15,35 +15,30 @@ from stores.model.batches import batches
 from stores.model.cutoffs import Cutoffs
 from stores.model.key_range import KeyRange, Strategy
 from stores.model.session_log import SessionLog
-from stores.model.sessions import Candidate, Cause, Census, Deletion, Session, Swept
+from stores.model.sessions import Candidate, Cause, Deletion, RangeDeletion, Session, SessionTotals
 from stores.model.stored_settings import Narrowing
 from stores.model.strategy import Choice, TableFacts, choose
 from stores.sql.connection.concurrent_writers import ConcurrentWriters
-from stores.sql.connection.connect import is_transient
 from stores.sql.connection.run_connection import RunConnection
 from stores.sql.counting import Counts, count_sessions
 from stores.sql.dialects import dialect_of
-from stores.sql.dialects.base import Layout
+from stores.sql.dialects.base import TableLayout
 from stores.sql.mapping.expiry import expiry
 from stores.sql.mapping.ids import normal
 from stores.sql.mapping.table import MappedTable, TimeExpression
 from stores.sql.owners import OwnerQueries
-from stores.sql.removal.block_ranges import blocks_with
-from stores.sql.removal.bulk_delete import BlockSweep, IdSweep, IndexSweep, PlaceSweep, Sweep
-from stores.sql.removal.history import Ledger
-from stores.sql.removal.row_locations import few_by_index, few_in_blocks, find_places, most_at_once
+from stores.sql.removal.bulk_delete import BulkDeletePlan, BulkDeleteRequest, DeletesInBulk
+from stores.sql.removal.history import DeletionRecorder
 from stores.sql.removal.scans import Scans
-from stores.sql.removal.splitting import cut_blocks, cut_ids
+from stores.sql.removal.splitting import split_blocks, split_ids
 from stores.sql.removal.statements import Removal, delete_over_limit, delete_where, ranked
-from stores.sql.removal.transactions import Deleter
+from stores.sql.removal.transactions import BatchDeleter
 from stores.sql.table_statistics import facts_of
 from stores.waiting.pacing import Pace
 from stores.waiting.retry import Retrier
 
-# Of one transaction, in sessions; of one range, in blocks of 8 KB and in rows. What is deleted is held in memory.
-_FEWEST_SESSIONS, _MOST_SESSIONS = 50, 10_000
-_MOST_BLOCKS = 2048
-_MOST_ROWS = 50_000
+# Of one transaction. What is deleted is held in memory.
+_MIN_SESSIONS, _MAX_SESSIONS = 50, 10_000
 # Ids in one answer, where nothing but the id is asked for.
 _IDS_PER_PAGE = 5000
 
@@ -52,7 +47,7 @@ class SessionDatabase:
     """Implements :class:`stores.model.sessions.Sessions`, and what the steps need besides.
 
     Args:
-        link: the connection, with the lock.
+        connection: the connection, with the lock.
         table: the session table.
         cutoffs: before when a session has expired, for the whole run.
         layout: how the table lies on disk.
@@ -60,7 +55,7 @@ class SessionDatabase:
         batch_size: sessions per page and per transaction, to begin with.
         deletion_retrier: patience with batches that fail in a way that may pass.
         grace_seconds: how long ago a session must have been used to count as unused by the Redis synchronisation.
-        history: where ended sessions are counted in the transaction that deletes them; None where nothing is kept.
+        recorder: counts ended sessions in the transaction that deletes them; None where nothing is kept.
         audit: the log of single deleted sessions; None for none.
         narrowing: the stored settings; None where there are none.
         alone: whether no other worker deletes for the same run.
@@ -68,39 +63,39 @@ class SessionDatabase:
 
     def __init__(
         self,
-        link: RunConnection,
+        connection: RunConnection,
         table: MappedTable,
         cutoffs: Cutoffs,
-        layout: Layout,
+        layout: TableLayout,
         cleanup: Cleanup,
         batch_size: int,
         deletion_retrier: Callable[[tuple[type[BaseException], ...]], Retrier],
         grace_seconds: int,
-        history: Ledger | None,
+        recorder: DeletionRecorder | None,
         narrowing: Narrowing | None = None,
         audit: SessionLog | None = None,
         alone: bool = True,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._table = table
-        self._batch_size = batch_size
-        self._deleter = Deleter(link, table, deletion_retrier, history, audit)
-        self._ledger = history
-        self._tells_each = audit is not None and audit.tells_deleted
+        self._batch_size = batch_size = min(batch_size, table.dialect.max_parameters or batch_size)
+        self._deleter = BatchDeleter(connection, table, deletion_retrier, recorder, audit)
+        self._recorder = recorder
+        self._reports_each = audit is not None and audit.tells_deleted
         self._grace = timedelta(seconds=grace_seconds)
         self._layout = layout
         self._cleanup = cleanup
         self._facts: TableFacts | None = None
         self._counted: int | None = None
         adapts = cleanup.batch_sizing is BatchSizing.ADAPTIVE
-        self._pace = Pace(batch_size, min(_FEWEST_SESSIONS, batch_size), max(_MOST_SESSIONS, batch_size), adapts)
-        self._others = ConcurrentWriters(link, lambda: self._deleter.written, looks=adapts and alone)
+        self._pace = Pace(batch_size, min(_MIN_SESSIONS, batch_size), max(_MAX_SESSIONS, batch_size), adapts)
+        self._writers = ConcurrentWriters(connection, lambda: self._deleter.written, enabled=adapts and alone)
         self._expiry = expiry(table, cutoffs, narrowing)
         self._expired = self._expiry.expired
         self._live = self._expiry.live
-        self._walks = Scans(table, self._expiry, layout, self._fetch, lambda: self._pace.size)
-        self.owners = OwnerQueries(table, self._live, self._expiry.allowed, self._fetch)
-        """What is asked about users."""
+        self._scans = Scans(table, self._expiry, layout, self.fetch, lambda: self._pace.size)
+        self.owners = OwnerQueries(table, self._live, self._expiry.allowed, self.fetch)
+        """Queries about users."""
 
     # --- what the rules' queries build on ------------------------------------------------------------------------
 
@@ -121,15 +116,22 @@ class SessionDatabase:
 
     def fetch(self, query: sa.Executable) -> Sequence[sa.Row[Any]]:
         """All rows of a query that finds few."""
-        return self._fetch(query)
+        return self._connection.transaction(lambda connection: connection.execute(query).all())
 
     def scalars(self, query: sa.Executable) -> Sequence[Any]:
-        """The first column of all rows."""
-        return self._scalars(query)
+        """The first column of all rows of a query that finds few."""
+        return self._connection.transaction(lambda connection: connection.scalars(query).all())
 
     def read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
         """The sessions of a query that selects :attr:`MappedTable.session_columns`, a batch at a time."""
-        return self._read(query, key)
+        # By key, not by offset: rows that stay (in use, failed) are read once only.
+        query = query.where(key.is_not(None)).order_by(key).limit(self._batch_size)
+        after: sa.Select[Any] = query
+        while page := [self._table.session(row) for row in self.fetch(after)]:
+            yield page
+            if len(page) < self._batch_size:
+                return
+            after = query.where(key > sa.literal(page[-1].id, key.type))
 
     def delete_if(self, sessions: Sequence[Session], condition: sa.ColumnElement[bool], cause: Cause) -> Deletion:
         """Deletes those of the sessions that meet the condition when they are deleted."""
@@ -148,15 +150,15 @@ class SessionDatabase:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def census(self) -> Census:
+    def totals(self) -> SessionTotals:
         """Counts all sessions."""
         counts = self.count()
-        return Census(counts.total, counts.expired, self.owners.count_users())
+        return SessionTotals(counts.total, counts.expired, self.owners.count_users())
 
     def count(self, moments: Collection[datetime] = ()) -> Counts:
         """Counts all sessions in one pass, and when they began; see :func:`count_sessions`."""
-        self._others.look()
-        counts = count_sessions(self._table, self._expired, moments, self._fetch)
+        self._writers.measure()
+        counts = count_sessions(self._table, self._expired, moments, self.fetch)
         self._counted = counts.expired
         return counts
 
@@ -164,39 +166,29 @@ class SessionDatabase:
         """The ids of all live sessions, many at a time, in their order."""
         key = self._table.id
         query = sa.select(key).where(self._live, key.is_not(None)).order_by(key).limit(_IDS_PER_PAGE)
-        page = self._scalars(query)
+        page = self.scalars(query)
         while page:
             yield page
             if len(page) < _IDS_PER_PAGE:
                 return
-            page = self._scalars(query.where(key > sa.literal(page[-1], key.type)))
+            page = self.scalars(query.where(key > sa.literal(page[-1], key.type)))
 
     def live_sessions(self, ids: Sequence[Any]) -> list[Session]:
         """Those of the sessions that are live."""
         query = sa.select(*self._table.session_columns).where(self._live, self._table.id_in(ids))
-        return [self._table.session(row) for row in self._fetch(query)]
-
-    def _read(self, query: sa.Select[Any], key: sa.ColumnElement[Any]) -> Iterator[list[Session]]:
-        # By key, not by offset: rows that stay (in use, failed) are met once and never in the way again.
-        query = query.where(key.is_not(None)).order_by(key).limit(self._batch_size)
-        after: sa.Select[Any] = query
-        while page := [self._table.session(row) for row in self._fetch(after)]:
-            yield page
-            if len(page) < self._batch_size:
-                return
-            after = query.where(key > sa.literal(page[-1].id, key.type))
+        return [self._table.session(row) for row in self.fetch(query)]
 
     def existing(self, keys: Collection[str]) -> set[str]:
-        """Those of the ids, spelt as in Redis, that have a row, live or not."""
+        """Those of the ids, as text, that have a row, live or not."""
         parse = self._table.ids.parse
-        ids = {key: parse(key) for key in keys}  # a UUID and a number can be spelt in several ways
+        ids = {key: parse(key) for key in keys}  # a UUID and a number can be written in several ways
         wanted = set(ids.values()) - {None}
         if not wanted:
             return set()
         found = self._known(wanted)
         if missing := wanted - found:
-            # A column that ignores case or trailing blanks answers with its own spelling. Whether it does, only it can
-            # tell: the other spellings are asked for alone.
+            # A column that ignores case or trailing blanks answers with the text that it holds. Only the database knows
+            # whether it does: the other texts are asked for by themselves.
             similar = {normal(i) for i in found}
             if doubtful := [i for i in missing if normal(i) in similar]:
                 same = {normal(i) for i in self._known(doubtful)}
@@ -204,13 +196,7 @@ class SessionDatabase:
         return {key for key, i in ids.items() if i in found}
 
     def _known(self, ids: Collection[Any]) -> set[Any]:
-        return set(self._scalars(sa.select(self._table.id).where(self._table.id_in(ids))))
-
-    def _scalars(self, query: sa.Executable) -> Sequence[Any]:
-        return self._link.transaction(lambda connection: connection.scalars(query).all())
-
-    def _fetch(self, query: sa.Executable) -> Sequence[sa.Row[Any]]:
-        return self._link.transaction(lambda connection: connection.execute(query).all())
+        return set(self.scalars(sa.select(self._table.id).where(self._table.id_in(ids))))
 
     # --- the limit per user --------------------------------------------------------------------------------------
 
@@ -225,7 +211,7 @@ class SessionDatabase:
         for listed in self.owners.over_limit(limit, exempt):
             for users in batches(listed, self._batch_size):
                 ranking = self._ranking(users, limit, on_exceed)
-                yield from self._read(sa.select(ranking).where(ranking.c.rank > limit), ranking.c.id)
+                yield from self.read(sa.select(ranking).where(ranking.c.rank > limit), ranking.c.id)
 
     def _ranking(self, users: Sequence[Any], limit: int, on_exceed: OnExceed) -> sa.Subquery:
         deciding = self._deciding(on_exceed)
@@ -252,96 +238,75 @@ class SessionDatabase:
             ConfigurationError: the policy asks for a strategy that cannot be used here.
         """
         if self._facts is None:
-            self._facts = self._link.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry))
+            self._facts = self._connection.transaction(lambda c: facts_of(c, self._table, self._layout, self._expiry))
         return choose(self._cleanup.strategy, replace(self._facts, expired=self._counted))
 
-    def stretches(self, count: int) -> list[KeyRange]:
-        """Cuts the table into about so many parts of like size that do not overlap and together are everything.
+    def partition(self, count: int) -> list[KeyRange]:
+        """Splits the table into about so many key ranges of the same size, which do not overlap, and are all of it.
 
-        One, where cutting is not worth it.
+        One, where splitting is not worth it.
         """
         strategy = self.strategy().strategy
         if strategy is Strategy.PHYSICAL_RANGES:
-            return cut_blocks(self._layout.blocks or 0, count)
+            return split_blocks(self._layout.blocks or 0, count)
         if strategy is Strategy.ID_ORDER and (self._layout.rows or 0) > count * self._batch_size:
-            return cut_ids(self._table, self._layout.rows or 0, count, self._fetch)
+            return split_ids(self._table, self._layout.rows or 0, count, self.fetch)
         return [KeyRange(strategy)]
 
-    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """Expired sessions, a batch at a time."""
-        self._others.look()
-        for stretch in self.stretches(1) if stretches is None else stretches:
-            yield from self._walks.pages(stretch)
+        self._writers.measure()
+        for key_range in self.partition(1) if key_ranges is None else key_ranges:
+            yield from self._scans.pages(key_range)
 
-    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
-        """Deletes all expired sessions, a batch at a time; in one statement each where the database can do that."""
-        self._others.look()
-        for stretch in self.stretches(1) if stretches is None else stretches:
-            sweep = self._sweep(stretch)
-            pages = self._walks.pages(stretch) if sweep is None else self._swept(*sweep)
+    def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
+        """Deletes all expired sessions, a range at a time; in one statement each where the database can do that."""
+        self._writers.measure()
+        for key_range in self.partition(1) if key_ranges is None else key_ranges:
+            plan = self._bulk_delete_plan(key_range)
+            pages = self._scans.pages(key_range) if plan is None else self._bulk_delete(plan)
             for page in pages:
-                if isinstance(page, Swept):
+                if isinstance(page, RangeDeletion):
                     yield page
                 else:
                     deletion = self.delete_expired([candidate.session for candidate in page])
-                    yield Swept(deletion.deleted, deletion.failed)
+                    yield RangeDeletion(deletion.deleted, deletion.failed)
 
-    def _sweep(self, stretch: KeyRange) -> tuple[Sweep, Pace] | None:
+    def _bulk_delete_plan(self, key_range: KeyRange) -> BulkDeletePlan | None:
+        """How to delete what has expired in a part of the table in bulk; None where it is to be deleted by ids."""
+        dialect = self._table.dialect
         if not self._pace.adapts or not all(reference.cascades for reference in self._table.references):
             return None
-        if (places := self._places(stretch)) is not None:
-            few = PlaceSweep(self._table, self._expired, places, self._ledger, tells_each=self._tells_each)
-            most = min(self._pace.most, most_at_once(self._layout))
-            return few, Pace(min(self._batch_size, most), min(self._pace.least, most), most)
-        if stretch.strategy is Strategy.PHYSICAL_RANGES:
-            begin = blocks_with(self._batch_size, self._counted, self._layout)
-            blocks = BlockSweep(
-                self._table, self._expired, stretch, self._layout, self._ledger, tells_each=self._tells_each
-            )
-            # What has expired in any range is held in memory, unless there is not much of it anywhere.
-            is_little = self._counted is not None and self._counted <= _MOST_ROWS
-            most = max(_MOST_BLOCKS, self._layout.blocks or 0) if is_little else _MOST_BLOCKS
-            return blocks, Pace(begin, 1, most)
-        if stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes:
-            index = IndexSweep(self._table, self._expiry, self._fetch, self._ledger, tells_each=self._tells_each)
-            return index, self._pace
-        clustered = stretch.strategy is Strategy.ID_ORDER and self._table.id_index == "PRIMARY"
-        if clustered and self._link.transaction(self._table.dialect.deletes_ranges_of_ids):
-            pace = Pace(self._batch_size, min(_FEWEST_SESSIONS, self._batch_size), _MOST_ROWS)
-            return IdSweep(self._table, self._expired, stretch, self._fetch), pace
-        return None
-
-    def _places(self, stretch: KeyRange) -> list[str] | None:
-        """Where all expired sessions of a stretch lie; None where it is not all of the table, or they are not few."""
-        by_index = stretch.strategy is Strategy.EXPIRY_INDEX and self._table.dialect.deletes_ranges_of_indexes
-        if by_index:
-            few = few_by_index(self.strategy().facts.to_walk, self._layout)
-        else:
-            few = stretch == KeyRange(Strategy.PHYSICAL_RANGES) and few_in_blocks(self._counted, self._layout)
-        if not few:
+        if not isinstance(dialect, DeletesInBulk):
             return None
-        # The other processors are for whoever is at work.
-        spread = not self._others.are_busy
-        try:
-            return self._link.transaction(
-                lambda c: find_places(c, self._table, self._expiry, by_index=by_index, spread=spread),
-                retry_transient=False,
+        return dialect.bulk_delete(
+            BulkDeleteRequest(
+                self._table,
+                self._expiry,
+                key_range,
+                self._layout,
+                expired=self._counted,
+                index_entries=lambda: self.strategy().facts.entries_to_read,
+                pace=self._pace,
+                batch_size=self._batch_size,
+                writers_are_busy=self._writers.are_busy,
+                connection=self._connection,
+                recorder=self._recorder,
+                reports_each=self._reports_each,
             )
-        except sa.exc.DBAPIError as error:
-            if is_transient(error):
-                return None  # it took too long
-            raise
+        )
 
-    def _swept(self, sweep: Sweep, pace: Pace) -> Iterator[Swept | list[Candidate]]:
-        """What was deleted of each part, or what is to be deleted of it by ids."""
-        while part := sweep.next(pace.size):
+    def _bulk_delete(self, plan: BulkDeletePlan) -> Iterator[RangeDeletion | list[Candidate]]:
+        """What was deleted of each range, or what is to be deleted of it by ids."""
+        deletes, pace = plan
+        while part := deletes.next(pace.size):
             begun = time.monotonic()
-            swept = self._deleter.at_once(part, Cause.EXPIRED)
-            pace = pace.after(pace.size, time.monotonic() - begun, self._others.target_seconds())
-            if swept is not None:
-                yield swept
+            deletion = self._deleter.delete_range(part, Cause.EXPIRED)
+            pace = pace.after(pace.size, time.monotonic() - begun, self._writers.target_seconds())
+            if deletion is not None:
+                yield deletion
             else:
-                yield from self._walks.in_part(part.condition())
+                yield from self._scans.in_range(part.condition())
 
     # --- deleting ------------------------------------------------------------------------------------------------
 
@@ -349,7 +314,7 @@ class SessionDatabase:
         """Deletes those of the sessions that are still past their timeout."""
         begun = time.monotonic()
         deletion = self._delete(sessions, lambda ids: delete_where(self._table, ids, self._expired), Cause.EXPIRED)
-        self._pace = self._pace.after(len(sessions), time.monotonic() - begun, self._others.target_seconds())
+        self._pace = self._pace.after(len(sessions), time.monotonic() - begun, self._writers.target_seconds())
         return deletion
 
     def delete_over_limit(self, sessions: Sequence[Session], limit: int, on_exceed: OnExceed) -> Deletion:
@@ -370,14 +335,14 @@ class SessionDatabase:
 
     def clock_offset(self) -> timedelta:
         """How far the database's clock is ahead of this process's."""
-        return self._link.transaction(clock_offset)
+        return self._connection.transaction(clock_offset)
 
     def _delete(self, sessions: Sequence[Session], statement: Callable[[list[Any]], Removal], cause: Cause) -> Deletion:
-        return self._deleter.batch(sessions, statement, cause)
+        return self._deleter.delete_batch(sessions, statement, cause)
 
 
 def clock_offset(connection: sa.Connection) -> timedelta:
-    """How far the database's clock is ahead of this process's; SQLite has only ours."""
+    """How far the database's clock is ahead of this process's; 0 where it has none of its own."""
     before = datetime.now(UTC)
     theirs = dialect_of(connection).now(connection)
     return theirs - (before + (datetime.now(UTC) - before) / 2) if theirs else timedelta(0)

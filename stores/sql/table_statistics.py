@@ -1,21 +1,21 @@
-"""What the database tells of a table before a strategy is chosen; reads statistics and plans, no session."""
+"""What is known of a table before a strategy is chosen, from statistics and query plans; reads no session."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from stores.model.strategy import TableFacts
-from stores.sql.dialects.base import Layout
+from stores.sql.dialects.base import TableLayout
 from stores.sql.mapping.expiry import Expiry
 from stores.sql.mapping.table import MappedTable
 
 
-def layout_of(connection: sa.Connection, table: MappedTable) -> Layout:
+def layout_of(connection: sa.Connection, table: MappedTable) -> TableLayout:
     """How the table lies on disk."""
     return table.dialect.layout(connection, table.table.schema, table.table.name, table.id_index)
 
 
-def facts_of(connection: sa.Connection, table: MappedTable, layout: Layout, expiry: Expiry) -> TableFacts:
+def facts_of(connection: sa.Connection, table: MappedTable, layout: TableLayout, expiry: Expiry) -> TableFacts:
     """What a strategy is chosen from, but for how many sessions have expired.
 
     Args:
@@ -28,9 +28,9 @@ def facts_of(connection: sa.Connection, table: MappedTable, layout: Layout, expi
     entries = None
     if not no_index:
         one: sa.ColumnClause[int] = sa.literal_column("1")
-        queries = [sa.select(one).select_from(table.clause).where(edge.condition) for edge in expiry.edges]
-        told = [table.dialect.estimate(connection, query) for query in queries]
-        entries = sum(n or 0 for n in told)
+        queries = [sa.select(one).select_from(table.clause).where(bound.condition) for bound in expiry.index_bounds]
+        estimates = [table.dialect.estimate(connection, query) for query in queries]
+        entries = sum(n or 0 for n in estimates)
     return TableFacts(
         rows=layout.rows,
         blocks=layout.blocks,
@@ -40,6 +40,6 @@ def facts_of(connection: sa.Connection, table: MappedTable, layout: Layout, expi
     )
 
 
-def _missing_index(layout: Layout, expiry: Expiry) -> str | None:
-    missing = [name for edge in expiry.edges if (name := edge.time.mapping.name) not in layout.indexes]
+def _missing_index(layout: TableLayout, expiry: Expiry) -> str | None:
+    missing = [name for bound in expiry.index_bounds if (name := bound.time.mapping.name) not in layout.indexes]
     return f"no index begins with {', '.join(map(repr, missing))}" if missing else None

@@ -1,10 +1,15 @@
-"""Waiting for one store while the other works: what is asked for, looked up or written is so in a second thread."""
+"""Calls in a second thread, so that one store works while another is waited for; each is a ``Future``.
+
+The threads are daemons: one that hangs does not hold up the end of the process. Those of the executors of the standard
+library would, for the interpreter joins them when it exits.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -15,111 +20,83 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Pending(Generic[T]):
-    """What a function will have returned or raised."""
+def call_in_thread(function: Callable[[], T], name: str) -> Future[T]:
+    """Calls a function in a daemon thread of its own.
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        # What is summed up or logged for the first thread is so for the second, too.
-        context = copy_context()
-        self._function: Callable[[], T] = lambda: context.run(function)
-        self._done = threading.Event()
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Calls the function."""
-        try:
-            self._value.append(self._function())
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._done.set()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the function has returned or raised."""
-        return self._done.is_set()
-
-    def wait(self) -> None:
-        """Waits for the function."""
-        self._done.wait()
-
-    def result(self) -> T:
-        """Waits for the function, and returns what it returned.
-
-        Raises:
-            Whatever the function raised.
-        """
-        self.wait()
-        if self._error is not None:
-            raise self._error
-        return self._value[0]
+    Args:
+        function: what to call.
+        name: of the thread.
+    """
+    future: Future[T] = Future()
+    threading.Thread(target=_fulfil, args=(future, function), name=name, daemon=True).start()
+    return future
 
 
-class Worker:
-    """A thread that calls functions, one after the other. Left with something to do, it never holds up the end."""
+class DaemonExecutor:
+    """A daemon thread that calls functions, one after the other."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Pending[object] | None] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._work, name="ahead", daemon=True).start()
+        threading.Thread(target=self._work, name="background", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queue.put(None)
+        self._calls.put(None)
 
-    def begin(self, function: Callable[[], T]) -> Pending[T]:
+    def submit(self, function: Callable[[], T]) -> Future[T]:
         """Has the function called when its turn comes."""
-        pending = Pending(function)
-        self._queue.put(pending)  # type: ignore[arg-type]
-        return pending
+        future: Future[T] = Future()
+        # In the caller's context: what is summed up or logged for the first thread is so for the second, too.
+        self._calls.put(partial(copy_context().run, _fulfil, future, function))
+        return future
 
     def _work(self) -> None:
-        while (pending := self._queue.get()) is not None:
-            pending.run()
+        while (call := self._calls.get()) is not None:
+            call()
 
 
-class Aside:
-    """Does one thing at a time in a second thread. Whatever was begun is done when it is left, however that happens."""
+class BackgroundCall:
+    """One call at a time in a second thread. Whatever was started is done when this is left, however that happens."""
 
     def __init__(self) -> None:
-        self._worker = Worker()
-        self._begun: Pending[None] | None = None
+        self._executor = DaemonExecutor()
+        self._started: Future[None] | None = None
 
     def __enter__(self) -> Self:
-        self._worker.__enter__()
+        self._executor.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._worker.__exit__(kind, error, trace)
+        self._executor.__exit__(kind, error, trace)
         if error is None:
             self.wait()
-        elif self._begun is not None:
-            self._begun.wait()  # of two errors, the one that is under way is told
+        elif self._started is not None:
+            wait([self._started])  # of two errors, the one that is under way is raised
 
-    def begin(self, function: Callable[[], None]) -> None:
-        """Has the function called, after what was begun before.
+    def start(self, function: Callable[[], None]) -> None:
+        """Has the function called, once the call before it is done.
 
         Raises:
-            Whatever that raised; then the function is not called.
+            Whatever the call before raised; then the function is not called.
         """
         self.wait()
-        self._begun = self._worker.begin(function)
+        self._started = self._executor.submit(function)
 
     def wait(self) -> None:
-        """Waits until what was begun is done.
+        """Waits until the call that was started is done.
 
         Raises:
             Whatever it raised.
         """
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            begun.result()
+        started, self._started = self._started, None
+        if started is not None:
+            started.result()
 
 
 class Prefetch(Generic[T]):
@@ -133,12 +110,12 @@ class Prefetch(Generic[T]):
     def __init__(self, pages: Iterator[T], most: int) -> None:
         self._pages = pages
         self._most = most
-        self._worker = Worker()
-        self._asked: deque[Pending[list[T]]] = deque()
-        self._left = False
+        self._executor = DaemonExecutor()
+        self._asked: deque[Future[list[T]]] = deque()
+        self._closed = False
 
     def __enter__(self) -> Self:
-        self._worker.__enter__()
+        self._executor.__enter__()
         for _ in range(self._most):
             self._ask()
         return self
@@ -146,12 +123,12 @@ class Prefetch(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left = True
-        self._worker.__exit__(kind, error, trace)
+        self._closed = True
+        self._executor.__exit__(kind, error, trace)
 
     def ready(self) -> Iterator[T]:
         """Those of the pages that are there already; what went wrong with one is raised in its place."""
-        while self._asked and self._asked[0].is_done:
+        while self._asked and self._asked[0].done():
             yield from self._take()
 
     def __iter__(self) -> Iterator[T]:
@@ -166,30 +143,39 @@ class Prefetch(Generic[T]):
         return page
 
     def _ask(self) -> None:
-        self._asked.append(self._worker.begin(self._next))
+        self._asked.append(self._executor.submit(self._next))
 
     def _next(self) -> list[T]:
         """One page, or none where there is no more, or nobody left to take it."""
-        if not self._left:
+        if not self._closed:
             for page in self._pages:
                 return [page]
         return []
 
 
-def ahead(pages: Iterator[T]) -> Iterator[T]:
+def prefetched(pages: Iterator[T]) -> Iterator[T]:
     """The pages; each is asked for while the caller works on the one before it. One page is in memory besides."""
     with Prefetch(pages, 1) as prefetch:
         yield from prefetch
 
 
-def alongside(pages: Iterable[S], look_up: Callable[[S], T]) -> Iterator[tuple[S, T]]:
-    """The pages with what was looked up for them, while the next page was asked for."""
-    with Worker() as worker:
-        before: tuple[S, Pending[T]] | None = None
+def with_lookups(pages: Iterable[S], look_up: Callable[[S], T]) -> Iterator[tuple[S, T]]:
+    """The pages, each with what was looked up for it while the next page was asked for."""
+    with DaemonExecutor() as executor:
+        before: tuple[S, Future[T]] | None = None
         for page in pages:
-            this = (page, worker.begin(partial(look_up, page)))
+            this = (page, executor.submit(partial(look_up, page)))
             if before is not None:
                 yield before[0], before[1].result()
             before = this
         if before is not None:
             yield before[0], before[1].result()
+
+
+def _fulfil(future: Future[T], function: Callable[[], T]) -> None:
+    try:
+        value = function()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(value)

@@ -1,58 +1,41 @@
-"""Doing several things at once, and not waiting for those that hang."""
+"""Several calls at once, with a bound on how long they are waited for."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
+
+from stores.waiting.background import call_in_thread
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
-    """What a function returned."""
-
-    value: T
-
-
-class Begun(Generic[T]):
+class BoundedCalls(Generic[T]):
     """Calls all functions at once, while the caller does something else.
 
-    One that hangs is left behind in a daemon thread, which never holds up the end of the process. (Threads of
-    concurrent.futures would: the interpreter joins them.)
-
     Args:
-        functions: what to do.
+        functions: what to call, each in a daemon thread; one that hangs is left behind in it.
         name: of the threads.
         seconds: how long all of them together may take, counted from now.
     """
 
     def __init__(self, functions: Sequence[Callable[[], T]], name: str, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self._outcomes: dict[int, Done[T] | Exception] = {}
-        self._threads = [
-            threading.Thread(target=self._call, args=(number, function), name=f"{name}-{number}", daemon=True)
-            for number, function in enumerate(functions)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._futures = [call_in_thread(function, f"{name}-{number}") for number, function in enumerate(functions)]
 
-    def outcomes(self) -> list[Done[T] | Exception | None]:
-        """Waits for them. For each: what it returned, what it raised, or None if it is not done in time."""
-        for thread in self._threads:
-            thread.join(max(0.0, self._deadline - time.monotonic()))
-        return [self._outcomes.get(number) for number in range(len(self._threads))]
-
-    def _call(self, number: int, function: Callable[[], T]) -> None:
-        try:
-            self._outcomes[number] = Done(function())
-        except Exception as error:
-            self._outcomes[number] = error
+    def wait(self) -> list[Future[T]]:
+        """Waits for them as long as they may take. One that took too long is not done."""
+        wait(self._futures, max(0.0, self._deadline - time.monotonic()))
+        return self._futures
 
 
-def in_time(functions: Sequence[Callable[[], T]], name: str, seconds: float) -> list[Done[T] | Exception | None]:
-    """Calls all functions at once and waits for them; see :class:`Begun`."""
-    return Begun(functions, name, seconds).outcomes()
+def call_all(functions: Sequence[Callable[[], T]], name: str, seconds: float) -> list[Future[T]]:
+    """Calls all functions at once and waits for them; see :class:`BoundedCalls`."""
+    return BoundedCalls(functions, name, seconds).wait()
+
+
+def has_succeeded(future: Future[T]) -> bool:
+    """Whether a call was done in time and raised nothing."""
+    return future.done() and future.exception() is None

@@ -1,4 +1,4 @@
-"""Time within a run: the deadline, the request to stop, and waiting that heeds both."""
+"""The clock of a run: its deadline, a request to stop, and pauses that end early for either."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MAX_MARGIN_SECONDS = 60.0
 # After a request to stop, the statement that is running gets this long. Kubernetes kills a Pod 30 s after the request.
 _STOP_GRACE_SECONDS = 10.0
 _INTERRUPT_AGAIN_SECONDS = 1.0
-# A run that should have stopped gets so much of the margin to end in good order; the rest is for the report. Likewise
+# A run that should have stopped gets this share of the margin to end by itself; the rest is for the report. Likewise
 # after a request to stop.
-_PATIENCE_SHARE = 0.5
-_STOP_PATIENCE_SECONDS = 20.0
-_LOOK_AGAIN_SECONDS = 0.5
+_ENDING_SHARE = 0.5
+_STOP_ENDING_SECONDS = 20.0
+_CHECK_SECONDS = 0.5
 
 
 class RunClock:
@@ -31,7 +31,7 @@ class RunClock:
         margin = min(max(timeout_seconds * _MARGIN_SHARE, _MIN_MARGIN_SECONDS), _MAX_MARGIN_SECONDS)
         self._started = time.monotonic()
         self._deadline = self._started + timeout_seconds - margin
-        self._patience = margin * _PATIENCE_SHARE
+        self._ending_seconds = margin * _ENDING_SHARE
         self._stop = threading.Event()
         self._stop_requested = 0.0
 
@@ -69,15 +69,15 @@ class RunClock:
 
         Returns whether it has ended. If not, it hangs in something that nothing could interrupt.
         """
-        while not ended.wait(min(_LOOK_AGAIN_SECONDS, max(0.0, self._seconds_of_patience()))):
-            if self._seconds_of_patience() <= 0:
+        while not ended.wait(min(_CHECK_SECONDS, max(0.0, self._seconds_left_to_end()))):
+            if self._seconds_left_to_end() <= 0:
                 return ended.is_set()
         return True
 
-    def _seconds_of_patience(self) -> float:
-        until = self._deadline + self._patience
+    def _seconds_left_to_end(self) -> float:
+        until = self._deadline + self._ending_seconds
         if self._stop.is_set():
-            until = min(until, self._stop_requested + _STOP_PATIENCE_SECONDS)
+            until = min(until, self._stop_requested + _STOP_ENDING_SECONDS)
         return until - time.monotonic()
 
     def when_overdue(self, interrupt: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""How fast a run deletes, and how long what remains would take at that pace."""
+"""Estimates how long deleting what remains takes, from the time that deleting has taken so far."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DeletingTime:
             deleted: sessions that were deleted meanwhile.
 
         Returns:
-            Whole seconds, at least 1; None if nothing remains, or nothing was deleted that tells a pace.
+            Whole seconds, at least 1; None if nothing remains, or nothing was deleted to measure a pace by.
         """
         if not remaining or not deleted:
             return None

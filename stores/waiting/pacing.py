@@ -1,14 +1,14 @@
-"""How much one transaction does, and how long a run rests between two of them. Pure arithmetic."""
+"""The size of transactions, and the pauses between them. Pure arithmetic."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 TARGET_SECONDS = 0.04
-"""What a transaction should take: an application that needs one of its rows waits no longer."""
+"""What a transaction should take: an application that needs one of its rows waits no longer than that."""
 
 TARGET_BESIDE_OTHERS_SECONDS = 0.01
-"""What it should take while others write to the server: they meet it at the CPU, and at the log it has to flush."""
+"""What it should take while others write to the server: they compete with it for the CPU and the log."""
 
 _MANY_PER_SECOND = 10
 # Fewer transactions than these may be anybody's: vacuum, a monitor, the run's own before it began to count.

@@ -1,4 +1,4 @@
-"""Trying again, as patiently as the policy says, without missing the deadline or a request to stop."""
+"""Retries as the policy says, within the deadline of the run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Retrier:
             wait=wait_fixed(policy.delay_seconds),
             retry=retry_if_exception_type(errors),
             sleep=clock.wait,
-            before_sleep=self._tell,
+            before_sleep=self._warn,
             reraise=True,
         )
 
@@ -48,7 +48,7 @@ class Retrier:
         """
         return self._retrying(function)
 
-    def _tell(self, state: RetryCallState) -> None:
+    def _warn(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._log.warning(
             "retry",

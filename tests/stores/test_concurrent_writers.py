@@ -31,7 +31,7 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(Pace, "after", told)
     monkeypatch.setattr(concurrent_writers, "_LEAST_SECONDS", 0)
-    monkeypatch.setattr(concurrent_writers, "_LOOK_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(concurrent_writers, "_MEASURE_SECONDS", 0)
     return found
 
 
@@ -48,13 +48,13 @@ def when_counted(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> N
 
 
 def before_each_look(monkeypatch: pytest.MonkeyPatch, then: Callable[[], None]) -> None:
-    look = ConcurrentWriters.look
+    look = ConcurrentWriters.measure
 
     def looking(self: ConcurrentWriters) -> None:
         then()
         look(self)
 
-    monkeypatch.setattr(ConcurrentWriters, "look", looking)
+    monkeypatch.setattr(ConcurrentWriters, "measure", looking)
 
 
 def write(stores: SessionStores) -> None:
@@ -97,12 +97,12 @@ def test_r6_a_run_by_itself_does_not_take_its_own_work_for_that_of_others(
 
     def now_and_then(self: ConcurrentWriters) -> float:
         if next(transactions) % 20 == 0:
-            self.look()
+            self.measure()
         return target_seconds(self)
 
     monkeypatch.setattr(Pace, "after", as_small)
     monkeypatch.setattr(ConcurrentWriters, "target_seconds", now_and_then)
-    monkeypatch.setattr(concurrent_writers, "_LOOK_AGAIN_SECONDS", 3600)
+    monkeypatch.setattr(concurrent_writers, "_MEASURE_SECONDS", 3600)
     cleanup = {"strategy": "IdOrder", "batchSizing": "Adaptive"}
     assert run(policy(cleanup=cleanup, cleanupBatchSize=4), many.database_url).deleted == 300
     assert len(targets) >= 60
@@ -116,7 +116,7 @@ def test_r6_a_run_is_fast_again_once_the_others_are_done(
         pytest.skip("SQLite cannot tell")
     when_counted(monkeypatch, lambda: write(many))
     cleanup = {"strategy": "IdOrder", "batchSizing": "Adaptive"}
-    monkeypatch.setattr(SessionDatabase, "_sweep", lambda *_: None)
+    monkeypatch.setattr(SessionDatabase, "_bulk_delete_plan", lambda *_: None)
     assert run(policy(cleanup=cleanup, cleanupBatchSize=20), many.database_url).deleted == 300
     assert targets[-1] == TARGET_SECONDS
 

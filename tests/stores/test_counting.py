@@ -151,7 +151,7 @@ def test_r2_3_and_r2_5_users_limits_and_duplicates(opened: Steps) -> None:
     assert found.duplicates == more.total() > 0
     assert found.over_limit_apart == too_many(by_user - more)
     assert 0 < found.over_limit_apart < found.over_limit
-    assert opened.opened.database.census().users == found.users
+    assert opened.opened.database.totals().users == found.users
 
 
 def test_r2_2_sessions_and_when_they_began(opened: Steps) -> None:

@@ -41,7 +41,7 @@ class At:
 
 def out_of_time(clock: RunClock) -> None:
     """The time is up, and so is nearly all of the margin."""
-    clock._patience = 0.2
+    clock._ending_seconds = 0.2
     clock._deadline = time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""R2.2, R2.7: where PostgreSQL itself sums up what a sweep deletes, everything told is as if we had looked at each."""
+"""R2.2, R2.7: where PostgreSQL itself sums up what it deletes, everything reported is as if we had read each row."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_history_that_somebody_keeps_locked_is_waited_for_and_then_right(postg
 
 
 def _waiting_by_id(stores: SessionStores) -> bool:
-    """Whether the run, after its sweep has given up, waits in the statement that only writes the history."""
+    """Whether the run, after its bulk delete has given up, waits in the statement that only writes the history."""
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         " AND query LIKE 'INSERT%%'"

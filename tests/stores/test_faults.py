@@ -315,15 +315,15 @@ def test_the_deadline_cancels_a_statement_that_hangs(postgres: SessionStores) ->
 def test_a_statement_that_begins_just_after_the_deadline_is_cancelled_too(postgres: SessionStores) -> None:
     """The moment to cancel may fall between two statements."""
     clock = RunClock(3600)
-    link = RunConnection(postgres.engine, policy().spec.retries.database, clock, None)
-    link.transaction(lambda connection: connection.exec_driver_sql("SELECT 1"))
+    connection = RunConnection(postgres.engine, policy().spec.retries.database, clock, None)
+    connection.transaction(lambda connection: connection.exec_driver_sql("SELECT 1"))
     clock._deadline = time.monotonic() - 1
     # The watch on the clock was set an hour ahead; a new one is late already.
     watched = RunConnection(postgres.engine, policy().spec.retries.database, clock, None)
     time.sleep(0.2)  # its first attempt to cancel finds nothing
     with pytest.raises(Exception, match="DeadlineReached"):  # left alone, it would just end
         watched.transaction(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
-    link.close()
+    connection.close()
     watched.close()
 
 

@@ -41,7 +41,7 @@ def world(redis_url: str) -> Iterator[RedisOnly]:
 def test_it_is_what_the_steps_expect(world: RedisOnly) -> None:
     opened = world.open()
     sessions: Sessions = opened.sessions
-    assert sessions.census().total == 0
+    assert sessions.totals().total == 0
     opened.close()
 
 
@@ -324,7 +324,7 @@ def test_the_lock_is_no_session_whatever_the_template(world: RedisOnly) -> None:
     keys = {"session": "session-policy:{id}"}
     world.client.set("session-policy:1", json.dumps({"lastAccessedAt": time.time() - HOUR}))
     opened = world.open(world.policy(keys=keys))
-    assert opened.sessions.census().total == 1
+    assert opened.sessions.totals().total == 1
     opened.close()
 
 

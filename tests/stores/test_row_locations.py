@@ -10,10 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from policy.report import Outcome
-from stores.sql import store
-from stores.sql.dialects.base import Layout
-from stores.sql.removal import bulk_delete, row_locations
-from stores.sql.store import SessionDatabase
+from stores.sql.dialects.base import TableLayout
+from stores.sql.dialects.postgresql import bulk_delete, bulk_statements, row_locations
 from tests.stores.test_concurrent_writers import before_each_look, write
 from tests.stores.test_strategies import INDEX, RANGES, ids, spread, waiting
 from tests.support.runs import InThread, Result, policy, run
@@ -40,19 +38,19 @@ def way(request: pytest.FixtureRequest) -> dict[str, Any]:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[list[str] | None]:
     """What each look at the whole table has found."""
     looks: list[list[str] | None] = []
-    find = row_locations.find_places
+    find = row_locations.find_row_locations
 
     def noted(*arguments: Any, **options: Any) -> list[str] | None:
         looks.append(find(*arguments, **options))
         return looks[-1]
 
-    monkeypatch.setattr(store, "find_places", noted)
+    monkeypatch.setattr(bulk_delete, "find_row_locations", noted)
     return looks
 
 
 def between(monkeypatch: pytest.MonkeyPatch, then: Callable[[list[str]], None]) -> None:
-    """Has something done after all places were found, and before the first row is deleted."""
-    find = SessionDatabase._places
+    """Has something done after all rows were found, and before the first row is deleted."""
+    find = bulk_delete._row_locations
 
     def finding(*arguments: Any) -> list[str] | None:
         done = find(*arguments)
@@ -60,15 +58,15 @@ def between(monkeypatch: pytest.MonkeyPatch, then: Callable[[list[str]], None]) 
         then(done)
         return done
 
-    monkeypatch.setattr(SessionDatabase, "_places", finding)
+    monkeypatch.setattr(bulk_delete, "_row_locations", finding)
 
 
 def no_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any) -> None:
         raise AssertionError("nothing is to be read in ranges")
 
-    monkeypatch.setattr(bulk_delete.BlockSweep, "next", refused)
-    monkeypatch.setattr(bulk_delete.IndexSweep, "next", refused)
+    monkeypatch.setattr(bulk_delete.BlockRangeDelete, "next", refused)
+    monkeypatch.setattr(bulk_delete.IndexRangeDelete, "next", refused)
 
 
 def clean(stores: SessionStores, way: dict[str, Any]) -> Result:
@@ -85,14 +83,14 @@ def test_r2_2_the_few_expired_go_in_many_batches_and_the_many_others_stay(
 ) -> None:
     no_ranges(monkeypatch)
     sizes: list[int] = []
-    take = bulk_delete.PlaceSweep._take
+    take = bulk_delete.RowLocationDelete._delete_without_waiting
 
     def counted(self: Any, *arguments: Any) -> Any:
         taken = take(self, *arguments)
         sizes.append(len(taken))
         return taken
 
-    monkeypatch.setattr(bulk_delete.PlaceSweep, "_take", counted)
+    monkeypatch.setattr(bulk_delete.RowLocationDelete, "_delete_without_waiting", counted)
     assert clean(few, way).deleted == EXPIRED
     assert (ids(few, "s"), len(ids(few, "live"))) == (set(), LIVE)
     assert [len(look or ()) for look in found] == [EXPIRED]
@@ -116,7 +114,7 @@ def test_r2_2_sessions_used_after_they_were_found_survive(
     assert ids(few, "s") == used
 
 
-def test_r2_2_live_sessions_in_the_places_of_expired_ones_survive(
+def test_r2_2_live_sessions_at_the_locations_of_expired_ones_survive(
     few: SessionStores, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An application ends sessions by itself, vacuum clears their places, and new sessions take these."""
@@ -144,7 +142,7 @@ def test_r2_2_a_session_that_is_used_while_the_run_waits_for_its_row_survives(
     few: SessionStores, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_ranges(monkeypatch)
-    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_statements, "_LOCK_WAIT_MILLISECONDS", 30_000)
     used = f"s{LIVE + 9}"
     with few.transaction() as application:
         now = datetime.now(UTC)
@@ -173,8 +171,8 @@ def test_more_expired_sessions_than_can_be_held_are_deleted_in_ranges(
     few: SessionStores, way: dict[str, Any], found: list[list[str] | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for choice in ("few_in_blocks", "few_by_index"):
-        monkeypatch.setattr(store, choice, lambda *_: True)  # more have expired since they were counted
-    monkeypatch.setattr(row_locations, "_MOST_PLACES", EXPIRED - 1)
+        monkeypatch.setattr(bulk_delete, choice, lambda *_: True)  # more have expired since they were counted
+    monkeypatch.setattr(row_locations, "_MAX_ROWS", EXPIRED - 1)
     assert clean(few, way).deleted == EXPIRED
     assert found == [None]
     assert (ids(few, "s"), len(ids(few, "live"))) == (set(), LIVE)
@@ -191,7 +189,7 @@ def test_a_look_that_takes_too_long_is_given_up_for_ranges(
         connection.exec_driver_sql("SELECT pg_sleep(600)")
         raise AssertionError("it has slept")
 
-    monkeypatch.setattr(store, "find_places", slow)
+    monkeypatch.setattr(bulk_delete, "find_row_locations", slow)
     assert clean(few, way).deleted == EXPIRED
     assert timeouts == ["one"]
     assert (ids(few, "s"), len(ids(few, "live"))) == (set(), LIVE)
@@ -200,13 +198,13 @@ def test_a_look_that_takes_too_long_is_given_up_for_ranges(
 def test_a_part_of_the_table_is_read_in_ranges(
     few: SessionStores, found: list[list[str] | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._MIN_BLOCKS", 1)
     with steps(policy(cleanup=RANGES), few) as opened:
         database = opened.opened.database
         assert database.count().expired == EXPIRED
-        parts = database.stretches(2)
+        parts = database.partition(2)
         assert len(parts) == 2, "or nothing is tested"
-        gone = [sum(len(swept.deleted) for swept in database.sweep_expired([part])) for part in parts]
+        gone = [sum(len(swept.deleted) for swept in database.bulk_delete_expired([part])) for part in parts]
     assert sum(gone) == EXPIRED
     assert min(gone) > 0
     assert found == []
@@ -221,14 +219,14 @@ def test_r6_only_where_nobody_else_is_at_work_do_several_processes_look(
         before_each_look(monkeypatch, lambda: write(few))
         monkeypatch.setattr("stores.sql.connection.concurrent_writers._LEAST_SECONDS", 0)
     workers: list[str] = []
-    find = row_locations.find_places
+    find = row_locations.find_row_locations
 
     def noted(connection: sa.Connection, *arguments: Any, **options: Any) -> list[str] | None:
         done = find(connection, *arguments, **options)
         workers.append(connection.exec_driver_sql("SHOW max_parallel_workers_per_gather").scalar_one())
         return done
 
-    monkeypatch.setattr(store, "find_places", noted)
+    monkeypatch.setattr(bulk_delete, "find_row_locations", noted)
     assert clean(few, way).deleted == EXPIRED
     assert workers == ["0" if busy else "2"]
 
@@ -236,28 +234,28 @@ def test_r6_only_where_nobody_else_is_at_work_do_several_processes_look(
 @pytest.mark.parametrize(
     ("expired", "layout", "expected"),
     [
-        (100, Layout(rows=10_000, blocks=300), True),
-        (101, Layout(rows=10_000, blocks=300), False),
-        (None, Layout(rows=10_000, blocks=300), False),
-        (0, Layout(rows=0, blocks=0), False),
-        (100, Layout(rows=None, blocks=300), True),
-        (50_000, Layout(rows=10_000_000, blocks=250_000), True),
-        (50_001, Layout(rows=10_000_000, blocks=250_000), False),
-        (1000, Layout(rows=100_000_000, blocks=1_048_577), False),
+        (100, TableLayout(rows=10_000, blocks=300), True),
+        (101, TableLayout(rows=10_000, blocks=300), False),
+        (None, TableLayout(rows=10_000, blocks=300), False),
+        (0, TableLayout(rows=0, blocks=0), False),
+        (100, TableLayout(rows=None, blocks=300), True),
+        (50_000, TableLayout(rows=10_000_000, blocks=250_000), True),
+        (50_001, TableLayout(rows=10_000_000, blocks=250_000), False),
+        (1000, TableLayout(rows=100_000_000, blocks=1_048_577), False),
     ],
 )
-def test_what_few_are_in_all_of_a_table(expired: int | None, layout: Layout, expected: bool) -> None:
+def test_what_few_are_in_all_of_a_table(expired: int | None, layout: TableLayout, expected: bool) -> None:
     assert row_locations.few_in_blocks(expired, layout) is expected
 
 
 @pytest.mark.parametrize(
-    ("walked", "layout", "expected"),
+    ("index_entries", "layout", "expected"),
     [
-        (50_000, Layout(blocks=300), True),
-        (50_001, Layout(blocks=300), False),
-        (None, Layout(blocks=300), False),
-        (1, Layout(no_ranges="it has partitions"), False),
+        (50_000, TableLayout(blocks=300), True),
+        (50_001, TableLayout(blocks=300), False),
+        (None, TableLayout(blocks=300), False),
+        (1, TableLayout(no_ranges="it has partitions"), False),
     ],
 )
-def test_what_few_are_by_an_index(walked: int | None, layout: Layout, expected: bool) -> None:
-    assert row_locations.few_by_index(walked, layout) is expected
+def test_what_few_are_by_an_index(index_entries: int | None, layout: TableLayout, expected: bool) -> None:
+    assert row_locations.few_by_index(index_entries, layout) is expected

@@ -20,7 +20,7 @@ from stores.model.errors import DatabaseUnavailableError
 from stores.model.key_range import KeyRange
 from stores.model.sessions import DeletionTotals
 from stores.sql.connection.run_connection import RunConnection
-from stores.sql.removal import bulk_delete, row_locations
+from stores.sql.dialects.postgresql import bulk_statements, row_locations
 from stores.sql.store import SessionDatabase
 from stores.waiting.clock import RunClock
 from stores.waiting.pacing import TARGET_SECONDS, Pace
@@ -50,7 +50,7 @@ STALE = "'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)
 @pytest.fixture(autouse=True)
 def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or they would all be looked for at once; see test_row_locations.py and test_strategies_few.py."""
-    monkeypatch.setattr(row_locations, "_MOST_PLACES", -1)
+    monkeypatch.setattr(row_locations, "_MAX_ROWS", -1)
 
 
 def spread(stores: SessionStores, expired: int, live: int = 0) -> None:
@@ -116,7 +116,7 @@ def test_a_row_that_changes_while_the_run_waits_for_it_is_judged_by_its_new_vers
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, becomes_live: bool
 ) -> None:
     postgres.add_many(((f"s{n}", "u") for n in range(5)), used=HOUR)
-    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_statements, "_LOCK_WAIT_MILLISECONDS", 30_000)
     with postgres.transaction() as application:
         new = {"last_accessed_at": datetime.now(UTC)} if becomes_live else {"user_id": "another"}
         application.execute(TABLE.update().where(TABLE.c.session_id == "s2").values(new))
@@ -143,7 +143,9 @@ def test_a_row_that_somebody_keeps_locked_costs_its_neighbours_nothing(postgres:
 def test_a_row_that_somebody_keeps_locked_is_not_waited_for_in_mariadb_either(
     mariadb_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.sql.dialects.mysql.LOCK_TIMEOUT_SECONDS", 1000)  # who waited would meet the deadline
+    monkeypatch.setattr(
+        "stores.sql.dialects.mysql.dialect.LOCK_TIMEOUT_SECONDS", 1000
+    )  # who waited would meet the deadline
     stores = SessionStores(mariadb_url)
     stores.add_many(((f"s{n:03}", "u") for n in range(300)), used=HOUR)
     stores.add_many((f"t{n:03}", "u") for n in range(300))
@@ -184,7 +186,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     spread(postgres, expired=400, live=100)
     original, lost = RunConnection._attempt, [0]
     deleting: list[int] = []
-    take = bulk_delete._Impatient._take
+    take = bulk_statements.PostgreSQLBulkDelete._delete_without_waiting
 
     def counted(self: Any, *arguments: Any) -> Any:
         rows = take(self, *arguments)
@@ -200,7 +202,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
             raise DatabaseUnavailableError("the connection was lost")
         return result
 
-    monkeypatch.setattr(bulk_delete._Impatient, "_take", counted)
+    monkeypatch.setattr(bulk_statements.PostgreSQLBulkDelete, "_delete_without_waiting", counted)
     monkeypatch.setattr(RunConnection, "_attempt", attempt)
     patient = {"database": {"attempts": 3, "delaySeconds": 0}}
     obeyed = policy(
@@ -223,7 +225,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
 ) -> None:
     spread(postgres, expired=400, live=100)
-    take, lost = bulk_delete._Impatient._take, [0]
+    take, lost = bulk_statements.PostgreSQLBulkDelete._delete_without_waiting, [0]
 
     def cut_off(self: Any, connection: sa.Connection, *arguments: Any) -> Any:
         taken = take(self, connection, *arguments)
@@ -233,7 +235,7 @@ def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
             postgres.sql(f"SELECT pg_terminate_backend({backend}, 10000)")
         return taken
 
-    monkeypatch.setattr(bulk_delete._Impatient, "_take", cut_off)
+    monkeypatch.setattr(bulk_statements.PostgreSQLBulkDelete, "_delete_without_waiting", cut_off)
     obeyed = policy(
         cleanup=RANGES,
         cleanupBatchSize=5,
@@ -255,7 +257,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 ) -> None:
     """It would have been the one by which the run knows whether a range went; some servers still offer it."""
     spread(postgres, expired=400)
-    monkeypatch.setattr(bulk_delete, "_LOCK_WAIT_MILLISECONDS", 30_000)
+    monkeypatch.setattr(bulk_statements, "_LOCK_WAIT_MILLISECONDS", 30_000)
     original, lost = RunConnection._attempt, [0]
 
     def attempt(self: RunConnection, work: Any, retry_transient: bool) -> Any:
@@ -293,7 +295,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
 def test_death_at_any_range_leaves_history_and_table_in_agreement(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    original, calls, fatal = bulk_delete._Impatient._take, [0], [0]
+    original, calls, fatal = bulk_statements.PostgreSQLBulkDelete._delete_without_waiting, [0], [0]
 
     def take(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
@@ -304,7 +306,7 @@ def test_death_at_any_range_leaves_history_and_table_in_agreement(
             raise Killed
         return rows
 
-    monkeypatch.setattr(bulk_delete._Impatient, "_take", take)
+    monkeypatch.setattr(bulk_statements.PostgreSQLBulkDelete, "_delete_without_waiting", take)
     deaths = 0
     for fatal[0] in (1, 2, 3):
         spread(postgres, expired=300)
@@ -355,7 +357,7 @@ def test_r6_by_index_no_scan_of_the_whole_table_is_needed(postgres: SessionStore
         before = sequential_reads(postgres)
         with steps(obeyed, postgres) as opened:
             if work:
-                gone = sum(len(deletion.deleted) for deletion in opened.opened.database.sweep_expired())
+                gone = sum(len(deletion.deleted) for deletion in opened.opened.database.bulk_delete_expired())
         read.append(sequential_reads(postgres) - before)
     assert gone == 40
     assert read[0] == read[1]
@@ -374,20 +376,20 @@ def test_sessions_of_one_and_the_same_time_all_go(postgres: SessionStores, clean
 
 
 @pytest.mark.parametrize("strategy", ["ExpiryIndex", "PhysicalRanges", "IdOrder"])
-def test_stretches_share_the_sessions_without_overlap(
+def test_key_ranges_share_the_sessions_without_overlap(
     postgres: SessionStores, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._MIN_BLOCKS", 1)
     spread(postgres, expired=1500, live=200)
     postgres.sql("ANALYZE sessions")
     with steps(policy(cleanup={"strategy": strategy}, cleanupBatchSize=50), postgres) as opened:
         database = opened.opened.database
         for count in (1, 2, 3, 7):
-            parts = [KeyRange(**json.loads(json.dumps(_plain(part)))) for part in database.stretches(count)]
+            parts = [KeyRange(**json.loads(json.dumps(_plain(part)))) for part in database.partition(count)]
             assert len(parts) == (1 if strategy == "ExpiryIndex" else count)
             met = [c.session.id for part in parts for page in database.expired_pages([part]) for c in page]
             assert sorted(met) == sorted(ids(postgres, "s"))
-        gone = [len(d.deleted) for part in database.stretches(4) for d in database.sweep_expired([part])]
+        gone = [len(d.deleted) for part in database.partition(4) for d in database.bulk_delete_expired([part])]
     assert sum(gone) == 1500
     assert ids(postgres, "s") == set()
     assert len(ids(postgres, "live")) == 200
@@ -500,7 +502,7 @@ def test_adaptive_batches_grow_while_they_are_quick(database: SessionStores, mon
         return original(self, sessions)
 
     monkeypatch.setattr(SessionDatabase, "delete_expired", counted)
-    monkeypatch.setattr(SessionDatabase, "_sweep", lambda *_: None)
+    monkeypatch.setattr(SessionDatabase, "_bulk_delete_plan", lambda *_: None)
     after = Pace.after
     monkeypatch.setattr(Pace, "after", lambda self, done, *_: after(self, done, TARGET_SECONDS / 10))
     assert run(policy(cleanup={"strategy": "IdOrder"}, cleanupBatchSize=50), database.database_url).deleted == 600

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 
-from stores.sql.removal import row_locations
+from stores.sql.dialects.postgresql import row_locations
 from tests.stores.test_batches import (
     test_a_session_meets_the_limit_only_once,
     test_a_trigger_that_refuses_a_row_does_not_stop_the_rest,
@@ -73,7 +73,7 @@ _ALL = [("postgres", name) for name in _POSTGRES] + [("mariadb", name) for name 
 @pytest.fixture(autouse=True)
 def none_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or they would all be looked for at once; see test_strategies_few.py."""
-    monkeypatch.setattr(row_locations, "_MOST_PLACES", -1)
+    monkeypatch.setattr(row_locations, "_MAX_ROWS", -1)
 
 
 @pytest.fixture(params=_ALL, ids=" ".join)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores.sql.removal import row_locations
+from stores.sql.dialects.postgresql import row_locations
 from tests.stores.test_batches import (
     test_r2_2_a_row_that_cannot_be_deleted_does_not_stop_the_rest,
     test_what_hangs_on_a_session_goes_with_it_where_the_application_says_so,
@@ -43,7 +43,7 @@ from tests.support.databases import fresh_postgres_database
 def all_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any share of the sessions; and nothing is deleted in ranges."""
     no_ranges(monkeypatch)
-    monkeypatch.setattr(row_locations, "_MOST_PERCENT", 1000)
+    monkeypatch.setattr(row_locations, "_MAX_PERCENT", 1000)
     monkeypatch.setattr(runs, "CLEANUP", RANGES)
 
 

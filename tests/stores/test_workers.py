@@ -119,7 +119,7 @@ def test_r6_three_workers_delete_each_expired_session_once_and_there_is_one_repo
 def test_r6_three_workers_on_ranges_of_blocks(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, sizing: str
 ) -> None:
-    monkeypatch.setattr("stores.sql.removal.splitting._FEWEST_BLOCKS", 1)
+    monkeypatch.setattr("stores.sql.removal.splitting._MIN_BLOCKS", 1)
     check_three_workers(postgres, {"strategy": "PhysicalRanges", "batchSizing": sizing})
 
 
@@ -372,24 +372,24 @@ class Doomed:
             self._helpers[0].wait()
 
     def _step(self, original: Any) -> Any:
-        def counted(link: Any, *arguments: Any, **options: Any) -> Any:
+        def counted(connection: Any, *arguments: Any, **options: Any) -> Any:
             if not _is_helper() or not self._claims:
-                return original(link, *arguments, **options)
+                return original(connection, *arguments, **options)
             self._steps += 1
             if self._steps == self._fatal:
                 raise Killed
-            return original(link, *arguments, **options)
+            return original(connection, *arguments, **options)
 
         return counted
 
     def _claim(self, original: Any) -> Any:
-        def claim(table: WorkTable, posting: Any) -> Any:
+        def claim(table: WorkTable, terms: Any) -> Any:
             if not _is_helper():
-                return original(table, posting)
+                return original(table, terms)
             self._claims += 1
             if self._claims > 2:
                 raise StopRequestedError("Interrupted")
-            return original(table, posting)
+            return original(table, terms)
 
         return claim
 

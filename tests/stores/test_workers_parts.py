@@ -26,7 +26,7 @@ from tests.support.session_stores import TABLE, SessionStores
 PARTS = 4
 TERMS = RunTerms(datetime(2026, 3, 1, tzinfo=UTC), "fingerprint")
 NEXT = RunTerms(datetime(2026, 3, 2, tzinfo=UTC), "fingerprint")
-STRETCHES = [KeyRange(Strategy.ID_ORDER, n, n + 1) for n in range(PARTS)]
+KEY_RANGES = [KeyRange(Strategy.ID_ORDER, n, n + 1) for n in range(PARTS)]
 
 
 class Worker:
@@ -34,12 +34,12 @@ class Worker:
 
     def __init__(self, url: str, name: str, *, leads: bool = False) -> None:
         parsed = parse_url(url)
-        self.link = RunConnection(create_engine(parsed), Retry(attempts=0), RunClock(600), Log())
-        lock = self.link.dialect.lock(parsed.database, None, TABLE.name)
-        presence = self.link.dialect.presence(name)
+        self.connection = RunConnection(create_engine(parsed), Retry(attempts=0), RunClock(600), Log())
+        lock = self.connection.dialect.lock(parsed.database, None, TABLE.name)
+        presence = self.connection.dialect.presence(name)
         assert presence is not None
-        self.link.lock(lock if leads else presence)
-        self.table = WorkTable(self.link, "run", lock, name, leads=leads)
+        self.connection.lock(lock if leads else presence)
+        self.table = WorkTable(self.connection, "run", lock, name, leads=leads)
         self.claim: Claim | None = None
         self.tally = Tally()
 
@@ -51,7 +51,7 @@ class Worker:
         assert self.claim is not None
         add = self.table.count(self.claim, self.tally)
         try:
-            self.link.transaction(lambda connection: add(connection, [Session(n) for n in range(number)]))
+            self.connection.transaction(lambda connection: add(connection, [Session(n) for n in range(number)]))
         except ClaimLostError:
             self.claim = None
             return 0
@@ -103,11 +103,11 @@ def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
     committed = 0
     try:
         leader.table.announce()
-        leader.table.offer(TERMS, STRETCHES)
+        leader.table.offer(TERMS, KEY_RANGES)
         for action, which in actions:
             helper = helpers[which]
             if action == "die":
-                helper.link.close()
+                helper.connection.close()
                 helpers[which] = Worker(url, f"helper-{next(names)}")
             elif action == "take over":
                 if claim := leader.table.take_over():
@@ -139,7 +139,7 @@ def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
         assert all(helper.table.claim(TERMS) is None for helper in helpers)
     finally:
         for worker in (leader, *helpers):
-            worker.link.close()
+            worker.connection.close()
 
 
 def make_silent(leader: Worker, number: int) -> None:
@@ -149,7 +149,7 @@ def make_silent(leader: Worker, number: int) -> None:
         long_ago = datetime.now(UTC).replace(year=2020)
         connection.execute(sa.update(work).where(work.c.number == number).values(touched_at=long_ago))
 
-    leader.link.transaction(change)
+    leader.connection.transaction(change)
 
 
 @pytest.fixture(params=["postgres_url", "mariadb_url"])
@@ -158,17 +158,17 @@ def workers(request: pytest.FixtureRequest) -> Any:
     SessionStores(url).close()
     leader, helper = Worker(url, "leader", leads=True), Worker(url, "helper")
     leader.table.announce()
-    leader.table.offer(TERMS, STRETCHES)
+    leader.table.offer(TERMS, KEY_RANGES)
     yield leader, helper, url
-    leader.link.close()
-    helper.link.close()
+    leader.connection.close()
+    helper.connection.close()
 
 
 def test_r6_a_worker_that_is_there_keeps_its_part(workers: Any) -> None:
     leader, helper, _ = workers
     helper.begin(helper.table.claim(TERMS))
     assert leader.table.take_over() is None
-    helper.link.close()
+    helper.connection.close()
     assert leader.table.take_over() is not None
 
 
@@ -177,7 +177,7 @@ def test_r6_what_a_dead_worker_has_deleted_stays_counted_and_what_failed_is_trie
     helper.begin(helper.table.claim(TERMS))
     helper.tally.failed, helper.tally.redis.deleted = 3, 7
     assert helper.delete(10) == 10
-    helper.link.close()
+    helper.connection.close()
     claim = leader.table.take_over()
     assert claim is not None
     leader.begin(claim)
@@ -200,37 +200,37 @@ def test_r6_a_helper_stops_when_the_leader_has_lost_the_lock(workers: Any, monke
     monkeypatch.setattr("stores.sql.shared_work._LEADER_CHECK_SECONDS", 0.0)
     leader, helper, url = workers
     helper.begin(helper.table.claim(TERMS))
-    leader.link.close()
+    leader.connection.close()
     with pytest.raises(LeaderGoneError):
         helper.delete(1)
     # Another run on the table is not its leader.
     other = Worker(url, "other", leads=True)
     with pytest.raises(LeaderGoneError):
         helper.delete(1)
-    assert not helper.table.look().is_led
-    other.link.close()
+    assert not helper.table.observe().is_led
+    other.connection.close()
 
 
 def test_r6_the_parts_of_the_next_attempt_are_not_for_a_helper_of_the_first(workers: Any) -> None:
     leader, helper, url = workers
     helper.begin(helper.table.claim(TERMS))
     assert helper.delete(4) == 4
-    leader.link.close()
+    leader.connection.close()
     second = Worker(url, "second", leads=True)
     second.table.announce()
     assert helper.delete(4) == 0
-    second.table.offer(NEXT, STRETCHES)
+    second.table.offer(NEXT, KEY_RANGES)
     assert helper.table.claim(TERMS) is None
-    assert helper.table.look().terms == NEXT
+    assert helper.table.observe().terms == NEXT
     assert second.table.close().deleted == 0
-    second.link.close()
+    second.connection.close()
 
 
 def test_posting_again_after_a_lost_answer_forgets_no_work(workers: Any) -> None:
     leader, helper, _ = workers
     helper.begin(helper.table.claim(TERMS))
     assert helper.delete(4) == 4
-    leader.table.offer(TERMS, STRETCHES)
+    leader.table.offer(TERMS, KEY_RANGES)
     done: list[int] = []
     helper.finish(done)
     assert done == [1]

@@ -136,6 +136,6 @@ class RedisOnly:
         delete_expired(context, forecast.totals.expired)
         tally.active = forecast.totals.active
         enforce_limit(context, policy.spec.max_concurrent_sessions)
-        self.active_users = report_active(context, opened.sessions.census(), 0)
+        self.active_users = report_active(context, opened.sessions.totals(), 0)
         tidy(context, opened.store)
         return tally

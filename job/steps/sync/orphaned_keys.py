@@ -13,7 +13,7 @@ from stores.redis.key_bloom_filter import KeyBloomFilter
 from stores.redis.key_checksums import KeyChecksums
 from stores.redis.keys import encoded
 from stores.redis.store import RedisStore
-from stores.waiting.background import ahead
+from stores.waiting.background import prefetched
 
 
 class OrphanedKeys:
@@ -47,7 +47,7 @@ class OrphanedKeys:
             sums: which keys may differ from the live rows: only for them the database is asked.
         """
         sessions = self._context.sessions
-        for besides, states in ahead(self._redis.possibly_different_pages(sums)):
+        for besides, states in prefetched(self._redis.possibly_different_pages(sums)):
             self._seen += besides + len(states.sessions)
             with_row = sessions.existing(states.sessions) if states.sessions else set()
             add_ttls(self._context, self._redis, sorted(states.without_ttl & with_row))

@@ -10,7 +10,7 @@ from stores.model.batches import batches
 from stores.redis.key_bloom_filter import KeyBloomFilter
 from stores.redis.stale_entries import IndexEntry
 from stores.redis.store import KeyPage, RedisStore
-from stores.waiting.background import ahead
+from stores.waiting.background import prefetched
 
 _BATCH = 1000
 
@@ -49,7 +49,7 @@ class StaleEntries:
     def check_all(self) -> None:
         """Checks all indexes and access logs."""
         self._context.clock.checkpoint()
-        for page in ahead(self._redis.index_and_access_log_pages()):
+        for page in prefetched(self._redis.index_and_access_log_pages()):
             self.check(page)
             self._context.clock.checkpoint()
 
@@ -66,7 +66,7 @@ class StaleEntries:
     def check_entries_of(self, gone: KeyBloomFilter) -> None:
         """Checks the index entries of sessions that were deleted after their entries had been checked."""
         self._context.clock.checkpoint()
-        for page in ahead(self._redis.index_pages()):
+        for page in prefetched(self._redis.index_pages()):
             self.check(KeyPage(members=self._redis.stale_entries.entries_of(page.members, gone)))
             self._context.clock.checkpoint()
 

@@ -11,7 +11,7 @@ from job.steps.sync.orphaned_keys import OrphanedKeys
 from job.steps.sync.stale_entries import StaleEntries
 from stores.redis.key_checksums import KeyChecksums
 from stores.redis.store import KeyPage, RedisStore
-from stores.waiting.background import Prefetch, alongside
+from stores.waiting.background import Prefetch, with_lookups
 
 # Pages of keys that may be in memory, to be looked at.
 _KEY_PAGES_AHEAD = 4
@@ -102,7 +102,7 @@ def _compare(
 
     context.clock.checkpoint()
     with Prefetch(redis.key_pages(), _KEY_PAGES_AHEAD) as keys:
-        for ids, presence in alongside(
+        for ids, presence in with_lookups(
             context.sessions.live_id_pages(), lambda page: redis.key_presence(map(str, page))
         ):
             sums.add(presence.keys)

@@ -14,7 +14,7 @@ from policy.spec import OnExceed
 from stores.model.batches import batches
 from stores.model.cutoffs import Cutoffs
 from stores.model.session_log import SessionLog
-from stores.model.sessions import Candidate, Cause, Census, Deletion, Session, Swept
+from stores.model.sessions import Candidate, Cause, Deletion, RangeDeletion, Session, SessionTotals
 from stores.redis.connection import scripts
 from stores.redis.content.content_reader import ContentWithDigest
 from stores.redis.content.session_content import Content
@@ -93,7 +93,7 @@ class RedisOnlySessions:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    def census(self) -> Census:
+    def totals(self) -> SessionTotals:
         """Counts all sessions, and estimates closely how many users have a live one."""
         total = expired = 0
         self._sketch = sketch = UserCountSketch()
@@ -104,19 +104,19 @@ class RedisOnlySessions:
                     expired += 1
                 elif found.session.user_id is not None:
                     sketch.add(found.session.user_id)
-        return Census(total=total, expired=expired, users=sketch.users())
+        return SessionTotals(total=total, expired=expired, users=sketch.users())
 
-    def expired_pages(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
+    def expired_pages(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[list[Candidate]]:
         """All expired sessions, in batches. No other store could know of a later use, so idle ones are final."""
         for page in self._pages():
             if expired := [Candidate(found.session) for found in page if found.state is not SessionState.LIVE]:
                 yield expired
 
-    def sweep_expired(self, stretches: Sequence[KeyRange] | None = None) -> Iterator[Swept]:
+    def bulk_delete_expired(self, key_ranges: Sequence[KeyRange] | None = None) -> Iterator[RangeDeletion]:
         """Deletes all expired sessions, in batches."""
         for page in self.expired_pages():
             deletion = self.delete_expired([candidate.session for candidate in page])
-            yield Swept(deletion.deleted, deletion.failed)
+            yield RangeDeletion(deletion.deleted, deletion.failed)
 
     def strategy(self) -> None:
         """None: in Redis there is only one way to delete."""
@@ -162,7 +162,7 @@ class RedisOnlySessions:
         self, limit: int, on_exceed: OnExceed, exempt: frozenset[str]
     ) -> Iterator[list[Session]]:
         if self._sketch is None:
-            self.census()
+            self.totals()
         assert self._sketch is not None
         for group in self._sketch.groups_over(limit, _MAX_RANKED_SESSIONS):
             self._ranking = ranking = Ranking(limit, on_exceed)

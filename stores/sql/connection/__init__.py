@@ -1,1 +1,1 @@
-"""From a database URL to the connection that a run works on."""
+"""Connections to the database, and the errors of its driver."""

@@ -1,4 +1,4 @@
-"""Whether others write to the database just now: then transactions are made shorter."""
+"""Measures whether others write to the database server; while they do, transactions are made shorter."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from collections.abc import Callable
 from stores.sql.connection.run_connection import RunConnection
 from stores.waiting.pacing import TARGET_SECONDS, target_seconds
 
-_LOOK_AGAIN_SECONDS = 0.5
-# In less time than this, nobody can be told from nobody.
+_MEASURE_SECONDS = 0.5
+# In less time than this, the count says nothing.
 _LEAST_SECONDS = 0.02
 
 
 class ConcurrentWriters:
-    """Those who write to the same server, whoever they are. Only how much they write is looked at, twice a second.
+    """Measures twice a second how much others write to the same server, whoever they are.
 
     Args:
-        link: the connection.
+        connection: the connection.
         own: how many of the transactions on it have written so far.
-        looks: False where others are the workers of the same run: who has several of them wants to be done soon.
+        enabled: False where they are workers of the same run: a policy asks for several to be done sooner.
         time: seconds of a clock that never goes back.
     """
 
     def __init__(
         self,
-        link: RunConnection,
+        connection: RunConnection,
         own: Callable[[], int],
         *,
-        looks: bool = True,
+        enabled: bool = True,
         time: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._link = link
+        self._connection = connection
         self._own = own
-        self._looks = looks
+        self._enabled = enabled
         self._time = time
-        self._seen: tuple[float, int] | None = None
+        self._last: tuple[float, int] | None = None
         self._target = TARGET_SECONDS
 
     @property
     def are_busy(self) -> bool:
-        """Whether they wrote much at the last look."""
+        """Whether they wrote much when it was last measured."""
         return self._target < TARGET_SECONDS
 
     def target_seconds(self) -> float:
@@ -49,24 +49,26 @@ class ConcurrentWriters:
         Raises:
             DatabaseUnavailableError, LockLostError: as any transaction.
         """
-        if self._looks and (self._seen is None or self._time() - self._seen[0] >= _LOOK_AGAIN_SECONDS):
-            self.look()
+        if self._enabled and (self._last is None or self._time() - self._last[0] >= _MEASURE_SECONDS):
+            self.measure()
         return self._target
 
-    def look(self) -> None:
-        """Looks how much they have written since the last look."""
-        if not self._looks:
+    def measure(self) -> None:
+        """Measures how much they have written since the last time."""
+        if not self._enabled:
             return
         own = self._own()
-        written = self._link.transaction(lambda connection: self._link.dialect.written_by_others(connection, own))
+        written = self._connection.transaction(
+            lambda connection: self._connection.dialect.written_by_others(connection, own)
+        )
         if written is None:
-            self._looks = False  # nobody can tell here, now or later
+            self._enabled = False  # this database does not count
             return
         now = self._time()
-        if self._seen is None:
-            self._seen = now, written
+        if self._last is None:
+            self._last = now, written
             return
-        since, before = self._seen
+        since, before = self._last
         if now - since >= _LEAST_SECONDS:
             self._target = target_seconds(written - before, now - since)
-            self._seen = now, written
+            self._last = now, written

@@ -1,4 +1,4 @@
-"""From a database URL to an engine, and from a driver's errors to ours."""
+"""Makes an engine of a database URL, and errors for the report of those of the driver."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from sqlalchemy.engine import URL, make_url
 
 from policy.names import DATABASE_URL_ENV
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError, RunError
-from stores.sql.dialects import DIALECTS, dialect_of_error
-
-# What a URL says -> the driver that is installed. The short forms are what most Secrets hold.
-_DRIVERS = {said: driver for dialect in DIALECTS for said, driver in dialect.drivers.items()}
-_BY_DRIVER = {driver: dialect for dialect in DIALECTS for driver in dialect.drivers.values()}
+from stores.sql.dialects import dialect_of_error, dialects
 
 
 def parse_url(text: str) -> URL:
@@ -27,9 +23,10 @@ def parse_url(text: str) -> URL:
         raise ConfigurationError(
             f"{DATABASE_URL_ENV} cannot be read as a URL; expected e.g. postgresql://user:password@host/database"
         ) from None
-    driver = _DRIVERS.get(url.drivername)
+    # The short forms are what most Secrets hold.
+    driver = next((d.drivers[url.drivername] for d in dialects() if url.drivername in d.drivers), None)
     if driver is None:
-        known = ", ".join(sorted(dialect.name for dialect in DIALECTS))
+        known = ", ".join(sorted(dialect.name for dialect in dialects()))
         raise ConfigurationError(f"{DATABASE_URL_ENV} names a database that is not supported; supported: {known}")
     return url.set(drivername=driver)
 
@@ -44,11 +41,12 @@ def create_engine(url: URL, *, create_file: bool = False) -> sa.Engine:
     Raises:
         ConfigurationError: the SQLite file does not exist, or the driver is not installed.
     """
-    return _BY_DRIVER[url.drivername].create_engine(url, create_file)
+    dialect = next(dialect for dialect in dialects() if url.drivername in dialect.drivers.values())
+    return dialect.create_engine(url, create_file)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same statement may well succeed in a moment."""
+    """Whether the same statement may succeed when it is tried again."""
     if not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated or error.orig is None:
         return False
     dialect = dialect_of_error(error.orig)
@@ -72,14 +70,14 @@ def is_connection_lost(error: BaseException) -> bool:
 
 
 def translate(error: sa.exc.SQLAlchemyError) -> RunError:
-    """The error as the report may tell it.
+    """The error for the report.
 
     A driver's text is not repeated: it may quote a row's key or a URL.
     """
     original = getattr(error, "orig", None)
     dialect = dialect_of_error(original) if original is not None else None
     code = dialect.code(original) if dialect and original is not None else None
-    text = dialect.told(original) if dialect and original is not None else ""
+    text = dialect.error_text(original) if dialect and original is not None else ""
     detail = code or type(original or error).__name__
     for explanation in dialect.explanations if dialect else ():
         if any(needle in text for needle in explanation.needles):
@@ -88,7 +86,7 @@ def translate(error: sa.exc.SQLAlchemyError) -> RunError:
 
 
 def as_run_error(error: Exception) -> RunError:
-    """The error in words that may be shown, whatever it was."""
+    """The error for the report, whatever it was."""
     if isinstance(error, RunError):
         return error
     if isinstance(error, sa.exc.SQLAlchemyError):

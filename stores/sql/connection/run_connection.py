@@ -1,4 +1,4 @@
-"""The one connection a run works on. It holds the exclusive lock, so whoever has lost it has lost both."""
+"""The one connection a run works on. It holds the exclusive lock: when the connection is lost, so is the lock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_PAUSE_SECONDS = 0.1
 
 
 class RunConnection:
-    """A connection that comes back, with its lock, when it was lost.
+    """The database connection of a run. When it is lost it is opened again, and takes its lock again.
 
     Args:
         engine: where to connect.
@@ -35,7 +35,7 @@ class RunConnection:
 
     def __init__(self, engine: sa.Engine, retry: Retry, clock: RunClock, log: Any) -> None:
         self._engine = engine
-        # A lock that is held when we come back may be held by our own connection that the server has not missed yet.
+        # After a reconnect, the lock may still be held by our old connection, until the server knows that it is gone.
         self._retrier = Retrier(retry, (DatabaseUnavailableError, LockLostError), clock, log, "database")
         self._clock = clock
         self._connection: sa.Connection | None = None
@@ -84,7 +84,7 @@ class RunConnection:
         self._lock = lock
 
     def conclude(self) -> None:
-        """Has no statement cancelled any more: what is left to do is short, and must be done."""
+        """From now on, no statement is cancelled: what is left to do is short, and must be done."""
         self._concluding = True
 
     def close(self) -> None:
@@ -109,8 +109,7 @@ class RunConnection:
                 begun = time.monotonic()
                 self._lock.verify(connection)
                 result = work(connection)
-            if self.dialect.name == "sqlite":
-                # It has one lock for all who write, and no queue: without a pause, others might never get it.
+            if self.dialect.rests_after_transactions:
                 time.sleep(min(time.monotonic() - begun, _LONGEST_PAUSE_SECONDS))
             return result
         except sa.exc.SQLAlchemyError as error:

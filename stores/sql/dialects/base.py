@@ -1,9 +1,9 @@
-"""What differs from database to database, behind one class: everything else is portable SQL."""
+"""The interface of a kind of database: what differs from one to the other. Everything else is portable SQL."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -14,18 +14,19 @@ from sqlalchemy.engine import URL
 from policy.names import DATABASE_URL_ENV
 from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError, RunError
+from stores.model.key_range import KeyRange
 from stores.sql.dialects.lock import Lock
 
 CONNECT_TIMEOUT_SECONDS = 10
 LOCK_TIMEOUT_SECONDS = 2
-"""A batch that waits longer than this for a lock stands in an application's way: give up and try again."""
+"""A batch that waits longer than this for a lock is in an application's way: give up and try again."""
 STATEMENT_TIMEOUT_SECONDS = 120
 
 CLOCK_TIMES = (TimeEncoding.TIMESTAMP, TimeEncoding.NAIVE_TIMESTAMP)
 """Encodings that are a date and a time of day; the others are numbers."""
 
-SWEEPING = "session_policy_sweeping"
-"""Execution option of statements that delete a whole part of a table, and return it as it is on the wire."""
+BULK_DELETE = "session_policy_bulk_delete"
+"""Execution option of statements that delete a range of a table, and read what they return as the server sends it."""
 
 # Parameters are session ids: they must not show in error messages.
 HIDDEN: Mapping[str, Any] = {"hide_parameters": True}
@@ -47,11 +48,11 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Referring:
+class ForeignKeyColumn:
     """One column of a foreign key that points at a table.
 
     Attributes:
-        constraint: tells the keys of one table apart.
+        constraint: name of the key; unique in its table.
         schema: of the table that has the key; None for the connection's.
         table: the table that has the key.
         column: its column.
@@ -70,8 +71,8 @@ class Referring:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a table lies on disk, by the database's own statistics.
+class TableLayout:
+    """How large a table is and what indexes it has, by the database's own statistics.
 
     Attributes:
         rows: about how many; None where not known.
@@ -112,31 +113,42 @@ NETWORK = (
 class Dialect(ABC):
     """One kind of database.
 
+    What a method is for is said here; where a package has its own, that one says how.
+
     Attributes:
-        name: SQLAlchemy's name of it.
+        name: what people call it, in lower case.
+        names: SQLAlchemy's names of it.
         driver: package of the driver; its errors come from there.
-        drivers: what a URL may say -> what SQLAlchemy is told.
+        drivers: the scheme of a URL -> SQLAlchemy's name of dialect and driver.
         explanations: the first that fits an error counts.
         deletes_returning: whether one statement can choose rows, delete them and return them.
-        deletes_ranges_of_indexes: likewise, whatever lies in a range of an index, without waiting for others for long.
         index_options: what makes SQLAlchemy reflect every index.
+        primary_key_index: the name that the index of every primary key has; None where each has its own.
+        has_column_types: whether a column holds values of its type only.
+        max_parameters: how many parameters a statement may have; None where it is more than a batch ever needs.
+        rests_after_transactions: whether others who write need a pause after each transaction, lest they never get
+            their turn.
         compact_epoch: what :meth:`compact_time` counts from.
     """
 
     name: ClassVar[str]
+    names: ClassVar[Collection[str]]
     driver: ClassVar[str]
     drivers: ClassVar[Mapping[str, str]]
     explanations: ClassVar[tuple[Explanation, ...]]
     deletes_returning: ClassVar[bool] = True
-    deletes_ranges_of_indexes: ClassVar[bool] = False
     index_options: ClassVar[Mapping[str, Any]] = {}
+    primary_key_index: ClassVar[str | None] = None
+    has_column_types: ClassVar[bool] = True
+    max_parameters: ClassVar[int | None] = None
+    rests_after_transactions: ClassVar[bool] = False
     compact_epoch: ClassVar[datetime] = datetime(1970, 1, 1)
 
     # --- connections ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def create_engine(self, url: URL, create_file: bool) -> sa.Engine:
-        """An engine whose connections give up soon enough and see what others have committed since."""
+        """An engine whose connections have timeouts, and see what others have committed since."""
 
     @abstractmethod
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -144,7 +156,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def lock(self, database: str | None, schema: str | None, table: str) -> Lock:
-        """The exclusive lock of a session table; one, however the table is spelt.
+        """The exclusive lock of a session table: the same one, however the table is written.
 
         Args:
             database: as in the URL.
@@ -153,7 +165,7 @@ class Dialect(ABC):
         """
 
     def presence(self, name: str) -> Lock | None:
-        """The lock by which others know that a worker of this name is connected; None where work cannot be shared."""
+        """The lock by which others know that a worker of this name is connected; None where a run cannot be shared."""
         return None
 
     def now(self, connection: sa.Connection) -> datetime | None:
@@ -161,13 +173,13 @@ class Dialect(ABC):
         return None
 
     def server_zone(self, connection: sa.Connection) -> str | None:
-        """The zone of a connection that does not choose one, as the database tells it; None where it does not."""
+        """The zone of a connection that does not choose one, as the database names it; None where it does not."""
         return "UTC"
 
     def written_by_others(self, connection: sa.Connection, own: int) -> int | None:
-        """How much others have written to the server, as a number that grows; None where nobody can tell.
+        """How much others have written to the server, as a number that grows; None where the database does not count.
 
-        What it counts, and since when, is the database's affair: only differences mean something.
+        What is counted, and since when, differs by database: only differences of two numbers mean something.
 
         Args:
             connection: to the database.
@@ -179,11 +191,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def is_transient(self, original: BaseException) -> bool:
-        """Whether the same statement may well succeed in a moment."""
+        """Whether the same statement may succeed when it is tried again."""
 
     @abstractmethod
     def is_refusal(self, original: BaseException) -> bool:
-        """Whether a constraint, a trigger or data that does not fit refuses a particular row."""
+        """Whether a constraint, a trigger or data that does not fit prevents the change of a particular row."""
 
     @abstractmethod
     def is_connection_lost(self, original: BaseException) -> bool:
@@ -191,10 +203,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def code(self, original: BaseException) -> str | None:
-        """The database's own number of an error, for people who search for it."""
+        """The database's own code of an error, for people to search for."""
 
-    def told(self, original: BaseException) -> str:
-        """What :attr:`explanations` are looked for in, in lower case."""
+    def error_text(self, original: BaseException) -> str:
+        """The text of an error, in lower case, in which the needles of :attr:`explanations` are looked for."""
         return f"{original} {self.code(original)}".lower()
 
     # --- statements ----------------------------------------------------------------------------------------------
@@ -231,21 +243,8 @@ class Dialect(ABC):
         """
         connection.execute(self.insert(table, keys, {}, adds), [{**same, **row} for row in rows])
 
-    def insert_selected(self, table: sa.Table, keys: Sequence[str], rows: sa.Select[Any], adds: Collection[str]) -> Any:
-        """An INSERT as :meth:`add_rows` runs it, of rows that a query finds.
-
-        Only where :attr:`deletes_ranges_of_indexes` holds.
-
-        Args:
-            table: one of the product's own.
-            keys: its primary key.
-            rows: its columns are named as the table's.
-            adds: columns to which the new value is added.
-        """
-        raise NotImplementedError
-
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
-        """The query, locking the table's rows that it finds; rows that somebody works on are skipped.
+        """The query, locking the table's rows that it finds; rows that others have locked are skipped.
 
         Args:
             query: finds rows by their ids.
@@ -301,14 +300,18 @@ class Dialect(ABC):
             return sa.and_(column.is_not(None), column != sa.literal(""))
         return column.is_not(None)
 
+    def text_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """How many characters a text has."""
+        return sa.func.char_length(column, type_=sa.Integer())
+
     def text(self, column: sa.ColumnElement[Any], kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """The column as text, for clients and addresses."""
         return column if isinstance(kind, sa.String) else sa.cast(column, sa.Text)
 
     # --- finding what has expired --------------------------------------------------------------------------------
 
-    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
-        """How the table lies on disk.
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> TableLayout:
+        """How large the table is, and what indexes it has.
 
         Args:
             connection: to the database.
@@ -316,37 +319,51 @@ class Dialect(ABC):
             table: its name.
             id_index: of the ids; None where it has no name.
         """
-        return Layout(no_index=f"{self.name} is read by ids only", no_ranges=f"{self.name} has no ranges of blocks")
+        return TableLayout(
+            no_index=f"{self.name} is read by ids only", no_ranges=f"{self.name} has no ranges of blocks"
+        )
 
     def estimate(self, connection: sa.Connection, query: sa.Select[Any]) -> int | None:
-        """How many rows the database expects a query to find, without running it; None where it does not tell."""
+        """How many rows the planner expects a query to find; None where the database has no such estimate."""
         return None
 
     def by_index(self, query: sa.Select[Any], table: sa.TableClause, index: str) -> sa.Select[Any]:
         """The query, read in the order of an index."""
         return query
 
-    def place(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """A value of a column as :meth:`at_place` takes it, whatever Python can tell of it."""
+    def keyset_value(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """The column in a form that :meth:`keyset_literal` takes back unchanged, to go on after a row."""
         return column
 
-    def at_place(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
-        """The value that :meth:`place` told, exactly."""
+    def keyset_literal(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+        """A value that :meth:`keyset_value` read, exactly."""
         return sa.literal(value)
 
-    def deletes_ranges_of_ids(self, connection: sa.Connection) -> bool:
-        """Whether one statement can delete what has expired in a range of ids, and return it, waiting for nobody.
+    def block_ranges(self, key_range: KeyRange, layout: TableLayout) -> Iterator[sa.ColumnElement[bool]]:
+        """Conditions, one for each range of blocks: whether a row lies in it.
 
-        With the execution option :data:`SWEEPING`, that is.
+        Only where :attr:`TableLayout.no_ranges` is None.
+
+        Args:
+            key_range: all of the blocks.
+            layout: of the table.
         """
-        return False
+        raise NotImplementedError
+
+    def reads_in_bulk(self, kind: sa.types.TypeEngine[Any]) -> bool:
+        """Whether values of this type can be read with the execution option :data:`BULK_DELETE`."""
+        return isinstance(kind, sa.String | sa.Integer | sa.Uuid) and not isinstance(kind, sa.Enum)
 
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
         """A date and time of day as microseconds since :attr:`compact_epoch`; a time may lie outside Python's calendar.
 
-        Only for statements with the execution option :data:`SWEEPING`.
+        Only for statements with the execution option :data:`BULK_DELETE`.
         """
         raise NotImplementedError
+
+    def materialized(self, query: sa.CTE) -> sa.CTE:
+        """The query of a WITH, run by itself: what is around it does not change how its rows are found."""
+        return query
 
     # --- times ---------------------------------------------------------------------------------------------------
 
@@ -354,8 +371,12 @@ class Dialect(ABC):
         """What can be compared and ordered; NULL where the column holds no point in time."""
         return column
 
+    def ordered(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
+        """What to order times by: the column itself, which an index may serve, where it is in the order of time."""
+        return column
+
     def readable(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
-        """What can be decoded; NULL for times that Python cannot tell."""
+        """What can be decoded; NULL for times that Python cannot represent."""
         return column
 
     def before(
@@ -365,6 +386,10 @@ class Dialect(ABC):
         if encoding not in CLOCK_TIMES:
             return column < sa.literal(bound)
         return column < sa.literal(bound, sa.DateTime(timezone=encoding is TimeEncoding.TIMESTAMP))
+
+    def base_type(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        """The type itself, or what it is a domain of."""
+        return kind
 
     @abstractmethod
     def has_zone(self, kind: sa.types.TypeEngine[Any]) -> bool | None:
@@ -380,7 +405,7 @@ class Dialect(ABC):
     # --- advice --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """The foreign keys that point at a table, column by column; from the catalogue, not table by table."""
 
     def table_problem(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
@@ -405,6 +430,11 @@ def one_of(column: sa.ColumnElement[Any], values: Collection[Any]) -> sa.ColumnE
     return column.in_(sa.bindparam("values", list(values), expanding=True, unique=True, type_=column.type))
 
 
+def json_path(path: Sequence[str]) -> str:
+    """A path of plain member names, quoted for JSON functions that take it as ``$."a"."b"``."""
+    return "$" + "".join('."' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in path)
+
+
 def number_problem(kind: sa.types.TypeEngine[Any], encoding: TimeEncoding) -> str | None:
     """Why a column that holds times as numbers, or should not, has the wrong type."""
     is_number = isinstance(kind, sa.Integer | sa.Numeric | sa.Float)
@@ -419,12 +449,12 @@ DRIVER_MISSING = "the driver for this database is not installed: pip install 'se
 
 
 def require_driver(package: str, extra: str) -> None:
-    """Refuses a URL whose driver is not there.
+    """Checks that a driver is installed.
 
     Raises:
         ConfigurationError: the package is not installed.
     """
-    from importlib.util import find_spec  # noqa: PLC0415 - only MySQL asks
+    from importlib.util import find_spec  # noqa: PLC0415 - most databases need no such question
 
     if find_spec(package) is None:
         raise ConfigurationError(DRIVER_MISSING.format(extra=extra))

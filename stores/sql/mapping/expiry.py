@@ -58,7 +58,7 @@ class Expiry:
         expired: past any timeout; NULL where nothing says so.
         live: not known to have expired.
         idle_classes: the sessions past their idle timeout and nothing else, by their timeout.
-        edges: a session that has expired lies before one of these.
+        index_bounds: a session that has expired lies before one of these.
         allowed: how many sessions the row's user may have; None where all may have the same number.
     """
 
@@ -66,7 +66,7 @@ class Expiry:
     expired: sa.ColumnElement[bool]
     live: sa.ColumnElement[bool]
     idle_classes: Sequence[IdleClass]
-    edges: Sequence[IndexBound]
+    index_bounds: Sequence[IndexBound]
     allowed: sa.ColumnElement[int] | None
 
 
@@ -112,22 +112,22 @@ def expiry(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) ->
         expired=expired,
         live=expired.is_not(sa.true()),
         idle_classes=classes,
-        edges=_edges(table, cutoffs, narrowing),
+        index_bounds=_index_bounds(table, cutoffs, narrowing),
         allowed=sa.case(*limits, else_=_number(narrowing.effective_limit)) if narrowing and limits else None,
     )
 
 
-def _edges(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) -> list[IndexBound]:
+def _index_bounds(table: MappedTable, cutoffs: Cutoffs, narrowing: Narrowing | None) -> list[IndexBound]:
     now = cutoffs.expiry
-    edges = [IndexBound(table.expires_at, now)] if table.expires_at else []
+    index_bounds = [IndexBound(table.expires_at, now)] if table.expires_at else []
     ends = [cutoffs.absolute] if cutoffs.absolute else []
     ends += [now - timedelta(seconds=level.value) for level in (narrowing.absolute if narrowing else ())]
     if table.created_at and ends:
-        edges.append(IndexBound(table.created_at, max(ends)))
+        index_bounds.append(IndexBound(table.created_at, max(ends)))
     if table.last_accessed_at:
         narrower = [now - timedelta(seconds=level.value) for level in (narrowing.idle if narrowing else ())]
-        edges.append(IndexBound(table.last_accessed_at, max([cutoffs.idle, *narrower])))
-    return edges
+        index_bounds.append(IndexBound(table.last_accessed_at, max([cutoffs.idle, *narrower])))
+    return index_bounds
 
 
 def _number(value: int) -> sa.ColumnElement[int]:

@@ -1,4 +1,4 @@
-"""What a look at the database before a run finds."""
+"""Findings of the checks before a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Attributes:
         severity: how bad it is.

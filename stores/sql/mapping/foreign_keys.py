@@ -1,4 +1,4 @@
-"""Foreign keys that point at the session table: what must go, or let go, before a session can."""
+"""Foreign keys that point at the session table: which rows must be deleted or detached before a session can be."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Reference:
     indexed: bool
 
     def release(self, keys: Collection[tuple[Any, ...]]) -> sa.Delete | sa.Update:
-        """Lets the sessions with these keys go.
+        """Deletes or detaches the rows that refer to the sessions with these keys.
 
-        A row that the application lets exist without a session is kept and detached: it may be a user's account or an
-        order. One that it does not is part of the session, and goes with it. What refers to *that* row must cascade; if
+        A row whose columns may be NULL is kept and detached: it may be a user's account or an order. Any other is part
+        of the session, and is deleted with it. What refers to *that* row must cascade; if
         it does not, the database refuses, and the session stays.
         """
         columns: list[sa.ColumnClause[Any]] = [sa.column(sa.quoted_name(name, quote=True)) for name in self.columns]
@@ -61,7 +61,7 @@ def references(inspector: sa.Inspector, schema: str | None, table: str) -> tuple
     assert isinstance(connection, sa.Connection)
     keys: dict[tuple[str | None, str, str], list[tuple[str, str, str]]] = {}
     itself = False
-    for row in dialect_of(connection).referring(connection, schema, table):
+    for row in dialect_of(connection).foreign_key_columns(connection, schema, table):
         if row.is_itself:
             itself = itself or row.on_delete not in _CASCADES
         else:

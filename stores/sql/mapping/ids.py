@@ -1,4 +1,4 @@
-"""How session ids are kept in a column, and how Redis keys spell them."""
+"""How session ids are stored in a column, and how they are written in Redis keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEX = re.compile(r"\\x(?:[0-9a-f]{2})*")
 
 
 class TextInBytes(sa.types.TypeDecorator[str]):
-    """Text in a binary column; bytes that are no text are spelt as a backslash, x and hexadecimal digits."""
+    """Text in a binary column; bytes that are no text are written as a backslash, x and hexadecimal digits."""
 
     impl = sa.LargeBinary
     cache_ok = True
@@ -71,7 +71,7 @@ class IdType:
 
     Attributes:
         sql: type of the column in statements.
-        parse: the id that a Redis key spells; None where the column cannot hold it.
+        parse: the id in a Redis key; None where the column cannot hold it.
     """
 
     sql: sa.types.TypeEngine[Any]
@@ -107,7 +107,7 @@ def id_type(kind: sa.types.TypeEngine[Any]) -> IdType:
 
 
 def _text(key: str) -> str | None:
-    return None if "\0" in key else _encodable(key)  # PostgreSQL's text cannot hold a NUL character
+    return None if "\0" in key else _encodable(key)  # not every database can hold a NUL character
 
 
 def _encodable(key: str) -> str | None:

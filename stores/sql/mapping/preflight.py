@@ -1,4 +1,4 @@
-"""A look at the database before anything is changed: what refuses a run, and what somebody should know."""
+"""Checks of the session table before a run: what refuses the run, and what its owner should know."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from policy.mapping import SessionTable
 from policy.stores import Column, Columns, TimeColumn, UserColumn
@@ -20,11 +19,17 @@ from stores.sql.mapping.table import MappedTable
 from stores.sql.mapping.zones import implausible, resolve
 
 _TABLE = "stores.database.table"
+_NO_TABLE = Finding(
+    Severity.ERROR,
+    "name",
+    "there is no such table or view in the database",
+    "`session-policy init` creates the default one, otherwise name yours",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found.
+    """The result of the checks.
 
     Attributes:
         name: of the table, for messages.
@@ -49,7 +54,7 @@ class Preflight:
 
 
 def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
-    """Looks at the table, its columns, its indexes and what refers to it. Changes nothing.
+    """Checks the table, its columns, its indexes and the foreign keys that refer to it. Changes nothing.
 
     Args:
         inspector: bound to a connection.
@@ -58,32 +63,20 @@ def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
     connection = inspector.bind
     assert isinstance(connection, sa.Connection)
     dialect = dialect_of(connection)
-    table = _as_spelt(inspector, table)
+    table = _with_its_name(inspector, table)
     name = ".".join(repr(part) for part in (table.schema, table.name) if part)
     reflected = _columns(inspector, table)
     if not reflected:
-        missing = Finding(
-            Severity.ERROR,
-            "name",
-            "there is no such table or view in the database",
-            "`session-policy init` creates the default one, otherwise name yours",
-        )
-        return Preflight(name, None, [missing])
-    table = _in_their_case(table, reflected)
+        return Preflight(name, None, [_NO_TABLE])
+    table = _with_column_names(table, reflected)
     types = {column: described["type"] for column, described in reflected.items()}
     findings = list(_column_problems(table, types, dialect))
     table, zone_problems = _with_zones(table, connection)
     findings += zone_problems
-    unique, id_index = (False, None) if findings else _unique_index(inspector, table)
-    if not findings and not unique:
-        findings.append(
-            Finding(
-                Severity.ERROR,
-                "columns.id",
-                f"{table.columns.id.name!r} has no primary key or unique index of its own",
-                "without one a session cannot be told from another",
-            )
-        )
+    id_index = None
+    if not findings:
+        unique, id_index = _unique_index(inspector, table)
+        findings += [] if unique else [_not_unique(table)]
     if problem := dialect.table_problem(connection, table.schema, table.name):
         findings.append(Finding(Severity.ERROR, "name", problem))
     if findings:
@@ -100,25 +93,25 @@ def examine(inspector: sa.Inspector, table: SessionTable) -> Preflight:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _as_spelt(inspector: sa.Inspector, table: SessionTable) -> SessionTable:
-    """The table as the database spells it, where a preset's application leaves upper and lower case to the database."""
+def _with_its_name(inspector: sa.Inspector, table: SessionTable) -> SessionTable:
+    """The table under its name in the database, where a preset leaves upper and lower case to that."""
     if table.case_sensitive:
         return table
     names = [*inspector.get_table_names(schema=table.schema), *inspector.get_view_names(schema=table.schema)]
-    return replace(table, name=_spelling(table.name, names))
+    return replace(table, name=_actual_name(table.name, names))
 
 
-def _in_their_case(table: SessionTable, reflected: Mapping[str, Any]) -> SessionTable:
+def _with_column_names(table: SessionTable, reflected: Mapping[str, Any]) -> SessionTable:
     if table.case_sensitive:
         return table
     changes = {
-        name: column.model_copy(update={"name": _spelling(column.name, list(reflected))})
+        name: column.model_copy(update={"name": _actual_name(column.name, list(reflected))})
         for name, column in _fields(table.columns)
     }
     return replace(table, columns=table.columns.model_copy(update=changes))
 
 
-def _spelling(name: str, names: list[str]) -> str:
+def _actual_name(name: str, names: list[str]) -> str:
     alike = [n for n in names if n.lower() == name.lower()]
     return name if name in names or len(alike) != 1 else alike[0]
 
@@ -134,16 +127,12 @@ def _columns(inspector: sa.Inspector, table: SessionTable) -> dict[str, Any]:
     """The table's columns by name; none where there is no such table."""
     if table.schema and table.schema not in inspector.get_schema_names():
         return {}
+    base_type = dialect_of(inspector).base_type
     try:
         found = inspector.get_columns(table.name, schema=table.schema)
     except sa.exc.NoSuchTableError:
         return {}
-    return {c["name"]: {**c, "type": _base(c["type"])} for c in found}
-
-
-def _base(kind: Any) -> Any:
-    """The type that a domain is made of."""
-    return _base(kind.data_type) if isinstance(kind, postgresql.DOMAIN) else kind
+    return {c["name"]: {**c, "type": base_type(c["type"])} for c in found}
 
 
 # --- columns ---------------------------------------------------------------------------------------------------------
@@ -160,7 +149,7 @@ def _column_problems(table: SessionTable, types: Mapping[str, Any], dialect: Dia
         problem = None
         if isinstance(column, TimeColumn):
             problem = dialect.time_problem(kind, column.encoding)
-        elif name == "id" and dialect.name != "sqlite":  # whose columns have no fixed type
+        elif name == "id" and dialect.has_column_types:
             problem = id_problem(kind)
         elif isinstance(column, UserColumn) and column.path:
             problem = dialect.json_problem(kind, column.path)
@@ -185,7 +174,7 @@ def _unique_index(inspector: sa.Inspector, table: SessionTable) -> tuple[bool, s
     """Whether the ids are unique, and the name of the index that makes them so, where it has one."""
     wanted = [table.columns.id.name]
     if inspector.get_pk_constraint(table.name, schema=table.schema).get("constrained_columns") == wanted:
-        return True, "PRIMARY" if inspector.dialect.name == "mysql" else None
+        return True, dialect_of(inspector).primary_key_index
     for unique in inspector.get_unique_constraints(table.name, schema=table.schema):
         if unique["column_names"] == wanted:
             return True, unique["name"]
@@ -194,6 +183,15 @@ def _unique_index(inspector: sa.Inspector, table: SessionTable) -> tuple[bool, s
         if index["unique"] and index["column_names"] == wanted and not partial:
             return True, index["name"]
     return False, None
+
+
+def _not_unique(table: SessionTable) -> Finding:
+    return Finding(
+        Severity.ERROR,
+        "columns.id",
+        f"{table.columns.id.name!r} has no primary key or unique index of its own",
+        "without one, two sessions may have the same id; add a unique index",
+    )
 
 
 def _nullable(table: MappedTable, reflected: Mapping[str, Any]) -> Iterator[Finding]:

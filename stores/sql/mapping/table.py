@@ -53,12 +53,12 @@ class TimeExpression:
 
     @property
     def ordered(self) -> sa.ColumnElement[Any]:
-        """What known times are ordered by: the column itself, which an index may serve, where its order is theirs."""
-        return self.instant if self.dialect.name == "sqlite" else self.column
+        """What puts times that are known into their order."""
+        return self.dialect.ordered(self.column, self.mapping.encoding)
 
     @property
     def value(self) -> sa.ColumnElement[Any]:
-        """What :meth:`decode` reads; NULL for times that Python cannot tell, such as PostgreSQL's infinity."""
+        """What :meth:`decode` reads; NULL for times that Python cannot represent, such as infinity."""
         return self.dialect.readable(self.column, self.mapping.encoding)
 
     def before(self, moment: datetime) -> sa.ColumnElement[bool]:
@@ -152,7 +152,7 @@ class MappedTable:
         assert user is not None
         listed = one_of(user, users)
         column = self.clause.c[mapping.name]
-        # Where owners are told apart more sharply than the column's own collation does, its index finds them first.
+        # Where owners are compared more strictly than the column's collation does, its index finds candidates first.
         return listed if mapping.path or user is column else sa.and_(one_of(column, users), listed)
 
     @cached_property
@@ -247,5 +247,5 @@ class MappedTable:
         return self.dialect.id_in(self.id, ids)
 
     def parse_key(self, key: str) -> Any:
-        """The id that a Redis key spells, as a value of the id column; None if the column cannot hold it."""
+        """The id in a Redis key, as a value of the id column; None if the column cannot hold it."""
         return self.ids.parse(key)

@@ -1,4 +1,4 @@
-"""Which zone a time without one is in, and whether that can be true."""
+"""The time zone of columns without one, and whether it is plausible."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _FEWEST = 5
 
 
 def server_zone(connection: sa.Connection) -> tuple[str | None, str]:
-    """The database's own zone, as a name that times can be converted by, and as the database tells it.
+    """The database's own zone, as a name that times can be converted by, and as the database names it.
 
-    The name is None where the database's word does not say which zone it is: an abbreviation such as CST is used in
+    The first is None where that does not say which zone it is: an abbreviation such as CST is used in
     several, and knows no summer time.
     """
-    told = dialect_of(connection).server_zone(connection) or ""
-    if told.upper() in {"UTC", "GMT", "ETC/UTC", "UCT", "ZULU"}:
-        return "UTC", told
-    if "/" not in told and ":" not in told:
-        return None, told
+    named = dialect_of(connection).server_zone(connection) or ""
+    if named.upper() in {"UTC", "GMT", "ETC/UTC", "UCT", "ZULU"}:
+        return "UTC", named
+    if "/" not in named and ":" not in named:
+        return None, named
     try:
-        zone_of(told)
+        zone_of(named)
     except ValueError:
-        return None, told
-    return told, told
+        return None, named
+    return named, named
 
 
 def resolve(field: str, column: TimeColumn, connection: sa.Connection) -> TimeColumn | Finding:
@@ -56,12 +56,12 @@ def resolve(field: str, column: TimeColumn, connection: sa.Connection) -> TimeCo
                 Severity.ERROR, f"columns.{field}.timeZone", str(error), "name one, e.g. Europe/Berlin, or UTC"
             )
         return column
-    name, told = server_zone(connection)
+    name, named = server_zone(connection)
     if name is None:
         return Finding(
             Severity.ERROR,
             f"columns.{field}.timeZone",
-            f"the database tells its own zone only as {told!r}, which does not say when clocks change",
+            f"the database names its own zone only as {named!r}, which does not say when clocks change",
             "map the columns and name the zone, e.g. Europe/Berlin",
         )
     return column.model_copy(update={"time_zone": name})

@@ -1,4 +1,4 @@
-"""Very many deleted rows at once: kept as the driver returned them, and made into sessions only where one looks."""
+"""Very many deleted rows: kept as the driver returned them, and made into sessions only where one is needed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import Any, overload
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from policy.stores import TimeEncoding
-from stores.model.sessions import Session, Told
+from stores.model.sessions import LogFields, Session
 from stores.model.time_encoding import decode_time, zone_of
-from stores.model.timestamps import speller, spelt
+from stores.model.timestamps import format_utc, utc_formatter
 from stores.sql.dialects.base import CLOCK_TIMES
 from stores.sql.mapping.table import MappedTable, TimeExpression
 
@@ -24,7 +23,7 @@ _PER_SECOND = {
 }
 
 
-# A thousand years: what seems to last longer began or ended at no time that a calendar knows.
+# A thousand years: what seems to last longer has a time outside any calendar.
 LONGEST_SECONDS = 1000 * 366 * 24 * 3600
 
 
@@ -42,7 +41,7 @@ class CompactColumns:
         self._id: Callable[[Any], Any] | None = table.ids.sql.dialect_impl(dialect).result_processor(dialect, None)
         self._per_second = units_per_second(table)
         self._epoch = table.dialect.compact_epoch.replace(tzinfo=UTC)
-        self._spell = speller(self._epoch)
+        self._format = utc_formatter(self._epoch)
 
     @cached_property
     def columns(self) -> list[sa.ColumnElement[Any]]:
@@ -51,7 +50,8 @@ class CompactColumns:
         if user is not None and not _is_plain(table):
             user = sa.cast(user, sa.Text)
         key = table.id
-        if isinstance(table.types[table.table.columns.id.name], postgresql.CITEXT):
+        kind = table.types[table.table.columns.id.name]
+        if isinstance(kind, sa.String) and not table.dialect.reads_in_bulk(kind):
             key = sa.cast(key, sa.Text)
         return [
             key.label("id"),
@@ -81,21 +81,21 @@ class CompactColumns:
             ]
         return [self.session(row).seconds for row in rows]
 
-    def spelt(self, rows: Iterable[Sequence[Any]]) -> Iterator[Told]:
-        """Id, owner and both times of each, as logs spell them."""
-        key, created, accessed = self._id, self._speller(self._created), self._speller(self._accessed)
+    def log_fields(self, rows: Iterable[Sequence[Any]]) -> Iterator[LogFields]:
+        """Id, owner and both times of each, as logs have them."""
+        key, created, accessed = self._id, self._formatter(self._created), self._formatter(self._accessed)
         return ((key(r[0]) if key else r[0], r[1], created(r[2]), accessed(r[3])) for r in rows)
 
-    def _speller(self, time: TimeExpression | None) -> Callable[[Any], str | None]:
-        spell = self._spell if time and time.mapping.encoding in CLOCK_TIMES and _is_utc(time) else None
+    def _formatter(self, time: TimeExpression | None) -> Callable[[Any], str | None]:
+        utc = self._format if time and time.mapping.encoding in CLOCK_TIMES and _is_utc(time) else None
 
-        def spelling(value: Any) -> str | None:
-            if spell is not None and type(value) is int:
-                return spell(value)
+        def formatted(value: Any) -> str | None:
+            if utc is not None and type(value) is int:
+                return utc(value)
             moment = self._moment(time, value)
-            return None if moment is None else spelt(moment)
+            return None if moment is None else format_utc(moment)
 
-        return spelling
+        return formatted
 
     def _time(self, time: TimeExpression | None) -> sa.ColumnElement[Any]:
         if time is None:
@@ -151,18 +151,18 @@ class CompactRows(Sequence[Session]):
     def __iter__(self) -> Iterator[Session]:
         return map(self._columns.session, self._rows)
 
-    def spelt(self) -> Iterator[Told]:
-        """What logs say of each; see :class:`stores.model.sessions.Spelling`."""
-        return self._columns.spelt(self._rows)
+    def log_fields(self) -> Iterator[LogFields]:
+        """What logs have of each; see :class:`stores.model.sessions.HasLogFields`."""
+        return self._columns.log_fields(self._rows)
 
     @property
     def ids(self) -> list[Any]:
-        """Of all."""
+        """The ids of all."""
         return list(map(self._columns.id, self._rows))
 
     @property
     def users(self) -> list[Any]:
-        """Of all; None for a session without an owner."""
+        """The users of all; None for a session without an owner."""
         return [row[1] for row in self._rows]
 
     @cached_property
@@ -172,7 +172,7 @@ class CompactRows(Sequence[Session]):
 
 
 def units_per_second(table: MappedTable) -> int | None:
-    """How many of what stands between two times are a second; None where they are no whole numbers of the same."""
+    """How many units of the two times are a second; None where they are no whole numbers of one unit."""
     created, accessed = table.created_at, table.last_accessed_at
     if created is None or accessed is None:
         return None
@@ -188,12 +188,7 @@ def _is_utc(time: TimeExpression) -> bool:
 
 
 def _is_plain(table: MappedTable) -> bool:
-    """Whether drivers can read the column of the owners in any format."""
+    """Whether the driver can read the column of the owners as it is."""
     mapping = table.table.columns.user_id
     assert mapping is not None
-    kind = table.types[mapping.name]
-    if mapping.path:
-        return True
-    if isinstance(kind, sa.Enum | postgresql.CITEXT):
-        return False
-    return isinstance(kind, sa.String | sa.Integer | sa.Uuid)
+    return bool(mapping.path) or table.dialect.reads_in_bulk(table.types[mapping.name])

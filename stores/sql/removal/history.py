@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
 from stores.model.sessions import Cause, DeletionTotals, Session, durations
-from stores.sql.dialects import Dialect, dialect_of
+from stores.sql.dialects import dialect_of
 from stores.sql.removal.deleted_rows import CompactRows
-from stores.sql.removal.deletion_totals import whole_seconds
 from stores.sql.schema.tables import USER_LENGTH, history, statistics
 
-_KEYS = [column.name for column in history.primary_key]
-_ADDS = ("sessions", "total_seconds")
-
-
-class Ledger(Protocol):
-    """What is written in the very transaction that deletes sessions."""
-
-    @property
-    def history(self) -> HistoryTable | None:
-        """The history of users; None where none is kept."""
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether others write the same rows at the same time, so that one may have to wait for another."""
-
-    def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
-        """Notes deleted sessions; what it raises takes the deletion back."""
-
-    def count(self, connection: sa.Connection, deleted: Sequence[Session] | DeletionTotals) -> None:
-        """As :meth:`add`, where the history has the sessions already."""
+KEY_COLUMNS = [column.name for column in history.primary_key]
+ADDED_COLUMNS = ("sessions", "total_seconds")
 
 
 class HistoryTable:
-    """Counts ended sessions in the very transaction that deletes them, so that the counts are right or not there.
+    """The history: ended sessions by user, day and cause, counted in the transaction that deletes them.
 
     Args:
         day: date (UTC) that the run's sessions are counted under.
@@ -62,34 +43,44 @@ class HistoryTable:
             {"user_id": user, "sessions": n, "total_seconds": seconds}
             for user, (n, seconds) in sorted(counts.items())  # in one order, so that no two runs deadlock here
         ]
-        dialect_of(connection).add_rows(connection, history, _KEYS, self._same(cause), rows, adds=_ADDS)
-
-    def adding(self, gone: sa.CTE, cause: Cause, dialect: Dialect) -> Any:
-        """The INSERT that does the same for what another part of its statement deletes (PostgreSQL).
-
-        Args:
-            gone: the deleted rows, with their ``user_id`` and ``seconds``.
-            cause: why they were deleted.
-            dialect: the kind of database.
-        """
-        # As the driver would tell it, blanks at its end and all; and told apart and ordered as Python does.
-        user = sa.func.left(sa.func.concat(gone.c.user_id), USER_LENGTH, type_=sa.Text).collate("C")
-        same = [sa.literal(value, history.c[name].type).label(name) for name, value in self._same(cause).items()]
-        rows = (
-            sa.select(
-                user.label("user_id"),
-                *same,
-                sa.func.count().label("sessions"),
-                whole_seconds(gone.c.seconds).label("total_seconds"),
-            )
-            .where(gone.c.user_id.is_not(None))
-            .group_by(user)
-            .order_by(user)
+        dialect_of(connection).add_rows(
+            connection, history, KEY_COLUMNS, self.day_and_cause(cause), rows, adds=ADDED_COLUMNS
         )
-        return dialect.insert_selected(history, _KEYS, rows, adds=_ADDS)
 
-    def _same(self, cause: Cause) -> dict[str, Any]:
+    def day_and_cause(self, cause: Cause) -> dict[str, Any]:
+        """The columns that have one value in all rows of a batch."""
         return {"day": self._day, "cause": cause.value}
+
+
+class DeletionRecorder:
+    """Records deleted sessions, in the transaction that deletes them: in the history, and in the counts of a part.
+
+    Attributes:
+        history: the history of users; None where none is kept.
+        count_in_part: adds deleted sessions to the counts of the part that this worker has claimed; None where no
+            other workers are at work on the same table.
+    """
+
+    def __init__(self, history: HistoryTable | None) -> None:
+        self.history = history
+        self.count_in_part: Callable[[sa.Connection, Sequence[Session] | DeletionTotals], None] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others write the same rows at the same time, so that one may have to wait for another."""
+        return self.count_in_part is not None
+
+    def add(self, connection: sa.Connection, sessions: Sequence[Session], cause: Cause) -> None:
+        """Adds deleted sessions; what it raises rolls the deletion back."""
+        if self.history:
+            self.history.add(connection, sessions, cause)
+        self.count(connection, sessions)
+
+    def count(self, connection: sa.Connection, deleted: Sequence[Session] | DeletionTotals) -> None:
+        """As :meth:`add`, where the history has the sessions already."""
+        # Last, because the row is wanted by others; it is held until the commit, which is next.
+        if self.count_in_part:
+            self.count_in_part(connection, deleted)
 
 
 def save_statistics(connection: sa.Connection, row: dict[str, Any]) -> None:

@@ -9,16 +9,15 @@ import sqlalchemy as sa
 
 from stores.model.key_range import KeyRange, Strategy
 from stores.model.sessions import Candidate
-from stores.sql.dialects.base import Layout
+from stores.sql.dialects.base import TableLayout
 from stores.sql.mapping.expiry import Expiry, IndexBound
 from stores.sql.mapping.table import MappedTable
-from stores.sql.removal.block_ranges import BlockRanges
 
 Fetch = Callable[[sa.Select[Any]], Sequence[sa.Row[Any]]]
 
 
 class Scans:
-    """Ways through the expired sessions of a table. Whatever stays is met once, and is never in the way again.
+    """Reads the expired sessions of a table in pages. A session that stays is read once only.
 
     Args:
         table: the session table.
@@ -29,7 +28,7 @@ class Scans:
     """
 
     def __init__(
-        self, table: MappedTable, expiry: Expiry, layout: Layout, fetch: Fetch, page_size: Callable[[], int]
+        self, table: MappedTable, expiry: Expiry, layout: TableLayout, fetch: Fetch, page_size: Callable[[], int]
     ) -> None:
         self._table = table
         self._expiry = expiry
@@ -40,30 +39,29 @@ class Scans:
         idle = [(each.condition, sa.literal(n)) for n, each in enumerate(expiry.idle_classes)]
         self._columns = [*table.session_columns, sa.case(*idle).label("idle_class")]
 
-    def pages(self, stretch: KeyRange) -> Iterator[list[Candidate]]:
+    def pages(self, key_range: KeyRange) -> Iterator[list[Candidate]]:
         """What has expired in a part of the table."""
-        if stretch.strategy is Strategy.EXPIRY_INDEX:
+        if key_range.strategy is Strategy.EXPIRY_INDEX:
             return self._by_index()
-        if stretch.strategy is Strategy.PHYSICAL_RANGES:
-            return self._by_blocks(stretch)
-        return self._by_id(stretch)
+        if key_range.strategy is Strategy.PHYSICAL_RANGES:
+            return self._by_blocks(key_range)
+        return self._by_id(key_range)
 
-    def in_part(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
-        """What has expired among few enough rows to be read at once."""
+    def in_range(self, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
+        """What has expired in a range of rows that are few enough to be read at once."""
         found = [self._candidate(row) for row in self._fetch(self._query(condition))]
         while found:
             size = self._page_size()
             yield found[:size]
             found = found[size:]
 
-    def _by_blocks(self, stretch: KeyRange) -> Iterator[list[Candidate]]:
-        ranges = BlockRanges(stretch, self._layout)
-        while blocks := ranges.next():
-            yield from self.in_part(blocks.condition)
+    def _by_blocks(self, key_range: KeyRange) -> Iterator[list[Candidate]]:
+        for condition in self._table.dialect.block_ranges(key_range, self._layout):
+            yield from self.in_range(condition)
 
-    def _by_id(self, stretch: KeyRange) -> Iterator[list[Candidate]]:
+    def _by_id(self, key_range: KeyRange) -> Iterator[list[Candidate]]:
         key = self._table.id
-        query = self._query(within_ids(self._table, stretch)).order_by(key)
+        query = self._query(within_ids(self._table, key_range)).order_by(key)
         after: sa.Select[Any] = query
         while True:
             size = self._page_size()
@@ -75,18 +73,18 @@ class Scans:
             after = query.where(key > sa.literal(page[-1].session.id, key.type))
 
     def _by_index(self) -> Iterator[list[Candidate]]:
-        met: list[IndexBound] = []
-        for edge in self._expiry.edges:
+        earlier: list[IndexBound] = []
+        for bound in self._expiry.index_bounds:
             # What an earlier index led to was dealt with.
-            new = sa.and_(edge.condition, *(other.condition.is_not(sa.true()) for other in met))
-            yield from self._before(edge, new)
-            met.append(edge)
+            new = sa.and_(bound.condition, *(each.condition.is_not(sa.true()) for each in earlier))
+            yield from self._before(bound, new)
+            earlier.append(bound)
 
-    def _before(self, edge: IndexBound, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
-        table, column, key = self._table, edge.time.column, self._table.id
-        place = table.dialect.place(column).label("place")
-        query = self._query(condition).add_columns(place).order_by(column, key)
-        query = table.dialect.by_index(query, table.clause, self._layout.indexes[edge.time.mapping.name])
+    def _before(self, bound: IndexBound, condition: sa.ColumnElement[bool]) -> Iterator[list[Candidate]]:
+        table, column, key = self._table, bound.time.column, self._table.id
+        position = table.dialect.keyset_value(column).label("position")
+        query = self._query(condition).add_columns(position).order_by(column, key)
+        query = table.dialect.by_index(query, table.clause, self._layout.indexes[bound.time.mapping.name])
         after: sa.Select[Any] = query
         while True:
             size = self._page_size()
@@ -96,7 +94,7 @@ class Scans:
             if len(rows) < size:
                 return
             # Not from the beginning: entries of rows that were just deleted stay in an index for a while.
-            at = table.dialect.at_place(rows[-1].place, table.types[edge.time.mapping.name])
+            at = table.dialect.keyset_literal(rows[-1].position, table.types[bound.time.mapping.name])
             last = sa.literal(rows[-1].id, key.type)
             after = query.where(column >= at, sa.or_(column > at, key > last))
 
@@ -108,11 +106,11 @@ class Scans:
         return Candidate(self._table.session(row), None if idle_class is None else self._cutoffs[idle_class])
 
 
-def within_ids(table: MappedTable, stretch: KeyRange) -> sa.ColumnElement[bool]:
-    """Whether a row lies in a stretch of ids."""
+def within_ids(table: MappedTable, key_range: KeyRange) -> sa.ColumnElement[bool]:
+    """Whether a row's id lies in a range."""
     bounds = []
-    if stretch.after is not None:
-        bounds.append(table.id > sa.literal(table.parse_key(str(stretch.after)), table.id.type))
-    if stretch.up_to is not None:
-        bounds.append(table.id <= sa.literal(table.parse_key(str(stretch.up_to)), table.id.type))
+    if key_range.after is not None:
+        bounds.append(table.id > sa.literal(table.parse_key(str(key_range.after)), table.id.type))
+    if key_range.up_to is not None:
+        bounds.append(table.id <= sa.literal(table.parse_key(str(key_range.up_to)), table.id.type))
     return sa.and_(sa.true(), *bounds)

@@ -1,4 +1,4 @@
-"""Cuts a table into parts of like size, for several workers."""
+"""Splits a table into key ranges of about the same size, for several workers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from stores.model.key_range import KeyRange, Strategy
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.scans import Fetch
 
-# In a part. With less than two parts' worth, a second worker would mostly begin when all is done; it may be worth it
-# nevertheless where a trigger or a disk makes each row slow, which nobody can tell beforehand.
-_FEWEST_BLOCKS = 64
+# In a range. In a table of less than two of them, a second worker would mostly begin when all is done. It might pay
+# nevertheless where a trigger or a disk makes each row slow, but that is not known beforehand.
+_MIN_BLOCKS = 64
 
 
-def cut_blocks(blocks: int, count: int) -> list[KeyRange]:
-    """Into ranges of blocks; the last is open, so that each worker may look up by itself where the table ends."""
-    count = max(1, min(count, blocks // _FEWEST_BLOCKS))
+def split_blocks(blocks: int, count: int) -> list[KeyRange]:
+    """Splits a table into ranges of blocks; the last is open: each worker looks up by itself where the table ends."""
+    count = max(1, min(count, blocks // _MIN_BLOCKS))
     last = [blocks * n // count - 1 for n in range(1, count)]
     return [KeyRange(Strategy.PHYSICAL_RANGES, *ends) for ends in zip([None, *last], [*last, None], strict=True)]
 
 
-def cut_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[KeyRange]:
-    """Into ranges of ids, by reading the ids once.
+def split_ids(table: MappedTable, rows: int, count: int, fetch: Fetch) -> list[KeyRange]:
+    """Splits a table into ranges of ids, by reading the ids once.
 
     Args:
         table: the session table.

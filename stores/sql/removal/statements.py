@@ -1,4 +1,4 @@
-"""The statements that delete. Each looks again at why a session should go, in the very transaction that removes it."""
+"""The statements that delete. Each checks again why a session should go, in the transaction that deletes it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stores.sql.mapping.table import MappedTable
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Some sessions, and why they should go.
+    """Some sessions, and the conditions under which they are deleted.
 
     Attributes:
         ids: the sessions.
         row: what each row must say for itself.
         among: what must hold among the rows, e.g. that a session ranks behind others; None where nothing must.
-        joined: how ``among`` is told in one query together with the row, where the database can lock that way.
+        joined: ``among`` as a condition of one query together with the row, where the database can lock that way.
     """
 
     ids: Collection[Any]
@@ -74,9 +74,9 @@ def delete_over_limit(
 
 
 def remove(connection: sa.Connection, table: MappedTable, removal: Removal) -> Sequence[sa.Row[Any]]:
-    """Deletes sessions, and returns :attr:`MappedTable.session_columns` of those that went.
+    """Deletes sessions, and returns :attr:`MappedTable.session_columns` of those that were deleted.
 
-    A row that an application is working on is skipped; one that changed since it was read is judged anew before it
+    A row that others have locked is skipped; one that changed since it was read is judged anew before it
     goes. Rows are locked in the order of their ids, so that two such statements cannot deadlock.
     """
     if table.dialect.deletes_returning and not any(not reference.cascades for reference in table.references):

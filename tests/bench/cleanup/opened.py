@@ -95,7 +95,7 @@ def delete_all_expired(
     """
     with opened(by, urls, audit) as (context, stores):
         if expired is None:
-            expired = stores.database.census().expired
+            expired = stores.database.totals().expired
         began = time.perf_counter()
         delete_expired(context, expired)
         seconds = time.perf_counter() - began

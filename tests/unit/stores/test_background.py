@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.waiting.background import Aside, Prefetch, ahead, alongside
+from stores.waiting.background import BackgroundCall, Prefetch, prefetched, with_lookups
 from tests.support.patience import PATIENCE_SECONDS
 
 PLACE: ContextVar[str] = ContextVar("place")
@@ -18,8 +18,8 @@ PLACE: ContextVar[str] = ContextVar("place")
 
 @given(st.lists(st.integers() | st.none()))
 def test_every_page_comes_once_and_in_order(pages: list[int | None]) -> None:
-    assert list(ahead(iter(pages))) == pages
-    assert list(alongside(pages, lambda page: (page, "seen"))) == [(page, (page, "seen")) for page in pages]
+    assert list(prefetched(iter(pages))) == pages
+    assert list(with_lookups(pages, lambda page: (page, "seen"))) == [(page, (page, "seen")) for page in pages]
 
 
 def test_one_page_is_asked_for_while_the_one_before_is_worked_on_and_no_more() -> None:
@@ -33,7 +33,7 @@ def test_one_page_is_asked_for_while_the_one_before_is_worked_on_and_no_more() -
                 second.set()
             yield number
 
-    walk = ahead(pages())
+    walk = prefetched(pages())
     assert next(walk) == 0
     assert second.wait(PATIENCE_SECONDS)
     assert asked == [0, 1]
@@ -51,7 +51,7 @@ def test_a_look_up_runs_while_the_next_page_is_asked_for() -> None:
         looking.set()
         return page * 2
 
-    assert list(alongside(pages(), look_up)) == [(0, 0), (1, 2)]
+    assert list(with_lookups(pages(), look_up)) == [(0, 0), (1, 2)]
 
 
 def test_what_goes_wrong_in_the_second_thread_is_raised_where_the_page_is_wanted() -> None:
@@ -62,17 +62,17 @@ def test_what_goes_wrong_in_the_second_thread_is_raised_where_the_page_is_wanted
     def look_up(page: int) -> int:
         raise LookupError("the store is gone")
 
-    walk = ahead(pages())
+    walk = prefetched(pages())
     assert next(walk) == 0
     with pytest.raises(LookupError, match="the store is gone"):
         next(walk)
     with pytest.raises(LookupError, match="the store is gone"):
-        list(alongside([1, 2], look_up))
+        list(with_lookups([1, 2], look_up))
 
 
 def test_whoever_stops_early_leaves_no_thread_behind() -> None:
     before = set(threading.enumerate())
-    walk = ahead(iter(range(100)))
+    walk = prefetched(iter(range(100)))
     assert next(walk) == 0
     (thread,) = set(threading.enumerate()) - before
     walk.close()  # type: ignore[attr-defined]
@@ -82,7 +82,7 @@ def test_whoever_stops_early_leaves_no_thread_behind() -> None:
 
 def test_the_second_thread_knows_what_the_first_was_told() -> None:
     PLACE.set("here")
-    assert list(ahead(PLACE.get() for _ in range(2))) == ["here", "here"]
+    assert list(prefetched(PLACE.get() for _ in range(2))) == ["here", "here"]
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 4))
@@ -154,9 +154,9 @@ def test_pages_that_nobody_will_take_are_not_asked_for() -> None:
 
 def test_what_is_done_aside_is_done_in_order_and_by_the_end() -> None:
     done: list[int] = []
-    with Aside() as aside:
+    with BackgroundCall() as background:
         for number in range(5):
-            aside.begin(lambda number=number: done.append(number))  # type: ignore[misc]
+            background.start(lambda number=number: done.append(number))  # type: ignore[misc]
             assert done[:number] == list(range(number))
     assert done == [0, 1, 2, 3, 4]
 
@@ -167,11 +167,11 @@ def test_what_went_wrong_aside_is_raised_before_anything_else_is_begun() -> None
     def fail() -> None:
         raise ValueError("aside")
 
-    with pytest.raises(ValueError, match="aside"), Aside() as aside:
-        aside.begin(fail)
-        aside.begin(lambda: done.append("later"))
-    with pytest.raises(ValueError, match="aside"), Aside() as aside:
-        aside.begin(fail)
+    with pytest.raises(ValueError, match="aside"), BackgroundCall() as background:
+        background.start(fail)
+        background.start(lambda: done.append("later"))
+    with pytest.raises(ValueError, match="aside"), BackgroundCall() as background:
+        background.start(fail)
     assert not done
 
 
@@ -183,8 +183,8 @@ def test_what_was_begun_aside_is_done_whatever_happens_meanwhile() -> None:
         done.set()
 
     def interrupted() -> None:
-        with Aside() as aside:
-            aside.begin(slow)
+        with BackgroundCall() as background:
+            background.start(slow)
             threading.Timer(0.01, go_on.set).start()
             raise KeyboardInterrupt
 
@@ -196,6 +196,6 @@ def test_what_was_begun_aside_is_done_whatever_happens_meanwhile() -> None:
 def test_who_works_aside_knows_what_the_first_thread_knows() -> None:
     PLACE.set("here")
     seen: list[str] = []
-    with Aside() as aside:
-        aside.begin(lambda: seen.append(PLACE.get()))
+    with BackgroundCall() as background:
+        background.start(lambda: seen.append(PLACE.get()))
     assert seen == ["here"]

@@ -13,8 +13,8 @@ from policy.spec import CleanupStrategy
 from stores.model.errors import ConfigurationError
 from stores.model.key_range import Strategy
 from stores.model.strategy import TableFacts, choose
-from stores.sql.removal.block_ranges import Blocks
-from stores.sql.removal.splitting import cut_blocks
+from stores.sql.dialects.postgresql.block_ranges import Blocks
+from stores.sql.removal.splitting import split_blocks
 
 numbers = st.one_of(st.none(), st.integers(0, 10**9))
 reasons = st.one_of(st.none(), st.just("it does not go"))
@@ -78,8 +78,8 @@ def test_a_small_table_is_read_in_the_simplest_way() -> None:
 
 
 @given(blocks=st.integers(0, 10**7), count=st.integers(1, 16))
-def test_stretches_of_blocks_cover_the_table_without_overlap(blocks: int, count: int) -> None:
-    parts = cut_blocks(blocks, count)
+def test_key_ranges_of_blocks_cover_the_table_without_overlap(blocks: int, count: int) -> None:
+    parts = split_blocks(blocks, count)
     assert 1 <= len(parts) <= count
     assert parts[0].after is None
     assert parts[-1].up_to is None

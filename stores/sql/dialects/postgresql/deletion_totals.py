@@ -1,4 +1,4 @@
-"""What a statement deletes, summed up by the server itself (PostgreSQL): to send the rows takes longer than that."""
+"""What a statement deletes, summed up by the server: sending the rows would take longer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SOME_IDS = 20
 _NONE: sa.ColumnClause[int] = sa.literal_column("0")
 
 
-def tells_durations(table: MappedTable) -> bool:
-    """Whether the table says when its sessions began and when they were last used."""
+def has_durations(table: MappedTable) -> bool:
+    """Whether the table has columns for when sessions began and when they were last used."""
     return table.created_at is not None and table.last_accessed_at is not None
 
 
 def seconds_between(table: MappedTable) -> sa.ColumnElement[float] | None:
-    """For how many seconds a session was in use, from its beginning to its last use; NULL where no calendar tells.
+    """For how many seconds a session was in use, from its beginning to its last use; NULL where that is not known.
 
     None where the server cannot tell as we do: times without a zone follow ours.
     """
@@ -40,31 +40,31 @@ def seconds_between(table: MappedTable) -> sa.ColumnElement[float] | None:
     return (_number(accessed) - _number(created)) / sa.literal(float(units), sa.Double)
 
 
-def summed(gone: sa.CTE, key: sa.ColumnElement[Any] | None = None) -> sa.Select[Any]:
-    """One row that :func:`read_sums` reads.
+def totals_of(deleted: sa.CTE, key: sa.ColumnElement[Any] | None = None) -> sa.Select[Any]:
+    """One row that :func:`read_totals` reads.
 
     Args:
-        gone: the deleted rows, with their ``seconds``.
-        key: the column of the ids, which are then told of a few, and part of ``gone``.
+        deleted: the deleted rows, with their ``seconds``.
+        key: the column of the ids; None to select none. A few ids are selected, which must be part of ``deleted``.
     """
-    seconds = gone.c.seconds
-    # Without an offset it would become part of the query around it, and be worked out for each of the sums.
+    seconds = deleted.c.seconds
+    # Without an offset it would become part of the query around it, and be computed for each of the sums.
     plausible = sa.select(sa.case((is_known(seconds), _not_negative(seconds))).label("seconds")).offset(_NONE)
     known = plausible.subquery("known")
-    told = (sa.func.count(), sa.func.count(known.c.seconds), sa.func.coalesce(sa.func.sum(known.c.seconds), 0.0))
+    totals = (sa.func.count(), sa.func.count(known.c.seconds), sa.func.coalesce(sa.func.sum(known.c.seconds), 0.0))
     if key is None:
-        return sa.select(*told).select_from(known)
-    some = sa.select(gone.c.id).limit(_SOME_IDS).subquery("some")
+        return sa.select(*totals).select_from(known)
+    some = sa.select(deleted.c.id).limit(_SOME_IDS).subquery("some")
     ids = sa.select(sa.func.array_agg(some.c.id, type_=sa.ARRAY(key.type))).scalar_subquery()
-    return sa.select(*told, ids).select_from(known)
+    return sa.select(*totals, ids).select_from(known)
 
 
-def read_sums(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> DeletionTotals:
-    """The sums in a row of :func:`summed`.
+def read_totals(row: Sequence[Any], some_ids: Sequence[Any] | None = None) -> DeletionTotals:
+    """The totals in a row of :func:`totals_of`.
 
     Args:
         row: the row.
-        some_ids: of a few of the deleted rows; None where the row tells them.
+        some_ids: of a few of the deleted rows; None where the row has them.
     """
     count, measured, seconds = row[:3]
     return DeletionTotals(count, measured, seconds, tuple(row[3] or ()) if some_ids is None else some_ids)

@@ -1,8 +1,8 @@
-"""PostgreSQL, through psycopg."""
+"""What PostgreSQL does its own way."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError
+from stores.model.key_range import KeyRange
 from stores.sql.dialects.base import (
     BAD_OPTION,
     CLOCK_TIMES,
@@ -27,11 +28,16 @@ from stores.sql.dialects.base import (
     TABLES_CHANGED,
     Dialect,
     Explanation,
-    Layout,
-    Referring,
+    ForeignKeyColumn,
+    TableLayout,
     number_problem,
 )
-from stores.sql.dialects.lock import Lock, PostgresTableLock, postgres_presence
+from stores.sql.dialects.lock import Lock
+from stores.sql.dialects.postgresql.block_ranges import BlockRanges
+from stores.sql.dialects.postgresql.bulk_delete import plan
+from stores.sql.dialects.postgresql.lock import TableLock, presence_lock
+from stores.sql.dialects.postgresql.upsert import insert_selected
+from stores.sql.removal.bulk_delete import BulkDeletePlan, BulkDeleteRequest, DeletesInBulk
 
 # SQLSTATEs after which the same statement may well succeed: serialization failure, deadlock, lock or statement timeout.
 _TRANSIENT = frozenset({"40001", "40P01", "55P03", "57014"})
@@ -42,11 +48,11 @@ _LOST = ("08", "57P")
 _CALENDAR = (datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 29, tzinfo=UTC))
 
 
-class PostgreSQL(Dialect):
+class PostgreSQL(Dialect, DeletesInBulk):
     """PostgreSQL."""
 
     name = "postgresql"
-    deletes_ranges_of_indexes = True
+    names = ("postgresql",)
     compact_epoch = datetime(2000, 1, 1)
     driver = "psycopg"
     drivers: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -92,10 +98,10 @@ class PostgreSQL(Dialect):
             },
             **HIDDEN,
         )
-        from stores.sql.dialects import psycopg_formats  # noqa: PLC0415 - only a run on PostgreSQL needs the driver
+        from stores.sql.dialects.postgresql import psycopg_formats  # noqa: PLC0415 - only a run on PostgreSQL needs the driver
 
         sa.event.listen(engine, "connect", psycopg_formats.arrays_in_binary)
-        sa.event.listen(engine, "before_cursor_execute", psycopg_formats.sweeps_in_binary)
+        sa.event.listen(engine, "before_cursor_execute", psycopg_formats.bulk_deletes_in_binary)
         return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -104,11 +110,11 @@ class PostgreSQL(Dialect):
 
     def lock(self, database: str | None, schema: str | None, table: str) -> Lock:
         """An advisory lock."""
-        return PostgresTableLock(_quoted(schema, table))
+        return TableLock(_quoted(schema, table))
 
     def presence(self, name: str) -> Lock:
         """An advisory lock."""
-        return postgres_presence(name)
+        return presence_lock(name)
 
     def now(self, connection: sa.Connection) -> datetime | None:
         """Of this moment, not of the transaction's start."""
@@ -142,7 +148,7 @@ class PostgreSQL(Dialect):
         state = _state(original)
         return f"SQLSTATE {state}" if state else None
 
-    def told(self, original: BaseException) -> str:
+    def error_text(self, original: BaseException) -> str:
         """The SQLSTATE where there is one: a text may quote data, in which anything can stand."""
         return (self.code(original) or str(original)).lower()
 
@@ -166,19 +172,13 @@ class PostgreSQL(Dialect):
         arrays = [sa.literal([row[name] for row in rows], sa.ARRAY(table.c[name].type)) for name in names]
         given = sa.func.unnest(*arrays).table_valued(*names, name="given").render_derived()
         fixed = [sa.literal(value, table.c[name].type).label(name) for name, value in same.items()]
-        connection.execute(self.insert_selected(table, keys, sa.select(*given.c, *fixed), adds))
-
-    def insert_selected(self, table: sa.Table, keys: Sequence[str], rows: sa.Select[Any], adds: Collection[str]) -> Any:
-        """ON CONFLICT DO UPDATE."""
-        statement = postgresql.insert(table).from_select([column.name for column in rows.selected_columns], rows)
-        added = {name: table.c[name] + statement.excluded[name] for name in adds}
-        return statement.on_conflict_do_update(index_elements=list(keys), set_=added)
+        connection.execute(insert_selected(table, keys, sa.select(*given.c, *fixed), adds))
 
     def id_in(self, column: sa.ColumnElement[Any], ids: Collection[Any]) -> sa.ColumnElement[bool]:
         """One array parameter: the statement stays the same for every batch size."""
         return column == sa.any_(sa.literal(list(ids), sa.ARRAY(column.type)))
 
-    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> TableLayout:
         """From pg_class and pg_index."""
         name = {"table": _quoted(schema, table)}
         kind, has_children, method, rows, blocks = connection.execute(_LAYOUT, name).one()
@@ -189,7 +189,7 @@ class PostgreSQL(Dialect):
             no_ranges = no_ranges or "its access method is not heap"
         elif (connection.dialect.server_version_info or ()) < _RANGES_SINCE:
             no_ranges = "the server is older than PostgreSQL 14"
-        return Layout(
+        return TableLayout(
             rows=int(rows) if rows >= 0 else None,  # -1: never analysed
             blocks=int(blocks) if no_ranges is None else None,
             indexes={row[0]: row[1] for row in connection.execute(_INDEXES, name)},
@@ -202,16 +202,38 @@ class PostgreSQL(Dialect):
         (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", dict(compiled.params)).scalar_one()
         return int(plan["Plan"]["Plan Rows"])
 
-    def place(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def keyset_value(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """As text: it knows infinity, and years that Python does not."""
         return sa.cast(column, sa.Text)
 
-    def at_place(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    def keyset_literal(self, value: Any, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
         """From text."""
         return sa.cast(sa.literal(value, sa.Text), kind)
 
+    def block_ranges(self, key_range: KeyRange, layout: TableLayout) -> Iterator[sa.ColumnElement[bool]]:
+        """By ``ctid``."""
+        ranges = BlockRanges(key_range, layout)
+        while blocks := ranges.next():
+            yield blocks.condition
+
+    def bulk_delete(self, request: BulkDeleteRequest) -> BulkDeletePlan | None:
+        """By row locations, ranges of blocks or ranges of an index."""
+        return plan(request)
+
+    def materialized(self, query: sa.CTE) -> sa.CTE:
+        """Else a LIMIT outside may have the planner go through an index, and fetch row by row."""
+        return query.prefix_with("MATERIALIZED")
+
+    def reads_in_bulk(self, kind: sa.types.TypeEngine[Any]) -> bool:
+        """The driver knows no binary format of citext."""
+        return super().reads_in_bulk(kind) and not isinstance(kind, postgresql.CITEXT)
+
+    def base_type(self, kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+        """A domain may be made of another one."""
+        return self.base_type(kind.data_type) if isinstance(kind, postgresql.DOMAIN) else kind
+
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
-        """As the server keeps it; see :mod:`stores.sql.dialects.psycopg_formats`."""
+        """As the server keeps it; see :mod:`stores.sql.dialects.postgresql.psycopg_formats`."""
         return self.readable(column, encoding)
 
     def json_text(
@@ -253,10 +275,10 @@ class PostgreSQL(Dialect):
             return "with time zone: use encoding Timestamp"
         return "without time zone: use encoding NaiveTimestamp and say in timeZone which zone is meant"
 
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """From pg_constraint; keys of partitions are their parent's."""
         rows = connection.execute(_REFERRING, {"table": _quoted(schema, table)})
-        return [Referring(r[0], r[1], r[2], r[3], r[4], _ON_DELETE.get(r[5], "NO ACTION"), r[6]) for r in rows]
+        return [ForeignKeyColumn(r[0], r[1], r[2], r[3], r[4], _ON_DELETE.get(r[5], "NO ACTION"), r[6]) for r in rows]
 
     def create_index(self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]) -> str:
         """Without a lock against writers."""

@@ -1,4 +1,4 @@
-"""MySQL 8 and MariaDB, through PyMySQL."""
+"""What MySQL and MariaDB do their own way."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from policy.names import DATABASE_URL_ENV
 from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError
 from stores.sql.dialects.base import (
+    BULK_DELETE,
     CLOCK_TIMES,
     CONNECT_TIMEOUT_SECONDS,
     HIDDEN,
@@ -23,16 +24,18 @@ from stores.sql.dialects.base import (
     NO_PRIVILEGE,
     NO_SUCH_DATABASE,
     STATEMENT_TIMEOUT_SECONDS,
-    SWEEPING,
     Dialect,
     Explanation,
-    Layout,
-    Referring,
+    ForeignKeyColumn,
+    TableLayout,
+    json_path,
     number_problem,
     require_driver,
 )
-from stores.sql.dialects.lock import Lock, MySQLTableLock, mysql_presence
-from stores.sql.dialects.sqlite import json_path
+from stores.sql.dialects.lock import Lock
+from stores.sql.dialects.mysql.bulk_delete import PRIMARY_KEY, plan
+from stores.sql.dialects.mysql.lock import TableLock, presence_lock
+from stores.sql.removal.bulk_delete import BulkDeletePlan, BulkDeleteRequest, DeletesInBulk
 
 # Lock wait timeout, deadlock, interrupted, statement too slow (MariaDB, MySQL), NOWAIT, changed since the last read.
 _TRANSIENT = frozenset({1205, 1213, 1317, 1969, 3024, 3572, 1020})
@@ -60,7 +63,7 @@ _WRITTEN = "SHOW {} STATUS WHERE Variable_name IN ('Handler_delete', 'Handler_up
 _VALUES_SINCE = {True: (10, 3), False: (8, 0, 19)}
 
 
-class MySQL(Dialect):
+class MySQL(Dialect, DeletesInBulk):
     """MySQL and MariaDB, on InnoDB.
 
     The connection's zone is UTC, whatever the server's: so a TIMESTAMP reads as UTC, and never twice in a night in
@@ -68,6 +71,8 @@ class MySQL(Dialect):
     """
 
     name = "mysql"
+    names = ("mysql", "mariadb")
+    primary_key_index = PRIMARY_KEY
     driver = "pymysql"
     drivers: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("mysql", "mysql2", "mysql+pymysql", "mariadb", "mariadb+pymysql"), "mysql+pymysql"
@@ -117,7 +122,7 @@ class MySQL(Dialect):
             **HIDDEN,
         )
         sa.event.listen(engine, "connect", _set_up)
-        sa.event.listen(engine, "before_cursor_execute", _waiting_for_nobody, retval=True)
+        sa.event.listen(engine, "before_cursor_execute", _without_lock_wait, retval=True)
         return engine
 
     def cancel(self, engine: sa.Engine, driver_connection: Any) -> None:
@@ -127,11 +132,11 @@ class MySQL(Dialect):
 
     def lock(self, database: str | None, schema: str | None, table: str) -> Lock:
         """A named lock of the server."""
-        return MySQLTableLock(schema, table)
+        return TableLock(schema, table)
 
     def presence(self, name: str) -> Lock:
         """A named lock of the server."""
-        return mysql_presence(name)
+        return presence_lock(name)
 
     def now(self, connection: sa.Connection) -> datetime | None:
         """In UTC, whatever zone anything is in."""
@@ -176,7 +181,7 @@ class MySQL(Dialect):
     def locking(self, query: sa.Select[Any], table: sa.TableClause, index: str | None) -> sa.Select[Any]:
         """By the index of the ids: a scan, which a small table invites, would lock rows that are not due.
 
-        The query reads one table only, so the server need not be told of which to lock the rows; MariaDB cannot be.
+        The query reads one table only, so FOR UPDATE needs no OF, which MariaDB does not know.
         """
         if index:
             query = query.with_hint(table, _force(index))
@@ -190,7 +195,7 @@ class MySQL(Dialect):
         ids: Collection[Any],
         index: str | None,
     ) -> None:
-        """By the index of the ids: a scan would wait for rows that somebody works on.
+        """By the index of the ids: a scan would wait for rows that others have locked.
 
         For a list of ids a small table is scanned, whatever a hint says; joined with the ids it is not. The first half
         of the union finds nothing, but gives the ids the column's type and collation.
@@ -209,7 +214,7 @@ class MySQL(Dialect):
         connection.execute(statement.bindparams(*binds))
         return None
 
-    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> Layout:
+    def layout(self, connection: sa.Connection, schema: str | None, table: str, id_index: str | None) -> TableLayout:
         """From information_schema; InnoDB's number of rows is an estimate."""
         rows = connection.scalar(_ROWS, {"schema": schema, "table": table})
         name = ".".join(_backquoted(part) for part in (schema, table) if part)
@@ -218,7 +223,7 @@ class MySQL(Dialect):
             if rows is not None
             else ()
         )
-        return Layout(
+        return TableLayout(
             rows=int(rows) if rows is not None else None,
             indexes={
                 index["Column_name"]: index["Key_name"]
@@ -230,7 +235,7 @@ class MySQL(Dialect):
                 and index.get("Ignored", "NO") == "NO"
             },
             # Only then is the id part of every other index, and rows of one time are in its order.
-            no_index=None if id_index == "PRIMARY" else "the id is not the primary key",
+            no_index=None if id_index == PRIMARY_KEY else "the id is not the primary key",
             no_ranges=super().layout(connection, schema, table, id_index).no_ranges,
         )
 
@@ -244,9 +249,9 @@ class MySQL(Dialect):
         """By a hint: with old statistics the server may prefer to read and sort everything, for each page."""
         return query.with_hint(table, _force(index))
 
-    def deletes_ranges_of_ids(self, connection: sa.Connection) -> bool:
-        """Only MariaDB returns what it deletes, and can be told not to wait."""
-        return _is_mariadb(connection) and _version(connection) >= _NO_WAIT_SINCE
+    def bulk_delete(self, request: BulkDeleteRequest) -> BulkDeletePlan | None:
+        """By ranges of ids; only MariaDB returns what it deletes, and has a lock wait timeout of 0."""
+        return plan(request, lambda connection: _is_mariadb(connection) and _version(connection) >= _NO_WAIT_SINCE)
 
     def compact_time(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
         """The driver takes long to make a time of a text; a zero date is none."""
@@ -308,10 +313,10 @@ class MySQL(Dialect):
             return "a point in time, whatever the zone: use encoding Timestamp"
         return None
 
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """From information_schema, as far as the user may see it."""
         rows = connection.execute(_REFERRING, {"schema": schema, "table": table})
-        return [Referring(r[0], r[1], r[2], r[3], r[4], r[5].upper(), bool(r[6])) for r in rows]
+        return [ForeignKeyColumn(r[0], r[1], r[2], r[3], r[4], r[5].upper(), bool(r[6])) for r in rows]
 
     def table_problem(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         """Locks and transactions are InnoDB's; before, no lock can be skipped."""
@@ -372,10 +377,10 @@ def _number(original: BaseException) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _waiting_for_nobody(
+def _without_lock_wait(
     _c: Any, _cursor: Any, statement: str, parameters: Any, context: sa.engine.ExecutionContext | None, _m: Any
 ) -> tuple[str, Any]:
-    if context is not None and context.execution_options.get(SWEEPING):
+    if context is not None and context.execution_options.get(BULK_DELETE):
         statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
     return statement, parameters
 

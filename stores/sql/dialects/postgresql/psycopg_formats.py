@@ -9,7 +9,7 @@ from psycopg.pq import Format
 from psycopg.types.array import ListBinaryDumper
 from psycopg.types.numeric import Int8BinaryLoader
 
-from stores.sql.dialects.base import SWEEPING
+from stores.sql.dialects.base import BULK_DELETE
 
 
 def arrays_in_binary(connection: Any, _record: Any) -> None:
@@ -17,11 +17,11 @@ def arrays_in_binary(connection: Any, _record: Any) -> None:
     connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
-def sweeps_in_binary(
+def bulk_deletes_in_binary(
     _c: Any, cursor: Any, _s: Any, _p: Any, context: sa.engine.ExecutionContext | None, _m: Any
 ) -> None:
     """In binary, a time is a number already: to read it as one takes a fifth of the time."""
-    if context is None or not context.execution_options.get(SWEEPING):
+    if context is None or not context.execution_options.get(BULK_DELETE):
         return
     cursor.format = Format.BINARY
     for kind in ("timestamptz", "timestamp"):

@@ -1,4 +1,4 @@
-"""SQLite, through the standard library."""
+"""What SQLite does its own way."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from stores.sql.dialects.base import (
     TABLES_CHANGED,
     Dialect,
     Explanation,
-    Referring,
+    ForeignKeyColumn,
+    json_path,
 )
-from stores.sql.dialects.lock import FileLock, Lock, NoLock
+from stores.sql.dialects.lock import Lock, NoLock
+from stores.sql.dialects.sqlite.lock import FileLock
 
 _TRANSIENT = frozenset({"database is locked", "interrupted"})
 # The driver's, and those of a file's URI.
@@ -42,6 +44,12 @@ class SQLite(Dialect):
     """SQLite. Its columns have no fixed type, so much is decided value by value."""
 
     name = "sqlite"
+    names = ("sqlite",)
+    has_column_types = False
+    # 32,766, unless it was built otherwise.
+    max_parameters = 30_000
+    # It has one lock for all who write, and no queue.
+    rests_after_transactions = True
     driver = "sqlite3"
     index_options: ClassVar[Mapping[str, Any]] = {"include_auto_indexes": True}
     drivers: ClassVar[Mapping[str, str]] = {"sqlite": "sqlite", "sqlite+pysqlite": "sqlite"}
@@ -78,7 +86,7 @@ class SQLite(Dialect):
         """A lock on a file; one for the whole database."""
         if not database or database == ":memory:":
             return NoLock()
-        # One lock for one file, however its path is spelt.
+        # One lock for one file, whatever path leads to it.
         return FileLock(f"{os.path.realpath(database)}.session-policy.lock")
 
     def is_transient(self, original: BaseException) -> bool:
@@ -90,11 +98,11 @@ class SQLite(Dialect):
         return isinstance(original, sqlite3.IntegrityError)
 
     def is_connection_lost(self, original: BaseException) -> bool:
-        """A file does not hang up."""
+        """There is none: the database is a file."""
         return False
 
     def code(self, original: BaseException) -> str | None:
-        """The name of the error's class tells as much."""
+        """SQLite's codes say no more than the class of the error."""
         return None
 
     def insert(self, table: sa.Table, keys: Sequence[str], changes: Mapping[str, Any], adds: Collection[str]) -> Any:
@@ -140,6 +148,14 @@ class SQLite(Dialect):
             return column
         return sa.case((column.op("GLOB", return_type=sa.Boolean())(_DATE_GLOB), sa.func.julianday(column)))
 
+    def ordered(self, column: sa.ColumnElement[Any], encoding: TimeEncoding) -> sa.ColumnElement[Any]:
+        """Texts in several forms are not in the order of the times that they mean."""
+        return self.instant(column, encoding)
+
+    def text_length(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+        """SQLite calls it length."""
+        return sa.func.length(column, type_=sa.Integer())
+
     def before(
         self, column: sa.ColumnElement[Any], encoding: TimeEncoding, bound: datetime | float | int
     ) -> sa.ColumnElement[bool]:
@@ -148,12 +164,14 @@ class SQLite(Dialect):
             return super().before(column, encoding, bound)
         return self.instant(column, encoding) < sa.func.julianday(str(bound))
 
-    def referring(self, connection: sa.Connection, schema: str | None, table: str) -> list[Referring]:
+    def foreign_key_columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[ForeignKeyColumn]:
         """From the pragma of each table; names are compared as SQLite does."""
         keys = [row[0] for row in connection.execute(_PRIMARY_KEY, {"table": table})]
         return [
             # A key that names no columns refers to the primary key.
-            Referring(str(r[0]), schema, r[1], r[2], r[3] or keys[r[4]], r[5].upper(), r[1].lower() == table.lower())
+            ForeignKeyColumn(
+                str(r[0]), schema, r[1], r[2], r[3] or keys[r[4]], r[5].upper(), r[1].lower() == table.lower()
+            )
             for r in connection.execute(_REFERRING, {"table": table})
         ]
 
@@ -177,11 +195,6 @@ _REFERRING = sa.text(
      ORDER BY m.name, f.id, f.seq
     """
 )
-
-
-def json_path(path: Sequence[str]) -> str:
-    """A path of plain member names, quoted for the JSON functions of SQLite and MySQL."""
-    return "$" + "".join('."' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in path)
 
 
 def _manual_transactions(connection: Any, _record: object) -> None:

@@ -1,4 +1,4 @@
-"""Where rows lie in a table: ranges of its physical blocks, one after the other, or single places (PostgreSQL)."""
+"""Where rows lie in a table, by ``ctid``: ranges of its blocks, one after the other, or single rows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from stores.model.key_range import KeyRange
-from stores.sql.dialects.base import Layout
+from stores.sql.dialects.base import TableLayout
 
 _READ_AT_ONCE = 256
 _ROWS_PER_BLOCK = 50
 _MOST_TO_BEGIN_WITH = 256
 
 
-def blocks_with(sessions: int, expired: int | None, layout: Layout) -> int:
+def blocks_with(sessions: int, expired: int | None, layout: TableLayout) -> int:
     """In how many blocks about so many expired sessions lie, if they lie evenly.
 
     Args:
@@ -29,13 +29,13 @@ def blocks_with(sessions: int, expired: int | None, layout: Layout) -> int:
     return min(max(1, sessions * blocks // max(1, rows if expired is None else expired)), _MOST_TO_BEGIN_WITH)
 
 
-def rows_in(layout: Layout) -> int:
+def rows_in(layout: TableLayout) -> int:
     """About how many rows a table has, also where nobody has counted them yet."""
     return layout.rows or (layout.blocks or 1) * _ROWS_PER_BLOCK
 
 
 class _Tid(sa.types.UserDefinedType[str]):
-    """The place of a row."""
+    """The location of a row."""
 
     cache_ok = True
 
@@ -44,36 +44,36 @@ class _Tid(sa.types.UserDefinedType[str]):
         return "tid"
 
 
-place: sa.ColumnClause[str] = sa.literal_column("ctid", _Tid())
+row_location: sa.ColumnClause[str] = sa.literal_column("ctid", _Tid())
 """Where a version of a row lies, such as ``(12,3)``: its block, and its number in it. A later one lies elsewhere."""
 
 
-_PLACES = "places"
+_LOCATIONS = "row_locations"
 
 
 def _one_of(array: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    return place == sa.any_(sa.cast(array, sa.ARRAY(_Tid())))
+    return row_location == sa.any_(sa.cast(array, sa.ARRAY(_Tid())))
 
 
-at_places = _one_of(sa.bindparam(_PLACES, type_=sa.Text()))
-"""Whether a row lies at one of the places that :func:`named` names: any number of them share one statement."""
+at_locations = _one_of(sa.bindparam(_LOCATIONS, type_=sa.Text()))
+"""Whether a row lies at one of the locations of :func:`location_values`: one statement for any number of them."""
 
 
-def named(places: Sequence[str]) -> dict[str, str]:
-    """What :data:`at_places` is to be given."""
-    return {_PLACES: "{" + ",".join(f'"{each}"' for each in places) + "}"}
+def location_values(locations: Sequence[str]) -> dict[str, str]:
+    """What :data:`at_locations` is to be given."""
+    return {_LOCATIONS: "{" + ",".join(f'"{each}"' for each in locations) + "}"}
 
 
-def lies_at(places: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Whether a row lies at one of these places."""
-    return _one_of(sa.literal(named(places)[_PLACES], sa.Text))
+def lies_at(locations: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether a row lies at one of these locations."""
+    return _one_of(sa.literal(location_values(locations)[_LOCATIONS], sa.Text))
 
 
-_FIRST, _END = "first_place", "end_place"
+_FIRST, _END = "first_location", "end_location"
 
 
 def _between(first: sa.ColumnElement[str], end: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    return sa.and_(place >= sa.cast(first, _Tid()), place < sa.cast(end, _Tid()))
+    return sa.and_(row_location >= sa.cast(first, _Tid()), row_location < sa.cast(end, _Tid()))
 
 
 in_blocks = _between(sa.bindparam(_FIRST, type_=sa.Text()), sa.bindparam(_END, type_=sa.Text()))
@@ -104,24 +104,24 @@ class Blocks:
         return _between(first, end)
 
     def holds(self, at: str) -> bool:
-        """Whether a :data:`place` lies in it."""
+        """Whether a :data:`row_location` lies in it."""
         return self.first <= int(at[1:].partition(",")[0]) < self.end
 
 
 class BlockRanges:
-    """The blocks of a stretch, a range at a time.
+    """The blocks of a part of the table, a range at a time.
 
     Rows that are appended meanwhile are not met, nor are new versions of rows that the application has just changed.
 
     Args:
-        stretch: which blocks.
+        key_range: which part.
         layout: of the table.
     """
 
-    def __init__(self, stretch: KeyRange, layout: Layout) -> None:
+    def __init__(self, key_range: KeyRange, layout: TableLayout) -> None:
         blocks = layout.blocks or 0
-        self._next = 0 if stretch.after is None else int(stretch.after) + 1
-        self._end = blocks if stretch.up_to is None else int(stretch.up_to) + 1
+        self._next = 0 if key_range.after is None else int(key_range.after) + 1
+        self._end = blocks if key_range.up_to is None else int(key_range.up_to) + 1
 
     def next(self, size: int = _READ_AT_ONCE) -> Blocks | None:
         """The next so many blocks; None where there are no more."""

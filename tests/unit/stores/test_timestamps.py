@@ -19,8 +19,8 @@ from job.logs.run_logs import HashedSessionLog, LogSink
 from policy.mapping import SessionTable
 from policy.stores import Column, Columns, TimeColumn, TimeEncoding, UserColumn
 from stores.model.sessions import Session
-from stores.model.timestamps import speller, spelt
-from stores.sql.dialects.postgresql import PostgreSQL
+from stores.model.timestamps import format_utc, utc_formatter
+from stores.sql.dialects.postgresql.dialect import PostgreSQL
 from stores.sql.mapping.table import MappedTable
 from stores.sql.removal.deleted_rows import CompactColumns, CompactRows
 
@@ -37,14 +37,18 @@ microseconds = st.integers(FIRST, LAST) | st.integers(0, 10**15)
 @example(-1)
 def test_a_count_of_microseconds_is_spelt_as_the_moment_it_means(since: int) -> None:
     moment = EPOCH + timedelta(microseconds=since)
-    assert speller(EPOCH)(since) == spelt(moment) == moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    assert (
+        utc_formatter(EPOCH)(since)
+        == format_utc(moment)
+        == moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    )
 
 
 @given(st.integers(LAST + 1) | st.integers(max_value=FIRST - 1))
 @example(LAST + 1)
 @example(FIRST - 1)
 def test_what_lies_outside_the_calendar_has_no_spelling(since: int) -> None:
-    assert speller(EPOCH)(since) is None
+    assert utc_formatter(EPOCH)(since) is None
 
 
 def columns(encoding: TimeEncoding, zone: str) -> CompactColumns:
