@@ -309,12 +309,12 @@ def crd(plural: str | None) -> None:
 def demo(context: click.Context, directory: str | None) -> None:
     """Shows a run on 20,000 sessions in an embedded PostgreSQL and Redis."""
     try:
-        from job.demo.show import show
+        from job.demo.demo import run_demo
     except ModuleNotFoundError:
         click.echo("error: the container image has no demo; install session-policy-operator[job,embedded]", err=True)
         context.exit(BAD_CONFIGURATION)
 
-    context.exit(show(Path(directory) if directory else None))
+    context.exit(run_demo(Path(directory) if directory else None))
 
 
 main.add_command(sessions.sessions)

@@ -60,7 +60,8 @@ _REFUSALS: tuple[tuple[_Kinds, str], ...] = (
 
 # The same, by what the server says where its error has no kind of its own.
 _REFUSED_WORDS: tuple[tuple[str, str], ...] = (
-    ("user executing the script", _LACKS_PERMISSION),
+    ("user executing the script", _LACKS_PERMISSION),  # Redis 6
+    ("acl failure in script", _LACKS_PERMISSION),  # Redis 7 and later, Valkey
     ("keys in request don't hash", _IS_CLUSTER),
     (
         "cluster support disabled",
