@@ -18,9 +18,9 @@ import click
 from job.cli import doctor, plan, report, revoke, sessions
 from job.cli.options import BAD_CONFIGURATION, database_url, log_directory, policy_file, read_policy, redis_url
 from job.cli.reporting import to_text, write_termination_message
-from job.imports import lasting, without
 from job.logs.identity import Identities
 from job.logs.logs import RunLogs, SessionLog, open_logs
+from job.startup import garbage_collection_paused, without
 from job.telemetry.trace import Trace, Untraced
 from job.workers.plan import worker_index
 from policy.manifest import InvalidPolicyError, SessionPolicy
@@ -115,7 +115,7 @@ def _trace(logs: RunLogs) -> Trace:
     if not settings:
         return Untraced()
     try:
-        with lasting():
+        with garbage_collection_paused():
             from job.telemetry.opentelemetry_export import Telemetry
 
         trace = Telemetry(settings, os.environ)
@@ -178,7 +178,7 @@ def _prepare(
 ) -> Run:
     # Imported here, so that other commands do not pay for database and Redis clients. The Redis client would import
     # OpenTelemetry for metrics of its own that nobody has switched on, and a start costs CPU.
-    with lasting(), without("opentelemetry"):
+    with garbage_collection_paused(), without("opentelemetry"):
         from job.run import Run
         from job.steps.initialise import Urls
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from job.imports import lasting, without
+from job.startup import garbage_collection_paused, without
 
 
 def test_a_package_counts_as_missing_only_within_the_block() -> None:
@@ -27,7 +27,7 @@ def test_a_package_that_is_imported_already_stays() -> None:
 
 def test_what_lasts_is_not_searched_for_garbage() -> None:
     try:
-        with lasting():
+        with garbage_collection_paused():
             assert not gc.isenabled()
             made: list[list[int]] = [[] for _ in range(3)]
         assert gc.isenabled()
@@ -41,7 +41,7 @@ def test_what_lasts_is_not_searched_for_garbage() -> None:
 
 def test_garbage_is_searched_for_again_when_an_import_has_failed() -> None:
     try:
-        with pytest.raises(ImportError), lasting():
+        with pytest.raises(ImportError), garbage_collection_paused():
             raise ImportError
         assert gc.isenabled()
     finally:
