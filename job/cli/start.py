@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from job.startup import SWITCH_SECONDS, garbage_collection_paused, schedule_as_batch, skip_last_garbage_collection
+from job.startup import SWITCH_SECONDS, garbage_collection_paused, schedule_as_batch
 
 
 def main() -> None:
@@ -13,10 +13,7 @@ def main() -> None:
     schedule_as_batch()
     with garbage_collection_paused():
         from job.cli.main import main as command
-    try:
-        command()
-    finally:
-        skip_last_garbage_collection()
+    command()
 
 
 if __name__ == "__main__":

