@@ -1,4 +1,4 @@
-"""How the process of a run asks to be treated by Linux."""
+"""How Linux schedules the process of a run: as batch work."""
 
 from __future__ import annotations
 

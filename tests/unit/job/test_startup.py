@@ -1,4 +1,4 @@
-"""A package that is there may count as missing while another is imported; and what is imported is no garbage."""
+"""A package that is installed can count as missing during an import; what is imported is not searched for garbage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_package_that_is_imported_already_stays() -> None:
     assert sys.modules["json"] is json
 
 
-def test_what_lasts_is_not_searched_for_garbage() -> None:
+def test_what_was_imported_is_not_searched_for_garbage() -> None:
     try:
         with garbage_collection_paused():
             assert not gc.isenabled()
