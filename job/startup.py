@@ -44,7 +44,8 @@ def without(package: str) -> Iterator[None]:
 
     For libraries that import another one for a feature which nobody has switched on.
 
-    Saves 70 ms and 4 MB for Rich, which structlog imports to draw stack traces.
+    Saves 70 ms and 4 MB for Rich, which structlog imports to draw stack traces; 30 to 90 ms in three trials and 2.6 MB for
+    OpenTelemetry's SDK, which the Redis client imports for metrics of its own. A run without a collector uses neither.
     """
     if package in sys.modules:
         yield

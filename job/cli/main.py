@@ -20,7 +20,7 @@ from job.cli.options import BAD_CONFIGURATION, database_url, log_directory, poli
 from job.cli.reporting import to_text, write_termination_message
 from job.logs.identity import Identities
 from job.logs.logs import RunLogs, SessionLog, open_logs
-from job.startup import garbage_collection_paused
+from job.startup import garbage_collection_paused, without
 from job.telemetry.trace import Trace, Untraced
 from job.workers.plan import worker_index
 from policy.manifest import InvalidPolicyError, SessionPolicy
@@ -145,8 +145,9 @@ def _help(
     index: int, policy: SessionPolicy, database_url: str | None, redis_url: str | None, dry_run: bool, logs: RunLogs
 ) -> int:
     """Helps another process of this run, and returns the exit code. There is one report, and it is not ours."""
-    from job.steps.initialise import Urls
-    from job.workers.follow import Follower
+    with without("opentelemetry"):
+        from job.steps.initialise import Urls
+        from job.workers.follow import Follower
 
     audit = _session_log(policy, logs)
     run_id, log = os.environ.get(JOB_UID_ENV, ""), logs.log.bind(worker=index)
@@ -176,7 +177,7 @@ def _prepare(
     trace: Trace,
 ) -> Run:
     # Imported here, so that other commands do not pay for database and Redis clients.
-    with garbage_collection_paused():
+    with garbage_collection_paused(), without("opentelemetry"):
         from job.run import Run
         from job.steps.initialise import Urls
 

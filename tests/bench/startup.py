@@ -18,6 +18,7 @@ PARTS = {
     "none": "",
     "garbage_collection_paused": "startup.garbage_collection_paused = contextlib.nullcontext",
     "without rich": "startup.without = lambda package: contextlib.nullcontext()",
+    "without opentelemetry": "import opentelemetry",
     "SWITCH_SECONDS": "startup.SWITCH_SECONDS = sys.getswitchinterval()",
     "schedule_as_batch": "startup.schedule_as_batch = lambda: None",
 }

@@ -16,7 +16,7 @@ from tests.support.session_stores import SessionStores
 ALL_RULES = [{"type": kind} for kind in ("Revoked", "ImpossibleTravel", "AddressChange", "WeakId", "LongRunning")]
 OF_OTHERS = {
     # For people at a terminal, for the cluster's side, and for features that nobody has switched on.
-    *("rich", "yaml", "opentelemetry.sdk", "opentelemetry.exporter", "apprise", "requests", "urllib3"),
+    *("rich", "yaml", "opentelemetry", "apprise", "requests", "urllib3"),
     *("kopf", "kubernetes", "aiohttp", "prometheus_client"),
     *(
         "sqlalchemy.orm",
@@ -80,7 +80,7 @@ def test_only_a_run_with_a_collector_imports_opentelemetry(postgres: SessionStor
     fill(postgres)
     with collector() as taken:
         names = imported(postgres, **taken.environment)
-    assert {"opentelemetry.sdk", "opentelemetry.exporter", "job.telemetry.opentelemetry_export"} <= names
+    assert {"opentelemetry", "job.telemetry.opentelemetry_export"} <= names
     assert taken.spans
 
 

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from job.demo.servers.errors import EmbeddedServerUnavailable
@@ -66,6 +67,7 @@ class EmbeddedTlsRedis(EmbeddedRedis):
             return False
 
 
+@cache
 def tls_server_program() -> Path:
     """The first server program here that was built with TLS.
 
