@@ -44,9 +44,9 @@ def without(package: str) -> Iterator[None]:
 
     For libraries that import another one for a feature which nobody has switched on.
 
-    Saves 60 ms and 4 MB for Rich, which structlog imports to draw stack traces; about 40 ms and 2.6 MB for OpenTelemetry's
-    SDK, which the Redis client imports for metrics of its own. That is less than 50 ms, but OpenTelemetry is to be imported
-    only where an endpoint is set.
+    Saves 60 ms and 4 MB for Rich, which structlog imports to draw stack traces; about 40 ms and 2.6 MB for
+    OpenTelemetry's SDK, which the Redis client imports for metrics of its own. That is less than 50 ms, but it is to be
+    imported only where an endpoint is set.
     """
     if package in sys.modules:
         yield
