@@ -18,6 +18,7 @@ from tests.support.servers.mariadb import EmbeddedMariaDB
 from tests.support.servers.mariadb import server_program as mariadb_program
 from tests.support.servers.redis_cluster import EmbeddedRedisCluster
 from tests.support.servers.redis_sentinel import EmbeddedRedisSentinels
+from tests.support.servers.redis_tls import tls_server_program
 
 TESTS = Path(__file__).parent
 
@@ -56,6 +57,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             server_program()
         if {"redis_cluster", "redis_sentinels"} & set(needed):
             server_program()
+        if "redis_tls_program" in needed:
+            tls_server_program()
     except (ControlPlaneUnavailable, EmbeddedServerUnavailable) as missing:
         pytest.skip(str(missing))
 
@@ -142,6 +145,12 @@ def redis_sentinels(_redis_sentinels: EmbeddedRedisSentinels) -> EmbeddedRedisSe
     with _redis_sentinels.client() as client:
         client.flushall()
     return _redis_sentinels
+
+
+@pytest.fixture(scope="session")
+def redis_tls_program() -> Path:
+    """A Redis or Valkey server program that was built with TLS."""
+    return tls_server_program()
 
 
 @pytest.fixture

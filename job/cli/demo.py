@@ -19,7 +19,7 @@ from policy.exit_codes import EXIT_BAD_CONFIGURATION
 def demo(context: click.Context, directory: str | None) -> None:
     """Shows a run on 20,000 sessions in an embedded PostgreSQL and Redis."""
     try:
-        from job.demo.show import show
+        from job.demo.demo import run_demo
     except ModuleNotFoundError:
         click.echo(
             "error: the demo is not installed (the container image has none); "
@@ -28,4 +28,4 @@ def demo(context: click.Context, directory: str | None) -> None:
         )
         context.exit(EXIT_BAD_CONFIGURATION)
 
-    context.exit(show(Path(directory) if directory else None))
+    context.exit(run_demo(Path(directory) if directory else None))

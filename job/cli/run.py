@@ -26,9 +26,9 @@ from job.cli.options import (
     stoppable_clock,
 )
 from job.cli.termination_message import to_text, write_termination_message
-from job.imports import lasting, without
 from job.logs.id_hasher import IdHasher
 from job.logs.run_logs import HashedSessionLog, RunLogs, open_logs
+from job.startup import garbage_collection_paused, without
 from job.telemetry.trace import NoTrace, Trace
 from job.workers.parallelism import worker_index
 from policy.exit_codes import EXIT_BAD_CONFIGURATION, EXIT_DONE
@@ -157,7 +157,7 @@ def _help(worker: int, policy: SessionPolicy, options: _Options) -> int:
 def _prepare(policy: SessionPolicy, options: _Options, trace: Trace) -> Run:
     # Imported here, so that other commands do not load database and Redis clients. The Redis client would import
     # OpenTelemetry for metrics of its own, which are off, and that costs CPU at each start.
-    with lasting(), without("opentelemetry"):
+    with garbage_collection_paused(), without("opentelemetry"):
         from job.run import Run
         from job.steps.initialise import Urls
 
@@ -227,7 +227,7 @@ def _start_trace(logs: RunLogs) -> Trace:
     if not settings:
         return NoTrace()
     try:
-        with lasting():
+        with garbage_collection_paused():
             from job.telemetry.opentelemetry_export import OpenTelemetryTrace
 
         trace = OpenTelemetryTrace(settings, os.environ)

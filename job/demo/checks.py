@@ -1,85 +1,65 @@
-"""Did it go right? Judged by what the stores hold, not by what the runs say of themselves alone."""
+"""Whether a run did all it should and nothing else: judged by what the stores hold, not only by its own report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from job.demo.kinds import RULES, Kind, is_abnormal, stays
-from job.demo.snapshot import Snapshot
+from job.demo.kinds import RULES, Kind, rule_action, stays
+from job.demo.sessions import StoreContents
 from policy.report import Outcome, RunReport
 from policy.spec import SessionPolicySpec
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Something that must hold.
-
-    Attributes:
-        holds: whether it does.
-        text: what was found, with its numbers.
-    """
+class Check(NamedTuple):
+    """Whether something holds that must, and a sentence that says so with its numbers."""
 
     holds: bool
     text: str
 
 
 def check_run(
-    before: Snapshot, kinds: Mapping[str, Kind], after: Snapshot, report: RunReport, spec: SessionPolicySpec
-) -> list[Check]:
-    """Whether the run did all it should, and nothing else.
+    before: StoreContents,
+    kinds: Mapping[str, Kind],
+    after: StoreContents,
+    report: RunReport,
+    spec: SessionPolicySpec,
+) -> Iterator[Check]:
+    """Compares the stores before and after a run, given what kind of session each was."""
+    yield Check(report.outcome is Outcome.SUCCEEDED, f"The run ended with {report.outcome}.")
 
-    Args:
-        before: the stores before it.
-        kinds: what kind of session each was.
-        after: the stores after it.
-        report: what it says.
-        spec: what it obeyed.
-    """
     live = {i for i, kind in kinds.items() if stays(kind, spec)}
+    lost = (live & before.rows.keys()) - after.rows.keys() | (live & before.keys.keys()) - after.keys.keys()
+    if lost:
+        yield Check(False, f"{len(lost):,} of {len(live):,} live sessions are missing in a store that held them.")
+    else:
+        yield Check(True, f"All {len(live):,} live sessions are still there, in each store that held them.")
+
     ended = kinds.keys() - live
-    lost = sum((i in before.rows and i not in after.rows) or (i in before.ttls and i not in after.ttls) for i in live)
-    traces = after.traces(ended) + len(after.stale_entries)
-    for_ever = sum(ttl is None for ttl in after.ttls.values())
-    return [
-        Check(report.outcome is Outcome.SUCCEEDED, f"The run ended with {report.outcome}."),
-        Check(
-            lost == 0,
-            f"All {len(live):,} live sessions are still there, in each store that held them."
-            if lost == 0
-            else f"{lost:,} of {len(live):,} live sessions are missing in a store that held them.",
-        ),
-        Check(
-            traces == 0,
-            f"Of the {len(ended):,} others nothing is left: no row, key, index entry or access log."
-            if traces == 0
-            else f"Of the {len(ended):,} others {traces:,} rows, keys, index entries or access logs are left.",
-        ),
-        *_check_findings(kinds, report, spec),
-        Check(
-            for_ever == 0,
-            "Every session key in Redis has a TTL." if for_ever == 0 else f"{for_ever:,} session keys have no TTL.",
-        ),
-    ]
+    traces = after.count_traces(ended) + len(after.stale_entries)
+    left = f"{traces:,} rows, keys, index entries or access logs are left"
+    nothing = "nothing is left: no row, key, index entry or access log"
+    yield Check(not traces, f"Of the {len(ended):,} others {left if traces else nothing}.")
 
+    if all(rule.type in RULES.values() for rule in spec.session_rules):  # of a rule of others the demo cannot tell
+        abnormal = sum(rule_action(kind, spec) is not None for kind in kinds.values())
+        duplicates = sum(kind is Kind.DUPLICATE for kind in kinds.values())
+        found = report.sessions
+        right = (found.abnormal, found.duplicate) == (abnormal, duplicates)
+        yield Check(
+            right,
+            f"It found {found.abnormal:,} abnormal sessions and {found.duplicate:,} duplicates; there were "
+            f"{'as many' if right else f'{abnormal:,} and {duplicates:,}'}.",
+        )
 
-def _check_findings(kinds: Mapping[str, Kind], report: RunReport, spec: SessionPolicySpec) -> Iterator[Check]:
-    """Whether the run has found what the rules are about, also where nothing was to be deleted."""
-    if any(rule.type not in RULES.values() for rule in spec.session_rules):
-        return  # an edited policy: the demo cannot tell
-    abnormal = sum(is_abnormal(kind, spec) for kind in kinds.values())
-    duplicates = sum(kind is Kind.DUPLICATE for kind in kinds.values())
-    found = report.sessions
-    right = (found.abnormal, found.duplicate) == (abnormal, duplicates)
-    there_were = "as many" if right else f"{abnormal:,} and {duplicates:,}"
+    no_ttl = sum(key.ttl_seconds is None for key in after.keys.values())
     yield Check(
-        right,
-        f"It found {found.abnormal:,} abnormal sessions and {found.duplicate:,} duplicates; there were {there_were}.",
+        not no_ttl, f"{no_ttl:,} session keys have no TTL." if no_ttl else "Every session key in Redis has a TTL."
     )
 
 
-def check_second_run(before: Snapshot, after: Snapshot, report: RunReport) -> Check:
-    """Whether a run that found everything in order left it so."""
+def check_second_run(before: StoreContents, after: StoreContents, report: RunReport) -> Check:
+    """Whether a run that had nothing to do changed nothing."""
     deleted = report.sessions.deleted + (report.redis.deleted if report.redis else 0)
     same = before.holds_the_same_as(after)
     return Check(

@@ -1,4 +1,4 @@
-"""The demo's two servers, and the stores in them."""
+"""The demo's two servers, with clients."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ class Servers:
 
     @property
     def versions(self) -> str:
-        """What they are."""
+        """Their names and versions."""
         with self.engine.connect() as connection:
             postgres = str(connection.exec_driver_sql("SHOW server_version").scalar_one()).split()[0]
-        return f"PostgreSQL {postgres} and Redis {self.client.info('server')['redis_version']}"
+        server = self.client.info("server")
+        # Valkey names a version of Redis as well, for clients that look for one.
+        name = "Valkey" if "valkey_version" in server else "Redis"
+        return f"PostgreSQL {postgres} and {name} {server[f'{name.lower()}_version']}"
 
 
 @contextmanager

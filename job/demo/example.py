@@ -31,11 +31,11 @@ def redis_of(policy: SessionPolicy) -> RedisStore:
     """How the policy's Redis is laid out.
 
     Raises:
-        ConfigurationError: it was edited, and asks for stores that the demo cannot fill.
+        ConfigurationError: it was edited, and has stores that the demo cannot fill.
     """
     stores = policy.spec.stores
     if stores.redis is None:
-        raise ConfigurationError(f"{NAME}: the demo needs stores.redis; put it back")
+        raise ConfigurationError(f"{NAME}: the demo needs stores.redis; restore it")
     if stores.database is None or stores.database.session_table != DatabasePreset.DEFAULT.table:
-        raise ConfigurationError(f"{NAME}: the demo fills the default table only; take stores.database.table out")
+        raise ConfigurationError(f"{NAME}: the demo fills the default table only; remove stores.database.table")
     return stores.redis

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from job.imports import without
 from job.logs.id_hasher import IdHasher
 from job.logs.log_files import LogFiles, LogName, retention_days
+from job.startup import without
 from policy.manifest import SessionPolicy
 from stores.model.errors import RunError
 from stores.model.sessions import HasLogFields, LogFields, Session

@@ -167,7 +167,7 @@ def measure_runs(kind: str, runs: int, *, rules: bool, traced: bool, python: lis
         if taken is not None:
             environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = taken.endpoint
         command = _program(python)
-        environment = _inherited() | environment
+        environment = inherited() | environment
         found = []
         for _ in range(runs + 1):
             expected_load(stores)
@@ -185,7 +185,8 @@ def _program(python: list[str]) -> list[str]:
     return [*python, script] if python else [script]
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
+    """What a run gets of our own environment."""
     return {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "HOME") if name in os.environ}
 
 

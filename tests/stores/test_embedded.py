@@ -18,6 +18,7 @@ from job.demo.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerErro
 from job.demo.servers import postgres as postgres_module
 from job.demo.servers.process import EmbeddedServer
 from tests.support.kube import eventually
+from tests.support.servers.restartable import RestartablePostgres, RestartableRedis
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
@@ -25,7 +26,7 @@ def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
 
 
 def test_postgres_keeps_committed_rows_over_kill_and_restart() -> None:
-    with EmbeddedPostgres() as server:
+    with RestartablePostgres() as server:
         url = server.url
         with connect(url) as connection:
             connection.execute("CREATE TABLE kept (id int)")
@@ -67,7 +68,7 @@ def test_two_servers_do_not_meet() -> None:
 
 
 def test_redis_options_reach_the_server_and_appended_data_survives_a_kill() -> None:
-    with EmbeddedRedis(options={"appendonly": "yes", "appendfsync": "always"}) as server:
+    with RestartableRedis(options={"appendonly": "yes", "appendfsync": "always"}) as server:
         with redis.Redis.from_url(server.url) as client:
             client.set("key", "value")
         server.kill()

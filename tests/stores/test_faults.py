@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from job.demo.servers import EmbeddedPostgres, EmbeddedRedis
 from policy.report import Outcome
 from stores.model.errors import DatabaseUnavailableError
 from stores.redis.store import RedisStore
@@ -23,11 +22,12 @@ from stores.waiting.clock import RunClock
 from tests.support.hanging import UntilItHangs
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import Command, command, manifest, policy, run
+from tests.support.servers.restartable import RestartablePostgres, RestartableRedis
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
 
 @pytest.fixture
-def mortal(own_postgres_url: str, own_redis: EmbeddedRedis) -> Any:
+def mortal(own_postgres_url: str, own_redis: RestartableRedis) -> Any:
     """Stores on servers that may be killed."""
     made = SessionStores(own_postgres_url, own_redis.url)
     yield made
@@ -71,7 +71,7 @@ class Once:
         return wrapped
 
 
-def revived(server: EmbeddedPostgres | EmbeddedRedis) -> Callable[[], None]:
+def revived(server: RestartablePostgres | RestartableRedis) -> Callable[[], None]:
     def kill_and_restart() -> None:
         server.kill()
         server.restart()
@@ -87,7 +87,7 @@ def retries(stderr: str) -> list[dict[str, Any]]:
 
 
 def test_database_down_is_tried_again_as_the_policy_says_and_then_failed(
-    own_postgres: EmbeddedPostgres, tmp_path: Path
+    own_postgres: RestartablePostgres, tmp_path: Path
 ) -> None:
     url = own_postgres.url
     own_postgres.kill()
@@ -104,7 +104,7 @@ def test_database_down_is_tried_again_as_the_policy_says_and_then_failed(
 
 
 def test_redis_down_is_recorded_and_tried_again_and_nothing_is_deleted(
-    mortal: SessionStores, own_redis: EmbeddedRedis, tmp_path: Path
+    mortal: SessionStores, own_redis: RestartableRedis, tmp_path: Path
 ) -> None:
     fill(mortal)
     before = SessionStores(mortal.database_url).dump()
@@ -120,7 +120,7 @@ def test_redis_down_is_recorded_and_tried_again_and_nothing_is_deleted(
     check_clean(mortal)
 
 
-def test_a_stop_is_heeded_while_waiting_to_try_again(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+def test_a_stop_is_heeded_while_waiting_to_try_again(own_postgres: RestartablePostgres, tmp_path: Path) -> None:
     url = own_postgres.url
     own_postgres.kill()
     one = Command(tmp_path, manifest(retries={"database": {"attempts": 10, "delaySeconds": 300}}), url)
@@ -141,7 +141,7 @@ PATIENT = {"retries": {"database": {"attempts": 3, "delaySeconds": 0}, "redis": 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before history", "before commit"])
 def test_database_killed_in_the_middle_of_a_batch_and_back_again(
-    mortal: SessionStores, own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, after: bool
+    mortal: SessionStores, own_postgres: RestartablePostgres, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     fill(mortal)
     crash = Once(revived(own_postgres), 3, after=after)
@@ -180,7 +180,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
 
 
 def test_database_killed_for_good_fails_the_run_and_the_next_one_goes_on(
-    mortal: SessionStores, own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+    mortal: SessionStores, own_postgres: RestartablePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(mortal)
     crash = Once(own_postgres.kill, 3, after=True)
@@ -196,7 +196,7 @@ def test_database_killed_for_good_fails_the_run_and_the_next_one_goes_on(
 
 
 def test_redis_killed_between_row_and_key_and_back_again(
-    mortal: SessionStores, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    mortal: SessionStores, own_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(mortal)
     crash = Once(revived(own_redis), 2, after=False)
@@ -209,7 +209,7 @@ def test_redis_killed_between_row_and_key_and_back_again(
 
 
 def test_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_one_converges(
-    mortal: SessionStores, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    mortal: SessionStores, own_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(mortal)
     crash = Once(own_redis.kill, 2, after=False)

@@ -13,7 +13,6 @@ import pytest
 import redis
 from redis import exceptions
 
-from job.demo.servers import EmbeddedRedis
 from policy.spec import Retry
 from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError, RedisUnavailableError, RunError
@@ -21,6 +20,7 @@ from stores.redis.connection import connect as module
 from stores.redis.connection.connect import connect
 from stores.redis.connection.errors import translate
 from stores.redis.store import RedisStore as Store
+from tests.support.servers.restartable import RestartableRedis
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log
 
 SETTINGS = RedisStore.model_validate({"urlFrom": SECRET, "keys": KEYS})
@@ -97,7 +97,7 @@ def test_urls_as_people_write_them_are_understood(url: str) -> None:
 
 def test_a_unix_socket_works(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
-    with EmbeddedRedis(options={"unixsocket": str(path)}):
+    with RestartableRedis(options={"unixsocket": str(path)}):
         store = open_store(f"unix://{path}")
         assert store.server_time()
         store.close()
@@ -107,7 +107,7 @@ def test_a_unix_socket_works(tmp_path: Path) -> None:
 
 
 def test_r2_11_a_wrong_or_missing_password_is_a_configuration_error() -> None:
-    with EmbeddedRedis() as server:
+    with RestartableRedis() as server:
         with redis.Redis.from_url(server.url) as admin:
             admin.config_set("requirepass", CANARY)
         address = f"127.0.0.1:{server.port}/0"
@@ -221,7 +221,7 @@ def test_a_connection_that_the_server_closed_meanwhile_costs_no_attempt(redis_se
 
 
 def test_r2_a_redis_that_comes_back_in_time_is_used() -> None:
-    with EmbeddedRedis() as server:
+    with RestartableRedis() as server:
         store = open_store(server.url, attempts=3, clock=InstantClock(server.restart))
         store.server_time()
         server.kill()

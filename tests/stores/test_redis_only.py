@@ -13,7 +13,6 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from job.demo.servers import EmbeddedRedis
 from policy.spec import OnExceed, Retry
 from policy.stores import RedisStore as Settings
 from stores.model.errors import ClockSkewError, LockHeldError, LockLostError, SafetyLimitError
@@ -26,6 +25,7 @@ from tests.support.kube import eventually
 from tests.support.redis_only import HOUR, RedisOnly
 from tests.support.servers.redis_cluster import EmbeddedRedisCluster
 from tests.support.servers.redis_sentinel import MASTER_NAME, EmbeddedRedisSentinels
+from tests.support.servers.restartable import RestartableRedis
 from tests.support.sync_world import SECRET, InstantClock, Log
 
 BY_CONTENT = {"session": "sess:{id}", "accessLog": "access_log:{id}"}
@@ -359,7 +359,7 @@ def assert_left(world: RedisOnly, left: set[str]) -> None:
 
 
 @pytest.mark.parametrize("at", range(3, 52, 8))
-def test_r2_redis_dies_anywhere_and_comes_back(monkeypatch: pytest.MonkeyPatch, at: int, own: EmbeddedRedis) -> None:
+def test_r2_redis_dies_anywhere_and_comes_back(monkeypatch: pytest.MonkeyPatch, at: int, own: RestartableRedis) -> None:
     world = RedisOnly(own.url)
     world.client.flushall()
     left = fill(world)
@@ -382,8 +382,8 @@ def test_r2_redis_dies_anywhere_and_comes_back(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(options={"appendonly": "yes", "appendfsync": "always"}) as server:
+def own() -> Iterator[RestartableRedis]:
+    with RestartableRedis(options={"appendonly": "yes", "appendfsync": "always"}) as server:
         yield server
 
 

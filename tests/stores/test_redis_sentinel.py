@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from job.demo.servers import EmbeddedRedis
 from policy.spec import Retry
 from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError, RedisUnavailableError, RunError
@@ -15,6 +14,7 @@ from stores.redis.connection.connect import connect
 from stores.redis.store import RedisStore as Store
 from tests.support.interruptions import Interruptions
 from tests.support.servers.redis_sentinel import MASTER_NAME, EmbeddedRedisSentinels
+from tests.support.servers.restartable import RestartableRedis
 from tests.support.sync_world import KEYS, SECRET, InstantClock, Log, SyncWorld, changes
 
 DELETE = {"onMissingRedisSession": "Delete"}
@@ -181,5 +181,5 @@ def test_a_master_nobody_knows_and_servers_that_are_no_sentinels_are_told(
     assert "names no sentinels" in str(error)
 
 
-def _other(trio: EmbeddedRedisSentinels, server: EmbeddedRedis) -> EmbeddedRedis:
+def _other(trio: EmbeddedRedisSentinels, server: RestartableRedis) -> RestartableRedis:
     return next(s for s in trio.servers if s is not server)

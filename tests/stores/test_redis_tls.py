@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from job.demo.servers import EmbeddedServerUnavailable
 from policy.spec import Retry
 from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError, RunError
@@ -35,28 +34,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serve(files: Path, name: str, *, client_certificates: bool = False) -> Iterator[EmbeddedTlsRedis]:
-    server = EmbeddedTlsRedis(
+    with EmbeddedTlsRedis(
         files / "ca.crt", files / f"{name}.crt", files / f"{name}.key", client_certificates=client_certificates
-    )
-    try:
-        with server:
-            yield server
-    except EmbeddedServerUnavailable as missing:
-        pytest.skip(str(missing))
+    ) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-def here(files: Path) -> Iterator[EmbeddedTlsRedis]:
+def here(files: Path, redis_tls_program: Path) -> Iterator[EmbeddedTlsRedis]:
     yield from serve(files, "here")
 
 
 @pytest.fixture(scope="module")
-def elsewhere(files: Path) -> Iterator[EmbeddedTlsRedis]:
+def elsewhere(files: Path, redis_tls_program: Path) -> Iterator[EmbeddedTlsRedis]:
     yield from serve(files, "elsewhere")
 
 
 @pytest.fixture(scope="module")
-def strict(files: Path) -> Iterator[EmbeddedTlsRedis]:
+def strict(files: Path, redis_tls_program: Path) -> Iterator[EmbeddedTlsRedis]:
     yield from serve(files, "here", client_certificates=True)
 
 

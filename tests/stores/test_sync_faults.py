@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from redis.connection import AbstractConnection
 
-from job.demo.servers import EmbeddedRedis
 from stores.model.errors import RedisUnavailableError
+from tests.support.servers.restartable import RestartableRedis
 from tests.support.sync_world import InstantClock, SyncWorld, changes
 
 DELETE = {"onMissingRedisSession": "Delete"}
 
 
 @pytest.fixture(scope="module")
-def durable_redis() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(options={"appendonly": "yes", "appendfsync": "always"}) as server:
+def durable_redis() -> Iterator[RestartableRedis]:
+    with RestartableRedis(options={"appendonly": "yes", "appendfsync": "always"}) as server:
         yield server
 
 
@@ -46,7 +46,7 @@ def assert_settled(world: SyncWorld) -> None:
 class Killer:
     """Kills Redis at the n-th thing sent to it: before it is sent, or after, so that only the answer is lost."""
 
-    def __init__(self, server: EmbeddedRedis, at: int, *, before: bool) -> None:
+    def __init__(self, server: RestartableRedis, at: int, *, before: bool) -> None:
         self.fired = False
         self._server, self._left, self._before = server, at, before
         self._send: Any = AbstractConnection.send_packed_command
@@ -72,7 +72,7 @@ class Killer:
 @pytest.mark.parametrize("before", [True, False], ids=["unsent", "unanswered"])
 @pytest.mark.parametrize("at", range(2, 26, 3))
 def test_r3_5_redis_killed_anywhere_and_the_next_run_finishes(
-    sqlite_url: str, durable_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch, at: int, before: bool
+    sqlite_url: str, durable_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch, at: int, before: bool
 ) -> None:
     world = SyncWorld(sqlite_url, durable_redis.url)
     world.clear()
@@ -94,7 +94,7 @@ def test_r3_5_redis_killed_anywhere_and_the_next_run_finishes(
 
 @pytest.mark.parametrize("at", range(2, 26, 6))
 def test_r2_redis_back_within_the_retries_and_the_run_goes_on(
-    sqlite_url: str, durable_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch, at: int
+    sqlite_url: str, durable_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     world = SyncWorld(sqlite_url, durable_redis.url)
     world.clear()

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import yaml
 
-from job.demo.servers.lifeline import Lifeline
-from job.demo.servers.process import free_port
+from job.demo.servers.watchdog import Watchdog
 from tests.support import audit
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pki import CertificateAuthority, write_signing_key_pair
+from tests.support.ports import free_port
 
 DEFAULT_ASSETS = "/usr/local/kubebuilder/bin"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
@@ -69,7 +69,7 @@ class ControlPlane:
     api_port: int
     etcd_port: int
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _lifelines: dict[str, Lifeline] = field(default_factory=dict)
+    _watchdogs: dict[str, Watchdog] = field(default_factory=dict)
 
     @classmethod
     def start(cls) -> ControlPlane:
@@ -249,7 +249,7 @@ class ControlPlane:
                 cwd=self.directory,
                 start_new_session=True,
             )
-        self._lifelines[name] = Lifeline(process.pid, signal.SIGKILL, self.directory)
+        self._watchdogs[name] = Watchdog(process.pid, signal.SIGKILL, self.directory)
 
     def _end(self, name: str, how: signal.Signals) -> None:
         process = self._processes.pop(name, None)
@@ -261,7 +261,7 @@ class ControlPlane:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        self._lifelines.pop(name).release()
+        self._watchdogs.pop(name).release()
 
     def _await(self, ready: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,57 +116,84 @@ def _shown(value: float, now: float, properties: Sequence[Mapping[str, Any]]) ->
     return _amount(value, unit)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plot:
+    """Where a graph's axes are, and what they stand for."""
+
+    left: float
+    right: float
+    ceiling: float
+    bottom: float
+    first: float
+    last: float
+    top: float
+
+    def x(self, moment: float) -> float:
+        return self.left + (self.right - self.left) * (moment - self.first) / max(1.0, self.last - self.first)
+
+    def y(self, value: float) -> float:
+        return self.bottom - (self.bottom - self.ceiling) * value / self.top
+
+
 def _graph(panel: Mapping[str, Any], answers: Answers, x: float, y: float, width: float, height: float) -> list[str]:
-    unit = panel["fieldConfig"]["defaults"]["unit"]
-    dashed = [o["matcher"]["options"] for o in panel["fieldConfig"]["overrides"]]
-    named = [
-        (_legend(target["legendFormat"], series.labels), series.points)
-        for target in panel["targets"]
-        for series in answers[sent(target)]
-    ]
-    lines = [(name, [p for p in points if math.isfinite(p[1])]) for name, points in named]
-    lines = [(name, points) for name, points in lines if points]
+    lines = _lines(panel, answers)
     if not lines:
         return [text(x + width / 2, y + height / 2, "no data", fill=FAINT, end="middle")]
     shown, hidden = lines[:MOST_SERIES], lines[MOST_SERIES:]
     per_line = 2 if width > 300 else 1
     legend = math.ceil((len(shown) + bool(hidden)) / per_line) * 15
-    left, bottom = x + 54, y + height - legend - 18
-    top = max(v for _, points in lines for _, v in points) or 1.0
-    first = min(points[0][0] for _, points in lines)
-    last = max(points[-1][0] for _, points in lines)
-    span = max(1.0, last - first)
-    parts = []
-    for n in range(_TICKS + 1):
-        at = bottom - (bottom - y - 6) * n / _TICKS
-        parts += [
-            line(left, at, x + width, at),
-            text(left - 6, at + 4, _amount(top * n / _TICKS, unit), fill=FAINT, size=10, end="end"),
-        ]
-    for moment, end in ((first, ""), ((first + last) / 2, "middle"), (last, "end")):
-        at = left + (x + width - left) * (moment - first) / span
-        clock = datetime.fromtimestamp(moment, UTC).strftime("%H:%M:%S")
-        parts.append(text(at, bottom + 13, clock, fill=FAINT, size=10, end=end))
+    plot = _Plot(
+        left=x + 54,
+        right=x + width,
+        ceiling=y + 6,
+        bottom=y + height - legend - 18,
+        first=min(points[0][0] for _, points in lines),
+        last=max(points[-1][0] for _, points in lines),
+        top=max(v for _, points in lines for _, v in points) or 1.0,
+    )
+    dashed = [o["matcher"]["options"] for o in panel["fieldConfig"]["overrides"]]
+    parts = _axes(plot, panel["fieldConfig"]["defaults"]["unit"])
     for number, (name, points) in enumerate(shown):
         colour = COLOURS[number % len(COLOURS)]
         dash = "6 4" if any(re.fullmatch(pattern, name) for pattern in dashed) else ""
-        drawn = [
-            (left + (x + width - left) * (t - first) / span, bottom - (bottom - y - 6) * v / top)
-            for t, v in _bends(points)
-        ]
-        parts.append(
-            path(drawn if len(drawn) > 1 else [drawn[0], (drawn[0][0] + 2, drawn[0][1])], stroke=colour, dash=dash)
-        )
+        drawn = [(plot.x(t), plot.y(v)) for t, v in _bends(points)]
+        if len(drawn) == 1:
+            drawn.append((drawn[0][0] + 2, drawn[0][1]))
         key_x = x + (number % per_line) * width / per_line
-        key_y = bottom + 30 + (number // per_line) * 15
+        key_y = plot.bottom + 30 + (number // per_line) * 15
         parts += [
+            path(drawn, stroke=colour, dash=dash),
             line(key_x, key_y - 4, key_x + 14, key_y - 4, stroke=colour, dash=dash),
             text(key_x + 18, key_y, cut(name, width / per_line - 22, 10), size=10, fill=INK),
         ]
     if hidden:
         number = len(shown)
-        key_x, key_y = x + (number % per_line) * width / per_line, bottom + 30 + (number // per_line) * 15
+        key_x, key_y = x + (number % per_line) * width / per_line, plot.bottom + 30 + (number // per_line) * 15
         parts.append(text(key_x, key_y, f"and {len(hidden)} more", size=10, fill=FAINT))
+    return parts
+
+
+def _lines(panel: Mapping[str, Any], answers: Answers) -> list[tuple[str, list[tuple[float, float]]]]:
+    """A panel's series that have points, with what the legend calls them."""
+    named = (
+        (_legend(target["legendFormat"], series.labels), [p for p in series.points if math.isfinite(p[1])])
+        for target in panel["targets"]
+        for series in answers[sent(target)]
+    )
+    return [(name, points) for name, points in named if points]
+
+
+def _axes(plot: _Plot, unit: str) -> list[str]:
+    parts = []
+    for n in range(_TICKS + 1):
+        at = plot.y(plot.top * n / _TICKS)
+        parts += [
+            line(plot.left, at, plot.right, at),
+            text(plot.left - 6, at + 4, _amount(plot.top * n / _TICKS, unit), fill=FAINT, size=10, end="end"),
+        ]
+    for moment, end in ((plot.first, ""), ((plot.first + plot.last) / 2, "middle"), (plot.last, "end")):
+        clock = datetime.fromtimestamp(moment, UTC).strftime("%H:%M:%S")
+        parts.append(text(plot.x(moment), plot.bottom + 13, clock, fill=FAINT, size=10, end=end))
     return parts
 
 

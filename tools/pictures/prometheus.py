@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from job.demo.servers.process import free_port
+from tests.support.ports import free_port
 
 STEP_SECONDS = 1
 

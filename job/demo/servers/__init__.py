@@ -1,7 +1,7 @@
-"""Real PostgreSQL and Redis servers on this machine, without root, Docker or configuration.
+"""Real PostgreSQL and Valkey servers on this machine, without root, Docker or configuration.
 
-For the demo and for tests only: the servers listen on the loopback address, ask for no password and die with
-the process that started them. Never import this from code that cleans somebody's stores.
+For the demo and for tests only: the servers listen on the loopback address, ask for no password and end with the
+process that started them. Never import this from code that cleans up somebody's stores.
 """
 
 from job.demo.servers.errors import EmbeddedServerError, EmbeddedServerUnavailable

@@ -2,7 +2,7 @@
 
 
 class EmbeddedServerError(Exception):
-    """An embedded server did not start, or did not do what it was told; the message holds its last words."""
+    """An embedded server did not start, or ended; the message has the last lines that it logged."""
 
 
 class EmbeddedServerUnavailable(EmbeddedServerError):

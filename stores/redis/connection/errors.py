@@ -63,7 +63,8 @@ _CONFIGURATION_ERRORS: tuple[tuple[_ErrorTypes, str], ...] = (
 
 # The same, for errors that Redis sends with the general code ERR: only their text tells them apart.
 _CONFIGURATION_ERROR_TEXTS: tuple[tuple[str, str], ...] = (
-    ("user executing the script", _LACKS_PERMISSION),
+    ("user executing the script", _LACKS_PERMISSION),  # Redis 6
+    ("acl failure in script", _LACKS_PERMISSION),  # Redis 7 and later, Valkey
     ("keys in request don't hash", _IS_CLUSTER_NODE),
     (
         "cluster support disabled",

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from job.cli.start import SWITCH_SECONDS
 from job.logs.id_hasher import IdHasher
 from job.logs.run_logs import HashedSessionLog, LogSink
+from job.startup import SWITCH_SECONDS
 from job.steps.context import RunContext
 from job.steps.expired import delete_expired
 from job.steps.initialise import RunStores, Urls, initialise

@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from job.demo.servers.account import reachable_by, unprivileged_account
 from job.demo.servers.errors import EmbeddedServerError, EmbeddedServerUnavailable
 from job.demo.servers.process import HOST, EmbeddedServer
+from job.demo.servers.unprivileged import reachable_by, unprivileged_account
 
 _USER = "tester"
 _SBIN = "/usr/sbin:/usr/local/sbin"  # where packages put servers; an ordinary user's PATH often lacks it

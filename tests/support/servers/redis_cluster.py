@@ -11,9 +11,10 @@ import redis
 from redis.crc import key_slot
 
 from job.demo.servers.errors import EmbeddedServerError
-from job.demo.servers.group import EmbeddedServers
-from job.demo.servers.process import HOST, free_port
-from job.demo.servers.redis import EmbeddedRedis
+from job.demo.servers.process import HOST
+from tests.support.ports import free_port
+from tests.support.servers.restartable import RestartableRedis
+from tests.support.servers.server_group import ServerGroup
 
 _SLOTS = 16384
 _BUS_OFFSET = 10_000
@@ -30,7 +31,7 @@ _NODE_OPTIONS = {
 }
 
 
-class ClusterNode(EmbeddedRedis):
+class ClusterNode(RestartableRedis):
     """A node, alone until it meets the others."""
 
     def __init__(self, start_timeout_seconds: float = 30) -> None:
@@ -50,13 +51,11 @@ class ClusterNode(EmbeddedRedis):
         """How the other nodes name it."""
         return str(self.call("CLUSTER", "MYID").decode())
 
-    def _prepare(self) -> None:
-        super()._prepare()
-        if self._port is None:
-            self._port = free_port(_BUS_OFFSET)
+    def _choose_port(self) -> int:
+        return self._known_port or free_port(_BUS_OFFSET)
 
 
-class EmbeddedRedisCluster(EmbeddedServers):
+class EmbeddedRedisCluster(ServerGroup):
     """Masters that share the slots evenly, each with its replicas; reached at `url` without a password.
 
     Args:

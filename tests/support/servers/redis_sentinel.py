@@ -11,16 +11,17 @@ from typing import Any
 import redis
 
 from job.demo.servers.errors import EmbeddedServerError
-from job.demo.servers.group import EmbeddedServers
-from job.demo.servers.process import HOST, EmbeddedServer
-from job.demo.servers.redis import EmbeddedRedis, server_program
+from job.demo.servers.process import HOST
+from job.demo.servers.redis import server_program
+from tests.support.servers.restartable import RestartableRedis, RestartableServer
+from tests.support.servers.server_group import ServerGroup
 
 MASTER_NAME = "sessions"
 _POLL_SECONDS = 0.05
 _OPTIONS = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 
 
-class Sentinel(EmbeddedServer):
+class Sentinel(RestartableServer):
     """One sentinel.
 
     Args:
@@ -33,7 +34,7 @@ class Sentinel(EmbeddedServer):
 
     def __init__(
         self,
-        master: EmbeddedRedis,
+        master: RestartableRedis,
         quorum: int,
         password: str = "",
         master_password: str = "",
@@ -92,7 +93,7 @@ class Sentinel(EmbeddedServer):
             return False
 
 
-class EmbeddedRedisSentinels(EmbeddedServers):
+class EmbeddedRedisSentinels(ServerGroup):
     """A master, a replica and three sentinels.
 
     Args:
@@ -102,7 +103,7 @@ class EmbeddedRedisSentinels(EmbeddedServers):
     """
 
     def __init__(self, password: str = "", sentinel_password: str = "", timeout_seconds: float = 40) -> None:
-        self.servers = [EmbeddedRedis(options=_OPTIONS), EmbeddedRedis(options=_OPTIONS)]
+        self.servers = [RestartableRedis(options=_OPTIONS), RestartableRedis(options=_OPTIONS)]
         self.sentinels = [Sentinel(self.servers[0], 2, sentinel_password, password) for _ in range(3)]
         self._password = password
         self._sentinel_password = sentinel_password
@@ -117,7 +118,7 @@ class EmbeddedRedisSentinels(EmbeddedServers):
         return f"redis://{login}" + ",".join(f"{HOST}:{s.port}" for s in self.sentinels) + f"/0{options}"
 
     @property
-    def master(self) -> EmbeddedRedis:
+    def master(self) -> RestartableRedis:
         """The server that the sentinels call the master."""
         sentinel = next(s for s in self.sentinels if s.running)
         _, port = sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
@@ -133,7 +134,7 @@ class EmbeddedRedisSentinels(EmbeddedServers):
 
     # --- what tests do to them -----------------------------------------------------------------------------------
 
-    def client(self, server: EmbeddedRedis | None = None) -> redis.Redis:
+    def client(self, server: RestartableRedis | None = None) -> redis.Redis:
         """A client of a server, by default of the master."""
         return redis.Redis(host=HOST, port=(server or self.master).port, password=self._password or None)
 
@@ -142,7 +143,7 @@ class EmbeddedRedisSentinels(EmbeddedServers):
         # They refuse until they have heard that the replica is fit.
         self._wait(lambda: bool(self.sentinels[0].call("SENTINEL", "FAILOVER", MASTER_NAME)), "begin a failover")
 
-    def await_new_master(self, old: EmbeddedRedis) -> None:
+    def await_new_master(self, old: RestartableRedis) -> None:
         """Returns when the other server is the master, all sentinels say so, and the old one takes no more writes."""
         new = next(server for server in self.servers if server is not old)
         self._wait(lambda: self._all_name(new), "replace the master")
@@ -170,12 +171,12 @@ class EmbeddedRedisSentinels(EmbeddedServers):
             self._passwords(server)
         self._follow(replica, master)
 
-    def _follow(self, replica: EmbeddedRedis, master: EmbeddedRedis) -> None:
+    def _follow(self, replica: RestartableRedis, master: RestartableRedis) -> None:
         with self.client(replica) as client:
             client.replicaof(HOST, str(master.port))
         self._wait(lambda: self._replication(replica).get("master_link_status") == "up", "replicate")
 
-    def _passwords(self, server: EmbeddedRedis) -> None:
+    def _passwords(self, server: RestartableRedis) -> None:
         if not self._password:
             return
         with redis.Redis(host=HOST, port=server.port) as client:
@@ -192,14 +193,14 @@ class EmbeddedRedisSentinels(EmbeddedServers):
                 return False
         return True
 
-    def _all_name(self, server: EmbeddedRedis) -> bool:
+    def _all_name(self, server: RestartableRedis) -> bool:
         for sentinel in self.sentinels:
             _, port = sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
             if int(port) != server.port:
                 return False
         return bool(self._replication(server)["role"] == "master")
 
-    def _replication(self, server: EmbeddedRedis) -> dict[str, Any]:
+    def _replication(self, server: RestartableRedis) -> dict[str, Any]:
         with self.client(server) as client:
             state: dict[str, Any] = client.info("replication")
             return state

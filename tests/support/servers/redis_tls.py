@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from job.demo.servers.errors import EmbeddedServerUnavailable
@@ -16,7 +16,7 @@ from job.demo.servers.process import HOST
 from job.demo.servers.redis import EmbeddedRedis, server_program
 
 _HOW_TO_GET = (
-    "no Redis server with TLS found: the one of the wheel has none; install redis-server (for example apt install "
+    "no Redis or Valkey server with TLS found: the wheel's has none; install one (for example apt install "
     "redis-server), or name the program in REDIS_SERVER_BIN"
 )
 _PROBE_SECONDS = 5
@@ -67,8 +67,9 @@ class EmbeddedTlsRedis(EmbeddedRedis):
             return False
 
 
+@cache
 def tls_server_program() -> Path:
-    """The first Redis server program here that was built with TLS.
+    """The first server program here that was built with TLS.
 
     Raises:
         EmbeddedServerUnavailable: There is none.
@@ -80,19 +81,20 @@ def tls_server_program() -> Path:
 
 
 def _programs() -> Iterator[Path]:
-    yield server_program()
-    # Where the wheel's directory comes first on PATH, the system's is behind it.
-    for directory in os.get_exec_path():
-        if found := shutil.which("redis-server", path=directory):
+    yield server_program()  # what REDIS_SERVER_BIN names comes first
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
             yield Path(found)
 
 
 def _speaks_tls(program: Path) -> bool:
-    """A server without TLS does not know the option; one with it has no certificate, and ends as well."""
+    """Whether the server complains of a missing certificate, and not of the option."""
     with tempfile.TemporaryDirectory() as directory:
         command = [str(program), "--port", "0", "--tls-port", "1", "--dir", directory]
         try:
             ended = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired):
             return False
-    return "Bad directive" not in ended.stdout + ended.stderr
+    said = ended.stdout + ended.stderr
+    # Redis and Valkey without TLS.
+    return "Bad directive" not in said and "Failed finding TLS support" not in said

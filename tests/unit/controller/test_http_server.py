@@ -12,7 +12,7 @@ import pytest
 
 from controller.metrics.controller_metrics import Metrics
 from controller.runtime.http_server import HttpServer
-from job.demo.servers.process import free_port
+from tests.support.ports import free_port
 
 
 @dataclass

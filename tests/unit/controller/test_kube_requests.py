@@ -11,7 +11,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from controller.api.kube import JOBS, PODS, POLICIES, Kube, NotFoundError, NotLeaderError, UnavailableError
-from job.demo.servers.process import free_port
+from tests.support.ports import free_port
 
 POLICY = {"metadata": {"namespace": "web", "name": "shop", "resourceVersion": "7"}}
 EVENT = {"metadata": {"namespace": "web", "name": "shop.1"}}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
+from types import TracebackType
 from typing import Self
 
-from job.demo.servers.process import Startable
 
-
-class EmbeddedServers(Startable):
+class ServerGroup(ABC):
     """A group of servers; those that are entered into ``_running`` end with it."""
 
     def __init__(self) -> None:
         self._running = ExitStack()
 
-    def start(self) -> Self:
+    def __enter__(self) -> Self:
         """Start all and join them.
 
         Raises:
@@ -25,12 +24,13 @@ class EmbeddedServers(Startable):
         try:
             self._start_all()
         except BaseException:
-            self.stop()
+            self._running.close()
             raise
         return self
 
-    def stop(self) -> None:
-        """End all."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._running.close()
 
     @abstractmethod

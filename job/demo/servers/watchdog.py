@@ -22,8 +22,8 @@ rm -rf -- "$3"
 """
 
 
-class Lifeline:
-    """Watches over one server process from outside the owner.
+class Watchdog:
+    """A process that watches over one server and its owner.
 
     Args:
         pid: The server.
@@ -34,7 +34,7 @@ class Lifeline:
     def __init__(self, pid: int, how: signal.Signals, directory: Path | None = None) -> None:
         arguments = [str(pid), how.name.removeprefix("SIG"), str(directory or "")]
         self._watcher = subprocess.Popen(  # noqa: S603 - fixed shell text, arguments passed apart
-            ["/bin/sh", "-c", _WATCH, "lifeline", *arguments],
+            ["/bin/sh", "-c", _WATCH, "watchdog", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -42,5 +42,5 @@ class Lifeline:
         )
 
     def release(self) -> None:
-        """The server has ended: nothing is left to watch."""
+        """Ends the watchdog: the server has ended."""
         self._watcher.communicate(b"\n")

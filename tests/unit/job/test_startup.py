@@ -1,4 +1,4 @@
-"""A package that is there may count as missing while another is imported; and what is imported is no garbage."""
+"""A package that is installed can count as missing during an import; what is imported is not searched for garbage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from job.imports import lasting, without
+from job.startup import garbage_collection_paused, without
 
 
 def test_a_package_counts_as_missing_only_within_the_block() -> None:
@@ -25,9 +25,9 @@ def test_a_package_that_is_imported_already_stays() -> None:
     assert sys.modules["json"] is json
 
 
-def test_what_lasts_is_not_searched_for_garbage() -> None:
+def test_what_was_imported_is_not_searched_for_garbage() -> None:
     try:
-        with lasting():
+        with garbage_collection_paused():
             assert not gc.isenabled()
             made: list[list[int]] = [[] for _ in range(3)]
         assert gc.isenabled()
@@ -41,7 +41,7 @@ def test_what_lasts_is_not_searched_for_garbage() -> None:
 
 def test_garbage_is_searched_for_again_when_an_import_has_failed() -> None:
     try:
-        with pytest.raises(ImportError), lasting():
+        with pytest.raises(ImportError), garbage_collection_paused():
             raise ImportError
         assert gc.isenabled()
     finally:
