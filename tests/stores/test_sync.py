@@ -477,7 +477,7 @@ def test_one_line_tells_the_counts_and_no_names(world: SyncWorld) -> None:
     world.key("canary-orphan", "canary-user")
     world.index("canary-user", "canary-stale")
     world.run()
-    assert world.log.events("info").count("sync") == 1
+    assert world.log.events("info").count("redis sync finished") == 1
     assert "canary" not in repr(world.log.lines)
 
 
