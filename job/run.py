@@ -134,8 +134,8 @@ class Run:
             self.log.warning("statistics not saved", because="the database did not answer in time")
             return self._concluded
         reason = self.clock.why_to_stop() or "DeadlineReached"
-        self.log.error("run abandoned", reason=reason, because="a store does not answer")
-        message = f"{STOPPED_MESSAGES[reason]}; a store does not answer: {summary(self.tally, dry_run)}"
+        self.log.error("run abandoned", reason=reason, because="a store did not answer")
+        message = f"{STOPPED_MESSAGES[reason]}; a store did not answer: {summary(self.tally, dry_run)}"
         return self._report(Conclusion(Outcome.DEGRADED, reason, message), dry_run)
 
     def _guarded(self, dry_run: bool) -> tuple[RunReport, int]:
