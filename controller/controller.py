@@ -55,7 +55,7 @@ _DEBOUNCE_SECONDS: Final = 0.1
 # Several requests, but far less than a Pod's usual grace of 30 seconds.
 _FINISH_SECONDS: Final = 5.0
 _CRD_POLL_SECONDS: Final = 2.0
-# What was deleted between the first list and the beginning of the watch is not told by any event.
+# No event reports what was deleted between the first list and the beginning of the watch.
 _FIRST_RESYNC_SECONDS: Final = 30.0
 _FIRST_LIST_RETRY_SECONDS: Final = 1.0
 _LONGEST_LIST_RETRY_SECONDS: Final = 60.0

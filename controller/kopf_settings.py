@@ -17,7 +17,7 @@ class Backoffs:
     """
 
     def __iter__(self) -> Iterator[float]:
-        """Begin anew for each request."""
+        """Start from the first delay for each request."""
         delay = 0.5
         while True:
             yield delay

@@ -84,7 +84,7 @@ class Operator:
         return EXIT_FAILED if lost else 0
 
     async def _is_elected(self, elector: LeaderElector) -> bool:
-        """Wait for the lease; False if told to stop meanwhile."""
+        """Wait for the lease; False if the process is stopped meanwhile."""
         acquiring = asyncio.create_task(elector.acquire(), name="election")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
         await asyncio.wait([acquiring, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -32,15 +32,15 @@ class ServerClock:
     def read(self, date: str) -> None:
         """Take the time from an answer's ``Date`` header; an invalid one is ignored."""
         try:
-            said = parsedate_to_datetime(date)
+            sent = parsedate_to_datetime(date)
         except ValueError:
             return
-        if said.tzinfo is not None:
-            self._read = (said.astimezone(UTC), self._monotonic())
+        if sent.tzinfo is not None:
+            self._read = (sent.astimezone(UTC), self._monotonic())
 
     def now(self) -> datetime:
         """The time there now, correct to about a second."""
         if self._read is None:
             return self._local()
-        said, when = self._read
-        return said + timedelta(seconds=self._monotonic() - when)
+        sent, received = self._read
+        return sent + timedelta(seconds=self._monotonic() - received)

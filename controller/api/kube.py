@@ -499,8 +499,8 @@ def _error(status: int, headers: Mapping[str, str], answer: Resource) -> KubeErr
             error = ForbiddenError(words)
         case _:
             delay = headers.get("Retry-After", "")
-            said = f"the API server answered {status}: {words}"
-            error = UnavailableError(said, float(delay) if delay.isdigit() else 0)
+            message = f"the API server answered {status}: {words}"
+            error = UnavailableError(message, float(delay) if delay.isdigit() else 0)
     return error
 
 

@@ -70,7 +70,7 @@ def _only(body: Body, *keys: str) -> dict[str, Any]:
     return {key: body[key] for key in keys if key in body}
 
 
-# CronJobs are held whole: what others changed in one is told from its managedFields.
+# CronJobs are kept whole: drift is detected from their managedFields.
 _TRIM: Final[Mapping[Kind, Callable[[Body], dict[str, Any]]]] = {
     POLICIES: _trim_policy,
     JOBS: _trim_job,

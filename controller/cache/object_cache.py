@@ -3,7 +3,7 @@
 Fed by watch events, by lists, and by the answers to the controller's own writes, in any order and any number of times:
 the newest of each object is what stays, and an object that was deleted does not come back. "Newest" is judged by
 resourceVersion. Those of one resource can be compared as integers (documented since Kubernetes 1.35, true of etcd
-before). Where one is no integer, order cannot be told, and what arrives last counts.
+before). Where one is no integer, the order is unknown, and what arrives last counts.
 
 A Job that is deleted after it finished is kept as a tombstone until its outcome is in its policy's status, and so are
 the Pods that tell why. Tombstones are bounded in number, and live as long as the process.
@@ -109,7 +109,7 @@ class ObjectCache:
         Args:
             kind: the object's kind.
             key: its namespace and name.
-            version: what `resource_version` said before the request; whatever came in meanwhile is newer than the
+            version: what `resource_version` returned before the request; whatever came in meanwhile is newer than the
                 answer.
 
         Returns:

@@ -73,7 +73,7 @@ def revocation_fields(revocation: Body) -> Hashable:
 
 
 def is_ended(revocation: Body) -> bool:
-    """Whether the revocation has ended, well or not."""
+    """Whether the revocation has ended, successfully or not."""
     return is_finished_revocation(read_status(SessionRevocationStatus, revocation))
 
 

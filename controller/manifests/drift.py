@@ -1,7 +1,7 @@
 """Drift detection: whether a CronJob is still what was applied, and how to revert what others changed.
 
 Two things are compared. What the desired manifest states must be so. What it does not state (a field somebody added,
-such as ``hostNetwork``) is told from the server's defaults by field ownership: nobody but this controller may own
+such as ``hostNetwork``) is distinguished from the server's defaults by field ownership: only this controller may own
 anything below ``spec``, and the controller nothing that it does not state. An addition that hides its owner, written
 under this controller's name or with emptied managedFields, is not detected; it needs the right to write CronJobs.
 """

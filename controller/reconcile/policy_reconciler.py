@@ -1,6 +1,6 @@
 """One reconciliation: makes a policy's CronJob what the policy says, and its status what the cluster shows.
 
-Level-triggered: it looks at everything anew and needs nothing from the event that led to it. Repeated at any point,
+Level-triggered: it reads everything again and needs nothing from the event that triggered it. Repeated at any point,
 also after being killed half-way, it comes to the same end.
 
 It reads the cache, which may lag behind the cluster. So whatever it writes is bound to what it saw: by resourceVersion
@@ -128,7 +128,7 @@ class PolicyReconciler:
     async def _check_schedule(self, applied: Applied, before: SessionPolicyStatus) -> ScheduleCheck:
         """Whether runs were started when they were due.
 
-        That one was not is said only after a second look, at the live CronJob and with the server's present clock.
+        A missed run is reported only after a second check, of the live CronJob and with the server's current time.
         """
         if applied.policy is None or not applied.is_ready or applied.cron_job is None:
             return ScheduleCheck()

@@ -122,7 +122,7 @@ class RunObserver:
                 active.append(_ActiveRun(job, await self._progress(job, pods.present, known)))
             # There may be thousands, and the health endpoint must not wait for all.
             await asyncio.sleep(0)
-        # Jobs that only bear the label are nobody's; that can be told where there is a CronJob.
+        # Jobs that only have the label belong to no policy; that is certain where there is a CronJob.
         return _observed(finished, attempts, active, recorded=labelled if cron_job else own)
 
     async def _progress(self, job: Job, pods: Sequence[Pod], known: Problem | None) -> Progress:

@@ -165,7 +165,7 @@ def _without_job(before: SessionRevocationStatus, seen: Observation) -> NextStep
 
 
 def _known_stall(before: SessionRevocationStatus) -> Problem | None:
-    """What stalled the revocation's Job, the only one it ever has, when it was last looked at."""
+    """What stalled the revocation's Job, the only one it ever has, when it was last checked."""
     stalled = condition(before, RevocationConditionType.STALLED)
     return Problem(stalled.reason, stalled.message) if stalled else None
 

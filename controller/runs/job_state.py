@@ -55,7 +55,7 @@ def is_ending(job: Job) -> bool:
 
 
 def trigger(job: Job) -> Trigger:
-    """What the Job was created by: schedule, annotation, or somebody by hand."""
+    """What started the run: the schedule, the annotation, or somebody manually."""
     annotations = job["metadata"].get("annotations") or {}
     if RUN_REQUEST_ANNOTATION in annotations:
         return Trigger.REQUEST

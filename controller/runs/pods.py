@@ -232,7 +232,7 @@ _START_CHECKS: Final = (
     _container_not_started,
     _unschedulable,
 )
-"""In this order; the first that finds something is what is said."""
+"""In this order; the first problem found is reported."""
 
 
 # --- why a Pod did not end well --------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def _deadline_exceeded(pod: Pod) -> Problem | None:
 
 
 _END_CHECKS: Final = (_out_of_memory, _evicted, _disrupted, _deadline_exceeded)
-"""In this order; the first that finds something is what is said."""
+"""In this order; the first problem found is reported."""
 
 
 # --- fields of a Pod -------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def run_record(
     Args:
         job: the Job.
         pods: Pods that may be the Job's; others are ignored.
-        stalled: what kept this Job from going on when it was last looked at. A Job that ends by its deadline takes its
+        stalled: what stalled this Job when it was last checked. A Job that ends by its deadline takes its
             Pods, and with them the cause, away.
         stands_in: whether this controller writes the trace of a run that left no report.
     """

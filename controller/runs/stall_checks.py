@@ -159,7 +159,7 @@ def _helper_ended(seen: Input) -> Progress | None:
 
 
 def _next_attempt_not_created(seen: Input) -> Progress | None:
-    """The Job ends, or gets another Pod after a back-off; nothing is said unless that Pod is refused."""
+    """The Job ends, or gets another Pod after a back-off; no problem unless that Pod is refused."""
     if seen.pod is None or not is_over(seen.pod):
         return None
     # A Pod whose time ran out before its container ran: what it waited for is the cause of what comes now.
@@ -221,7 +221,7 @@ _CHECKS: Final[tuple[Check, ...]] = (
     _container_not_created,
     _waits_for_node,
 )
-"""In this order, for each of the Job's Pods; a Pod that none of them hits is at work."""
+"""In this order, for each of the Job's Pods; a Pod that no check hits is running."""
 
 
 # --- what they have in common ----------------------------------------------------------------------------------------

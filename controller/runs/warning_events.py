@@ -64,12 +64,12 @@ def pod_refused(job: Mapping[str, Any], warnings: Sequence[Event], since: dateti
         warnings: Events on this Job.
         since: when its last Pod was created, or the Job itself; older Events do not count.
     """
-    said = _newest(warnings, frozenset({"FailedCreate"}), _JOB_CONTROLLER, since)
-    if said is None:
+    message = _newest(warnings, frozenset({"FailedCreate"}), _JOB_CONTROLLER, since)
+    if message is None:
         return None
     name = job["metadata"]["name"]
     # Before these words is a Pod's name, which differs at each attempt.
-    words = printable(said.rpartition(" is forbidden: ")[2].removeprefix("Error creating: "), _MAX_WORDS)
+    words = printable(message.rpartition(" is forbidden: ")[2].removeprefix("Error creating: "), _MAX_WORDS)
     for refusal in _REFUSALS:
         if any(mark in words for mark in refusal.marks):
             return Problem(refusal.reason, _refused(name, words, refusal.advice))
@@ -125,5 +125,5 @@ def _counts(event: Event, reasons: frozenset[str], components: frozenset[str], s
 
 def _time(event: Event) -> datetime:
     series = event.get("series") or {}
-    said = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-    return datetime.fromisoformat(said or event["metadata"]["creationTimestamp"])
+    time = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return datetime.fromisoformat(time or event["metadata"]["creationTimestamp"])

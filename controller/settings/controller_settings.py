@@ -75,7 +75,7 @@ class Settings(EnvironmentSettings):
         """Read the ``SESSION_POLICY_*`` variables.
 
         Raises:
-            InvalidSettingsError: one is missing or wrong; all problems are told at once.
+            InvalidSettingsError: one is missing or wrong; the message lists all problems.
         """
         problems: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Settings read from environment variables: the base class, the types of variables, and what is said of wrong ones.
+"""Settings read from environment variables: the base class, the types of variables, and messages about invalid ones.
 
 A variable is the class's prefix and the field's name in capitals. Empty is as good as unset.
 """
@@ -43,7 +43,7 @@ class Required:
     """Marks a field that has to be set.
 
     Attributes:
-        rule: what is said where it is not; follows the variable's name.
+        rule: the message if it is not set; follows the variable's name.
     """
 
     rule: str
@@ -63,7 +63,7 @@ class EnvironmentSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The values given only: which environment is read is said in one place, by the caller of :meth:`read`."""
+        """The values given only: the caller of :meth:`read` alone decides which environment is read."""
         return (init_settings,)
 
     @classmethod

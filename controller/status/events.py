@@ -116,13 +116,13 @@ def _missed_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> l
     if running is not None and running.reason == OVERRUN:
         return [PolicyEvent(Severity.WARNING, MISSED, running.message)]
     job = overlap(last, after.history, None)
-    told = (
+    message = (
         overlap_text(missed, last, job)
         if job
         else f"no run was started when one was due at {last:%Y-%m-%dT%H:%M:%SZ} ({count_text(missed)}); see kubectl "
         f"describe cronjob {after.cron_job_name} and check kube-controller-manager"
     )
-    return [PolicyEvent(Severity.WARNING, MISSED, told)]
+    return [PolicyEvent(Severity.WARNING, MISSED, message)]
 
 
 def _condition_events(before: SessionPolicyStatus, after: SessionPolicyStatus) -> list[PolicyEvent]:
