@@ -20,8 +20,6 @@ from tests.controlplane.somebody import RefusedError, Somebody
 from tests.support.kube import Kubectl, eventually
 from tests.support.patience import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 Path = tuple[str | int, ...]
 
 # As many policies are changed at the same time, each in one way.

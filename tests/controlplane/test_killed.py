@@ -18,8 +18,6 @@ from tests.support.api_proxy import ApiProxy, Fault, Request
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import Kubectl
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 
 @pytest.fixture
 def ledger(cluster: Kubectl, namespace: str) -> Ledger:

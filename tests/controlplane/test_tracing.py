@@ -28,8 +28,6 @@ from tests.support.otlp import Collector, Span, collector
 from tests.support.runs import Finished
 from tests.support.session_stores import HOUR, SessionStores
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 CANARY = "canary-4f1d"
 RUN, RECORD, RECONCILE = "session-policy run", "record outcome", "reconcile"
 PATH_TO_ENV = "/spec/jobTemplate/spec/template/spec/containers/0/env"

@@ -23,8 +23,6 @@ from tests.controlplane.somebody import RefusedError, Somebody
 from tests.support.kube import Kubectl
 from tests.support.patience import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 Path = tuple[str, ...]
 
 _SPEC_SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
