@@ -8,7 +8,8 @@ Which test goes where:
   own. Who stops or freezes the API server asks for ``own_control_plane`` instead.
 - ``e2e``: images and chart on a whole cluster (`make e2e`).
 - Marked ``exhaustive``, in any of them: random, every case of a matrix, or many seconds long. `make test` leaves these
-  out, so another test must show that the thing works at all; `make test-all`, and CI, run everything.
+  out, so another test must show that the thing works at all; `make test-all`, and CI, run everything. Of a parametrised
+  test ``representative(when=["before"])`` names the cases that stay in `make test`.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their directory, and say which ones stay together in one worker."""
     for item in items:
+        _mark_exhaustive(item)
         tier = item.path.relative_to(TESTS).parts[0]
         if tier in {"stores", "controlplane", "e2e"}:
             item.add_marker(tier)
@@ -81,6 +83,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif "control_plane" in needed:
             # Those of a module share a controller, or more.
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _mark_exhaustive(item: pytest.Item) -> None:
+    """Of a test with ``representative(parameter=values)``, the cases with other values are exhaustive."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return
+    for marker in item.iter_markers("representative"):
+        if any(callspec.params.get(name, values[0]) not in values for name, values in marker.kwargs.items()):
+            item.add_marker("exhaustive")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

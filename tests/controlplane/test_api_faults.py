@@ -27,6 +27,9 @@ from tests.support.kube import Kubectl, eventually
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.tcp_proxy import TcpProxy
 
+# `make test` has test_restarts, where the API server crashes and freezes, and test_cache, where writes are refused.
+pytestmark = pytest.mark.exhaustive
+
 # After this time without a byte, Kopf takes a watch for dead.
 _WATCH_INACTIVITY_SECONDS = 70
 

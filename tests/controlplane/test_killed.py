@@ -18,6 +18,9 @@ from tests.support.api_proxy import ApiProxy, Fault, Request
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import Kubectl
 
+# `make test` has test_restarts, which kills the controller a few times.
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture
 def ledger(cluster: Kubectl, namespace: str) -> Ledger:

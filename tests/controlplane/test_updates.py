@@ -381,6 +381,7 @@ def followed(policy: Policy) -> str:
     return "; ".join(problems)
 
 
+@pytest.mark.exhaustive
 def test_r1_1_every_field_can_be_changed_and_removed(own: Policies, somebody: Somebody) -> None:
     kubelet = Kubelet(own.kubectl, own.namespace)
     policies = [own.ready(f"updated-{number}", **FULL) for number in range(_AT_ONCE)]

@@ -21,6 +21,7 @@ from stores.redis.content.access_log import read_entry
 from stores.rules.facts import Survey
 from stores.rules.table import matching
 from stores.waiting.clock import RunClock
+from tests.support.examples import at_most
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import steps
@@ -345,8 +346,9 @@ SESSIONS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.representative(database_url=["sqlite"])
 @settings(
-    max_examples=25,
+    max_examples=at_most(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to make a failing example smaller takes minutes here

@@ -94,6 +94,7 @@ def test_r3_4_r3_5_django_with_a_cache_before_its_database(database_url: str, re
 # --- express-session -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(zone=["America/New_York"])
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
 def test_r3_4_connect_pg_simple_in_whatever_zone_its_database_is(node: Path, postgres_url: str, zone: str) -> None:
     engine = sa.create_engine(postgres_url)

@@ -313,6 +313,7 @@ def telling_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "one statement"])
 def test_r6_a_helper_that_dies_at_any_step_leaves_true_counts(
     with_redis: SessionStores, monkeypatch: pytest.MonkeyPatch, redis: bool
@@ -398,6 +399,7 @@ def _is_helper() -> bool:
     return threading.current_thread().name.startswith("helper")
 
 
+@pytest.mark.exhaustive
 def test_r6_sigkill_of_helpers_at_random_moments(shared: SessionStores, tmp_path: Path) -> None:
     chance = random.Random(606)
     live = fill(shared)

@@ -231,6 +231,7 @@ HOSTILE = [
 UNREADABLE = ("new\nline", "[bracket]`tick`")
 
 
+@pytest.mark.representative(name=HOSTILE[:2])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_identifiers_are_only_names(database: SessionStores, name: str) -> None:
     if database.is_mysql and name in UNREADABLE:
@@ -271,6 +272,7 @@ def test_hostile_identifiers_are_only_names(database: SessionStores, name: str) 
         assert len(connection.execute(sa.select(table)).all()) == 2
 
 
+@pytest.mark.representative(name=HOSTILE[:2])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_identifiers_of_things_that_are_not_there(database: SessionStores, name: str) -> None:
     database.add("bystander", used=1)
