@@ -26,6 +26,9 @@ from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import steps
 
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+
 BERLIN, NEW_YORK = {"lat": 52.5, "lon": 13.4}, {"lat": 40.7, "lon": -74.0}
 DAY = 86_400
 

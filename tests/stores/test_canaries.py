@@ -18,6 +18,9 @@ from stores.sql.store import SessionDatabase
 from tests.support.runs import Command, Finished, Result, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 SESSION, USER, PASSWORD = "canary-session", "canary-user", "canary-password"
 CANARY = "canary"
 
