@@ -55,6 +55,7 @@ OBEYED: Mapping[str, Any] = {"redis": True, "maxConcurrentSessions": 3, "cleanup
 DELETING = {"graceSeconds": 0, "onMissingRedisSession": "Delete"}
 
 
+@pytest.mark.representative(output=["json"])
 @pytest.mark.parametrize("output", ["json", "table", None])
 def test_a_run_of_every_step(stores: SessionStores, tmp_path: Path, output: str | None) -> None:
     fill(stores)
@@ -85,6 +86,7 @@ def test_a_foreign_key_whose_violation_quotes_the_row(database: SessionStores) -
     check(result)
 
 
+@pytest.mark.representative(state=["XX000"])
 @pytest.mark.parametrize("state", ["P0001", "XX000", "42501", "40001", "57P01", "08006"])
 def test_an_error_that_quotes_data(postgres: SessionStores, state: str, tmp_path: Path) -> None:
     fill(postgres)

@@ -70,6 +70,7 @@ def ids(stores: SessionStores, kind: str) -> set[str]:
 # --- beside an application -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(cleanup=[RANGES])
 @pytest.mark.parametrize("cleanup", [RANGES, INDEX, BY_PAGE], ids=["ranges", "index", "index by page"])
 def test_r2_2_sessions_that_are_used_while_the_table_is_walked_survive(
     postgres: SessionStores, cleanup: dict[str, Any]

@@ -35,6 +35,7 @@ def check_refused(finished: Finished, *words: str) -> RunReport:
 # --- URLs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(url=[None, PASSWORD])
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -52,6 +53,7 @@ def test_a_database_url_that_cannot_be_used(tmp_path: Path, url: str | None, wor
     check_refused(command(tmp_path, manifest(), url), *words)
 
 
+@pytest.mark.representative(url=[None])
 @pytest.mark.parametrize(
     "url", [f"http://:{PASSWORD}@host", f"redis://:{PASSWORD}@host:x", f"redis://:{PASSWORD}@host/x", None]
 )
@@ -65,6 +67,7 @@ def test_an_sqlite_file_that_is_none(tmp_path: Path) -> None:
     check_refused(command(tmp_path, manifest(), f"sqlite:///{tmp_path / 'text'}"), "DATABASE_URL", "SQLite")
 
 
+@pytest.mark.representative(option=["sslmode"])
 @pytest.mark.parametrize(
     ("option", "value"), [("sslmode", PASSWORD), ("no_such_option", PASSWORD), ("connect_timeout", PASSWORD)]
 )
@@ -386,6 +389,7 @@ def test_an_option_that_does_not_exist_shows_the_usage() -> None:
     assert "Usage" in result.stderr
 
 
+@pytest.mark.representative(url=[""])
 @pytest.mark.parametrize("url", [f"oracle://u:{PASSWORD}@h/d", f"sqlite:////{PASSWORD}/x/y", ""])
 def test_init_with_a_wrong_url(url: str) -> None:
     result = bare("init", "--database-url", url)
