@@ -18,10 +18,14 @@ BENCH_ARGS  ?=
 IMAGES      := session-policy-controller:$(VERSION) session-policy-job:$(VERSION)
 STORES      := session-policy-e2e-stores:$(VERSION)
 BUILD_ARGS  := $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE))
-PYTEST      := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+# Prints which tests took longest. The workers are counted in tests/conftest.py.
+PYTEST      := $(BIN)/pytest -n auto --dist loadgroup --durations=15 --durations-min=1 $(PYTEST_ARGS)
+# Left out while one works on the code: what is random, every case of a matrix, or many seconds long.
+QUICK       := -m 'not exhaustive' --hypothesis-profile=few
+TESTS       := tests/unit tests/stores tests/controlplane
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench pictures clean
+.PHONY: help setup demo test test-all unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench pictures clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,16 +44,19 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## Run a policy on 20,000 sessions in embedded PostgreSQL and Redis
 	@$(BIN)/session-policy demo
 
-test: $(STAMP) ## Run all tests that need no cluster: unit, stores, controlplane
-	$(PYTEST) tests/unit tests/stores tests/controlplane
+test: $(STAMP) ## Run the tests that need no cluster, but for exhaustive ones
+	$(PYTEST) $(QUICK) $(TESTS)
 
-unit: $(STAMP) ## Run the tests of pure functions
+test-all: $(STAMP) ## Run all tests that need no cluster: unit, stores, controlplane
+	$(PYTEST) $(TESTS)
+
+unit: $(STAMP) ## Run all tests of pure functions
 	$(PYTEST) tests/unit
 
-stores: $(STAMP) ## Run the tests against real PostgreSQL, SQLite and Redis
+stores: $(STAMP) ## Run all tests against real PostgreSQL, SQLite, MariaDB and Redis
 	$(PYTEST) tests/stores
 
-controlplane: $(STAMP) ## Run the tests against a real kube-apiserver (KUBEBUILDER_ASSETS)
+controlplane: $(STAMP) ## Run all tests against a real kube-apiserver (KUBEBUILDER_ASSETS)
 	$(PYTEST) tests/controlplane
 
 lint: lint-python lint-chart ## Check code, types, imports, Dockerfiles and chart

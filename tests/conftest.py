@@ -1,9 +1,22 @@
-"""Fixtures for all tests: real servers, started once per worker, with something fresh in them per test."""
+"""Fixtures for all tests: real servers, started once per worker, with something fresh in them per test.
+
+Which test goes where:
+
+- ``unit``: one module, no server; thousandths of a second.
+- ``stores``: runs and commands against real databases and Redis; each test has a database of its own.
+- ``controlplane``: the controller against a real API server, which all workers share; each test has a namespace of its
+  own. Who stops or freezes the API server asks for ``own_control_plane`` instead.
+- ``e2e``: images and chart on a whole cluster (`make e2e`).
+- Marked ``exhaustive``, in any of them: random, every case of a matrix, or many seconds long. `make test` leaves these
+  out, so another test must show that the thing works at all; `make test-all`, and CI, run everything. Of a parametrised
+  test ``representative(when=["before"])`` names the cases that stay in `make test`.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,8 +32,12 @@ from tests.support.servers.mariadb import server_program as mariadb_program
 from tests.support.servers.redis_cluster import EmbeddedRedisCluster
 from tests.support.servers.redis_sentinel import EmbeddedRedisSentinels
 from tests.support.servers.redis_tls import tls_server_program
+from tests.support.shared import SharedControlPlane
 
 TESTS = Path(__file__).parent
+
+_MOST_WORKERS = 4
+_SHARED = pytest.StashKey[ExitStack]()
 
 # How fast examples are made says something about the machine, nothing about the code. In CI they are the same each
 # time, so that a change is judged by what it changes. New ones are tried wherever people work.
@@ -30,17 +47,53 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=os.environ.get("CI") == "true",
 )
+# `make test`: pytest --hypothesis-profile=few
+settings.register_profile("few", settings.get_profile("any machine"), max_examples=20)
 settings.load_profile("any machine")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """How many workers `-n auto` means: tests wait for servers half of the time, so two for each core."""
+    return min(2 * (os.cpu_count() or 1), _MOST_WORKERS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What all workers share lives as long as any of them uses it, which is longer than a fixture."""
+    config.stash[_SHARED] = cleanup = ExitStack()
+    config.add_cleanup(cleanup.close)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the control plane of each test: all workers' one, unless the test asks for its own."""
+    if "control_plane" in metafunc.fixturenames:
+        which = "own" if "own_control_plane" in metafunc.fixturenames else "shared"
+        unnamed = pytest.param(which, id=pytest.HIDDEN_PARAM)
+        metafunc.parametrize("control_plane", [unnamed], indirect=True, scope="session")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their directory; keep those that share the control plane in one worker."""
+    """Mark tests by their directory, and say which ones stay together in one worker."""
     for item in items:
+        _mark_exhaustive(item)
         tier = item.path.relative_to(TESTS).parts[0]
         if tier in {"stores", "controlplane", "e2e"}:
             item.add_marker(tier)
-        if "control_plane" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("controlplane"))
+        needed = getattr(item, "fixturenames", ())
+        if "own_control_plane" in needed:
+            item.add_marker(pytest.mark.xdist_group("own-control-plane"))
+        elif "control_plane" in needed:
+            # Those of a module share a controller, or more.
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _mark_exhaustive(item: pytest.Item) -> None:
+    """Of a test with ``representative(parameter=values)``, the cases with other values are exhaustive."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return
+    for marker in item.iter_markers("representative"):
+        if any(callspec.params.get(name, values[0]) not in values for name, values in marker.kwargs.items()):
+            item.add_marker("exhaustive")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -160,10 +213,32 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """A real API server with etcd and the controller manager; the garbage collector and CronJobs work."""
-    plane = ControlPlane.start()
-    try:
+def control_plane(request: pytest.FixtureRequest, run_directory: Path) -> Iterator[ControlPlane]:
+    """A real API server with etcd and the controller manager; the garbage collector and CronJobs work.
+
+    All workers use the same one, each test in a namespace of its own.
+    """
+    if request.param == "own":
+        plane = ControlPlane.start()
+        try:
+            yield plane
+        finally:
+            plane.stop()
+        return
+    shared = SharedControlPlane(run_directory)
+    request.config.stash[_SHARED].callback(shared.stop)
+    with shared.use() as plane:
         yield plane
-    finally:
-        plane.stop()
+
+
+@pytest.fixture
+def own_control_plane(control_plane: ControlPlane) -> ControlPlane:
+    """A control plane that no other worker uses: the test may stop, kill or freeze parts of it."""
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def run_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of this test run, the same in all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if hasattr(request.config, "workerinput") else base

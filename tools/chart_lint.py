@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +133,20 @@ def main(chart: Path) -> int:
 
 def schema_findings(objects: Iterable[dict[str, Any]]) -> list[str]:
     """What the schemas of the supported Kubernetes versions say against these objects."""
-    findings = []
-    for manifest in objects:
-        if manifest["apiVersion"].startswith(FOREIGN_GROUPS):
-            continue
-        for version in KUBERNETES_VERSIONS:
-            try:
-                kubernetes_validate.validate(manifest, version, strict=True)
-            except kubernetes_validate.ValidationError as error:
-                name = f"{manifest['kind']}/{manifest['metadata']['name']}"
-                findings.append(f"{name}, Kubernetes {version}: {error.message} at {list(error.path)}")
+    own = (o for o in objects if not o["apiVersion"].startswith(FOREIGN_GROUPS))
+    return [finding for manifest in own for finding in _findings(json.dumps(manifest, sort_keys=True))]
+
+
+# Most objects are the same for most values, and each check reads a schema of megabytes.
+@cache
+def _findings(text: str) -> list[str]:
+    manifest, findings = json.loads(text), []
+    for version in KUBERNETES_VERSIONS:
+        try:
+            kubernetes_validate.validate(manifest, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            name = f"{manifest['kind']}/{manifest['metadata']['name']}"
+            findings.append(f"{name}, Kubernetes {version}: {error.message} at {list(error.path)}")
     return findings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +27,7 @@ class Api:
     """Reads objects, and writes what a kubelet would."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        self._client: client.ApiClient = config.new_client_from_config(str(kubeconfig))
+        self._client = _client(kubeconfig)
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
         """One object, or None."""
@@ -53,6 +54,13 @@ class Api:
             return None
         assert response.status < 300, answer.get("message")
         return answer
+
+
+@lru_cache(maxsize=4)
+def _client(kubeconfig: Path) -> client.ApiClient:
+    # To read certificates and to shake hands for each policy of each test takes longer than the rest.
+    made: client.ApiClient = config.new_client_from_config(str(kubeconfig))
+    return made
 
 
 def _collection(resource: str, namespace: str) -> str:

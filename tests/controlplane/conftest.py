@@ -24,6 +24,7 @@ from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl, eventually
 from tests.support.operator_access import grant_operator_access, serve_policies
+from tests.support.shared import once
 
 CHART = Path(__file__).parents[2] / "charts" / "session-policy-operator"
 
@@ -68,7 +69,12 @@ class Candidates:
 def cluster(control_plane: ControlPlane) -> Kubectl:
     """kubectl with all rights, on an API server that serves our kinds."""
     kubectl = Kubectl(control_plane.kubeconfig)
-    serve_policies(kubectl)
+
+    def serve() -> str:
+        serve_policies(kubectl)
+        return ""
+
+    once(control_plane.directory / "policies-served", serve)
     return kubectl
 
 
@@ -81,7 +87,11 @@ def installation() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def operator_kubeconfig(cluster: Kubectl, control_plane: ControlPlane, installation: list[dict[str, Any]]) -> Path:
     """A kubeconfig with the rights that the chart gives the controller and no others."""
-    return grant_operator_access(cluster, control_plane, installation, RELEASE_NAMESPACE)
+
+    def grant() -> str:
+        return str(grant_operator_access(cluster, control_plane, installation, RELEASE_NAMESPACE))
+
+    return Path(once(control_plane.directory / "operator-access", grant))
 
 
 @pytest.fixture

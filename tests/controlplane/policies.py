@@ -88,8 +88,8 @@ class Policy:
         return matching(seen)[0]
 
     def await_ready(self) -> None:
-        """As a user waits for it."""
-        self.kubectl.run("wait", f"spol/{self.name}", "-n", self.namespace, "--for=condition=Ready", "--timeout=240s")
+        """Wait until the policy as it is now is in force."""
+        self.await_condition("Ready", "True")
 
     def cron_job(self) -> dict[str, Any]:
         """Its CronJob."""

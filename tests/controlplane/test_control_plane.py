@@ -15,14 +15,14 @@ def kubectl(control_plane: ControlPlane) -> Kubectl:
     return Kubectl(control_plane.kubeconfig)
 
 
-def test_objects_survive_an_api_server_crash(control_plane: ControlPlane, kubectl: Kubectl) -> None:
+def test_objects_survive_an_api_server_crash(own_control_plane: ControlPlane, kubectl: Kubectl) -> None:
     with kubectl.temporary_namespace() as namespace:
         kubectl.run("create", "configmap", "kept", "-n", namespace)
-        control_plane.kill_api_server()
-        assert not control_plane.api_server_ready()
+        own_control_plane.kill_api_server()
+        assert not own_control_plane.api_server_ready()
         with pytest.raises(subprocess.CalledProcessError):
             kubectl.run("get", "namespaces", "--request-timeout=2s")
-        control_plane.start_api_server()
+        own_control_plane.start_api_server()
         assert kubectl.names("configmaps", namespace=namespace) >= {"kept"}
 
 

@@ -140,6 +140,7 @@ specs = st.builds(
 )
 
 
+@pytest.mark.exhaustive
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

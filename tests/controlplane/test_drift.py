@@ -20,8 +20,6 @@ from tests.controlplane.somebody import RefusedError, Somebody
 from tests.support.kube import Kubectl, eventually
 from tests.support.patience import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 Path = tuple[str | int, ...]
 
 # As many policies are changed at the same time, each in one way.
@@ -304,6 +302,7 @@ def is_put_back(policy: Policy, before: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.exhaustive
 def test_r1_1_drift_of_every_field_is_put_back(own: Policies, somebody: Somebody) -> None:
     policies = [own.ready(f"drift-{number}", **_SPEC) for number in range(_AT_ONCE)]
     before = [managed(policy.cron_job()) for policy in policies]
@@ -363,9 +362,9 @@ OWNER: Path = ("metadata", "ownerReferences", 0)
     "operation",
     [
         add((*OWNER, "blockOwnerDeletion"), True),
-        remove((*OWNER, "blockOwnerDeletion")),
-        add((*OWNER, "apiVersion"), "example.com/v1"),
-        add((*OWNER, "kind"), "Other"),
+        pytest.param(remove((*OWNER, "blockOwnerDeletion")), marks=pytest.mark.exhaustive),
+        pytest.param(add((*OWNER, "apiVersion"), "example.com/v1"), marks=pytest.mark.exhaustive),
+        pytest.param(add((*OWNER, "kind"), "Other"), marks=pytest.mark.exhaustive),
     ],
     ids=lambda operation: f"{operation['op']} {operation['path']}",
 )

@@ -60,6 +60,7 @@ def test_a_leader_that_ends_in_order_hands_over_at_once(
     assert candidates.lease()["leaseTransitions"] == before["leaseTransitions"] + 1
 
 
+@pytest.mark.exhaustive
 def test_killed_leaders_are_replaced_and_no_outcome_is_lost_or_doubled(
     candidates: Candidates, own: Policies, kubelet: Kubelet
 ) -> None:
@@ -103,13 +104,13 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_up(
 
 
 def test_an_api_server_that_is_away_for_longer_than_the_lease_pauses_the_leader_and_does_not_end_it(
-    candidates: Candidates, own: Policies, kubelet: Kubelet, control_plane: ControlPlane
+    candidates: Candidates, own: Policies, kubelet: Kubelet, own_control_plane: ControlPlane
 ) -> None:
     leader, standby = pair(candidates)
     policy = own.ready()
     job = policy.request_run()
     kubelet.finish(job, report())
-    control_plane.pause_api_server()
+    own_control_plane.pause_api_server()
     try:
         eventually(lambda: not leader.is_leader(), what="the leader pauses")
         assert leader.is_healthy()
@@ -117,23 +118,24 @@ def test_an_api_server_that_is_away_for_longer_than_the_lease_pauses_the_leader_
         assert standby.is_healthy()
         assert not standby.is_leader()
     finally:
-        control_plane.resume_api_server()
+        own_control_plane.resume_api_server()
     candidates.await_leader(leader, standby)
     assert_each_told_once(policy, [job])
     assert sum(process.is_leader() for process in (leader, standby)) == 1
 
 
+@pytest.mark.representative(role=["leader"])
 @pytest.mark.parametrize("role", ["leader", "standby"])
 def test_sigterm_ends_it_while_the_api_server_is_frozen(
-    candidates: Candidates, own: Policies, control_plane: ControlPlane, role: str
+    candidates: Candidates, own: Policies, own_control_plane: ControlPlane, role: str
 ) -> None:
     leader, standby = pair(candidates)
     own.ready().apply(schedule="1 1 1 1 *")  # something is in hand, or will be
-    control_plane.pause_api_server()
+    own_control_plane.pause_api_server()
     try:
         assert (leader if role == "leader" else standby).stop() == 0
     finally:
-        control_plane.resume_api_server()
+        own_control_plane.resume_api_server()
 
 
 def test_a_lease_that_somebody_deletes_does_not_stop_the_work(candidates: Candidates, own: Policies) -> None:

@@ -18,7 +18,8 @@ from tests.support.api_proxy import ApiProxy, Fault, Request
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import Kubectl
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
+# `make test` has test_restarts, which kills the controller a few times.
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.fixture

@@ -28,9 +28,7 @@ from tests.support.chart import CHART, is_hook
 from tests.support.controlplane import ControlPlane
 from tests.support.helm import helm
 from tests.support.kube import Kubectl, eventually
-from tests.support.operator_access import RBAC_KINDS, grant_operator_access, serve_policies
-
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
+from tests.support.operator_access import RBAC_KINDS, grant_operator_access
 
 _RELEASE_NAMESPACE = "default"
 
@@ -217,21 +215,12 @@ def environment(deployment: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in found.items() if not name.endswith("_PORT")}
 
 
-@pytest.fixture(scope="module")
-def control_plane() -> Iterator[ControlPlane]:
-    """One of its own: an operator that serves the whole cluster would meddle with the policies of other tests."""
-    plane = ControlPlane.start()
-    try:
-        yield plane
-    finally:
-        plane.stop()
-
-
-@pytest.fixture(scope="module")
-def kubectl(control_plane: ControlPlane) -> Kubectl:
-    kubectl = Kubectl(control_plane.kubeconfig)
-    serve_policies(kubectl)
-    return kubectl
+@pytest.fixture
+def kubectl(cluster: Kubectl, own_control_plane: ControlPlane) -> Kubectl:
+    """On a control plane of its own: an operator of the whole cluster would serve the policies of other tests too."""
+    # Namespaces end slowly. Nothing of other tests may concern this one's operator.
+    eventually(lambda: not cluster.list("spol"), what="no policy is left of tests before")
+    return cluster
 
 
 @pytest.fixture

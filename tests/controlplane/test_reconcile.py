@@ -39,7 +39,10 @@ def await_put_back(policy: Policy, spec: dict[str, Any]) -> None:
 
 
 def test_r1_1_a_policy_becomes_a_cron_job_of_its_own(policies: Policies) -> None:
-    policy = policies.ready(schedule="50 * * * *", timeZone="Europe/Berlin")
+    policy = policies.named()
+    policy.apply(schedule="50 * * * *", timeZone="Europe/Berlin")
+    # As a user waits for it.
+    policy.kubectl.run("wait", f"spol/{policy.name}", "-n", policy.namespace, "--for=condition=Ready", "--timeout=240s")
     cron_job = policy.cron_job()
     assert cron_job["spec"]["schedule"] == "50 * * * *"
     assert pod_spec(cron_job)["containers"][0]["image"] == JOB_IMAGE

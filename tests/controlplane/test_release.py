@@ -143,6 +143,7 @@ def test_r1_4_an_upgrade_keeps_policies_and_their_history(release: Release) -> N
     assert "SESSION_POLICY_HEALTH_PORT" not in named
 
 
+@pytest.mark.exhaustive
 def test_r1_4_an_upgrade_can_be_rolled_back(release: Release) -> None:
     release.install(PREVIOUS)
     before = apply_policy_with_history(release.kubectl, release.namespace)
@@ -156,6 +157,7 @@ def test_r1_4_an_upgrade_can_be_rolled_back(release: Release) -> None:
     assert release.kubectl.get("spol", "shop", release.namespace)["metadata"]["uid"] == before["metadata"]["uid"]
 
 
+@pytest.mark.exhaustive
 def test_r1_4_uninstalling_keeps_policies_and_installing_again_takes_them_over(release: Release) -> None:
     release.install()
     before = apply_policy_with_history(release.kubectl, release.namespace)
@@ -175,6 +177,7 @@ def test_r1_4_the_controllers_pods_are_admitted_under_pod_security_restricted(re
     release.await_pods(2)
 
 
+@pytest.mark.exhaustive
 def test_r1_4_every_switch_at_once_is_accepted(release: Release) -> None:
     kubectl = release.kubectl
     for kind in ("PodMonitor", "PrometheusRule"):
@@ -201,6 +204,7 @@ def test_r1_4_every_switch_at_once_is_accepted(release: Release) -> None:
     assert kubectl.list("clusterrolebindings", selector=owned) == []
 
 
+@pytest.mark.exhaustive
 def test_monitors_and_alerts_come_with_the_kinds_they_need(release: Release) -> None:
     kubectl = release.kubectl
     for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule"):

@@ -137,22 +137,22 @@ def test_an_api_server_that_crashes_or_freezes_costs_no_outcome_and_no_process(
     kubelet: Kubelet,
     start_controller: StartController,
     controller: ControllerProcess,
-    control_plane: ControlPlane,
+    own_control_plane: ControlPlane,
 ) -> None:
     process = start_controller(own.namespace)
     policy = own.ready()
     job = policy.request_run()
-    control_plane.kill_api_server()
-    control_plane.start_api_server()
+    own_control_plane.kill_api_server()
+    own_control_plane.start_api_server()
     kubelet.finish(job, report())
     policy.await_record(job)
     second = policy.request_run()
     kubelet.finish(second, report())
-    control_plane.pause_api_server()
+    own_control_plane.pause_api_server()
     try:
         assert process.is_healthy()  # a restart by the kubelet would not help a frozen API server
     finally:
-        control_plane.resume_api_server()
+        own_control_plane.resume_api_server()
     policy.await_record(second)
     assert process.is_running()
     assert controller.is_running()

@@ -331,6 +331,7 @@ class DyingKube(Kube):
         return answer
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_whichever_request_it_dies_at_no_job_starts_that_is_not_written_down(
     cluster: Kubectl, operator_kubeconfig: Path, namespace: str, after: bool

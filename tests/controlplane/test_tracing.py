@@ -28,8 +28,6 @@ from tests.support.otlp import Collector, Span, collector
 from tests.support.runs import Finished
 from tests.support.session_stores import HOUR, SessionStores
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 CANARY = "canary-4f1d"
 RUN, RECORD, RECONCILE = "session-policy run", "record outcome", "reconcile"
 PATH_TO_ENV = "/spec/jobTemplate/spec/template/spec/containers/0/env"
@@ -226,6 +224,7 @@ def test_r1_3_what_a_report_says_of_another_trace_is_not_believed(world: World, 
     assert {span.name for span in otlp.spans} == {RECONCILE}
 
 
+@pytest.mark.representative(trouble=["hanging"])
 @pytest.mark.parametrize("trouble", ["hanging", "refusing", "absent"])
 def test_r1_3_a_collector_that_does_not_work_keeps_no_outcome_from_the_status(
     world: World, otlp: Collector, trouble: str

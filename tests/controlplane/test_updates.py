@@ -23,8 +23,6 @@ from tests.controlplane.somebody import RefusedError, Somebody
 from tests.support.kube import Kubectl
 from tests.support.patience import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.xdist_group("controlplane-faults")
-
 Path = tuple[str, ...]
 
 _SPEC_SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -383,6 +381,7 @@ def followed(policy: Policy) -> str:
     return "; ".join(problems)
 
 
+@pytest.mark.exhaustive
 def test_r1_1_every_field_can_be_changed_and_removed(own: Policies, somebody: Somebody) -> None:
     kubelet = Kubelet(own.kubectl, own.namespace)
     policies = [own.ready(f"updated-{number}", **FULL) for number in range(_AT_ONCE)]

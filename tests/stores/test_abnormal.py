@@ -22,10 +22,14 @@ from stores.redis.content import access_log
 from stores.redis.content.access_log import read_entry
 from stores.rules.table import make_detector, matching
 from stores.waiting.clock import RunClock
+from tests.support.examples import at_most
 from tests.support.made_up_rule import CopyWithRule
 from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import steps
+
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
 
 BERLIN, NEW_YORK = {"lat": 52.5, "lon": 13.4}, {"lat": 40.7, "lon": -74.0}
 DAY = 86_400
@@ -346,8 +350,9 @@ SESSIONS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.representative(database_url=["sqlite"])
 @settings(
-    max_examples=25,
+    max_examples=at_most(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to make a failing example smaller takes minutes here

@@ -26,6 +26,9 @@ from tests.support.runs import Log, policy
 from tests.support.session_stores import SessionStores
 from tests.support.webhooks import WebHook, web_hook
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 NOW = datetime(2026, 3, 1, 10, 50, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 

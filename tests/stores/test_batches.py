@@ -16,6 +16,9 @@ from stores.waiting.clock import RunClock
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+
 Before = Callable[[Sequence[Session]], None]
 
 

@@ -18,6 +18,9 @@ from tests.support.runs import Command, Finished, Result, command, manifest, pol
 from tests.support.servers.restartable import RestartablePostgres, RestartableRedis
 from tests.support.session_stores import HOUR, SessionStores
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 SESSION, USER, PASSWORD = "canary-session", "canary-user", "canary-password"
 CANARY = "canary"
 
@@ -52,6 +55,7 @@ OBEYED: Mapping[str, Any] = {"redis": True, "maxConcurrentSessions": 3, "cleanup
 DELETING = {"graceSeconds": 0, "onMissingRedisSession": "Delete"}
 
 
+@pytest.mark.representative(output=["json"])
 @pytest.mark.parametrize("output", ["json", "table", None])
 def test_a_run_of_every_step(stores: SessionStores, tmp_path: Path, output: str | None) -> None:
     fill(stores)
@@ -82,6 +86,7 @@ def test_a_foreign_key_whose_violation_quotes_the_row(database: SessionStores) -
     check(result)
 
 
+@pytest.mark.representative(state=["XX000"])
 @pytest.mark.parametrize("state", ["P0001", "XX000", "42501", "40001", "57P01", "08006"])
 def test_an_error_that_quotes_data(postgres: SessionStores, state: str, tmp_path: Path) -> None:
     fill(postgres)

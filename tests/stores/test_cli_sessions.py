@@ -19,6 +19,9 @@ from tests.support.patience import PATIENCE_SECONDS
 from tests.support.runs import KEYS, SECRET, manifest
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 ROOT = Path(__file__).parents[2]
 
 

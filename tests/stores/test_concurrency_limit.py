@@ -8,6 +8,9 @@ from policy.report import Outcome
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+
 
 def fill(stores: SessionStores) -> None:
     """`a` is over the limit of 3 by two; the oldest is the one used last. `b` is at the limit."""

@@ -134,6 +134,7 @@ def too_many(sessions: Counter[str]) -> int:
     return sum(max(0, n - allowed(user)) for user, n in sessions.items() if user not in EXEMPT)
 
 
+@pytest.mark.representative(opened=["text", "json", "naive"])
 def test_r2_3_and_r2_5_users_limits_and_duplicates(opened: Steps) -> None:
     found = opened.overview.owners
     rows = [(user, client) for _, user, client in live(opened)]
@@ -154,6 +155,7 @@ def test_r2_3_and_r2_5_users_limits_and_duplicates(opened: Steps) -> None:
     assert opened.opened.database.totals().users == found.users
 
 
+@pytest.mark.representative(opened=["text", "json", "naive"])
 def test_r2_2_sessions_and_when_they_began(opened: Steps) -> None:
     """Against one statement for each number."""
     last = datetime.now(UTC) - timedelta(hours=3, seconds=17)
@@ -180,6 +182,7 @@ def test_r2_2_sessions_and_when_they_began(opened: Steps) -> None:
     assert overview.live_by_age() == between(AGES, aged)
 
 
+@pytest.mark.representative(opened=["text", "json", "naive"])
 def test_r2_5_lists_of_users_are_the_same_in_any_number_of_parts(
     opened: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +204,7 @@ def test_r2_5_lists_of_users_are_the_same_in_any_number_of_parts(
             assert len(found) <= len(expected) // at_once + 1
 
 
+@pytest.mark.representative(opened=["text", "json", "naive"])
 def test_r2_5_pages_over_the_limit_hold_each_session_once(opened: Steps) -> None:
     database = opened.opened.database
     pages = list(database.over_limit_pages(LIMIT, OnExceed.EVICT_LEAST_RECENTLY_USED, EXEMPT))
@@ -209,6 +213,7 @@ def test_r2_5_pages_over_the_limit_hold_each_session_once(opened: Steps) -> None
     assert max(map(len, pages)) <= 7
 
 
+@pytest.mark.representative(opened=["text", "json", "naive"])
 def test_r2_6_sessions_a_rule_may_apply_to_are_read_once_however_few_they_are(
     opened: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,9 @@ from tests.support.runs import InThread, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 from tests.support.tcp_proxy import TcpProxy
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 
 class At:
     """Has something happen at the n-th call of a method, before it does its work."""

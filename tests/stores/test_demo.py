@@ -274,6 +274,7 @@ def test_it_ends_well_and_cleans_up_after_itself(place: Path) -> None:
 
 
 # One test, because each demo takes its time and the second one needs the first one's stores.
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("servers")
 def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_more(place: Path) -> None:
     directory = DemoDirectory(place / "kept")
@@ -312,6 +313,7 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
     assert stores.logs == {i: log for i, log in made_up.logs.items() if i in live}
 
 
+@pytest.mark.representative(number=[signal.SIGTERM])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("servers")
 def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Signals, code: int) -> None:

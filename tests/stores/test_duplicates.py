@@ -5,10 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.support.runs import policy
 from tests.support.runs import run as run_policy
 from tests.support.session_stores import SessionStores
 from tests.support.steps import steps
+
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
 
 RULELESS: dict[str, Any] = {"rules": []}
 KEEP_NEWEST: dict[str, Any] = {"duplicates": {"action": "KeepNewest"}, **RULELESS}

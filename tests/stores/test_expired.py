@@ -297,6 +297,7 @@ def test_r2_2_many_expired_sessions_go_in_many_batches(database: SessionStores) 
     assert database.ids() == {f"live{n}" for n in range(50)}
 
 
+@pytest.mark.representative(database_url=["sqlite"])
 def test_a_batch_as_large_as_the_policy_may_ask_for(database: SessionStores) -> None:
     database.add_many(((f"s{n:06}", "u") for n in range(40_000)), used=HOUR)
     result = run(policy(cleanupBatchSize=50_000), database.database_url)

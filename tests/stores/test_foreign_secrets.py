@@ -136,6 +136,7 @@ def test_as_database_url(tmp_path: Path) -> None:
     check(run_with_each(tmp_path, [DATABASE_URL_ENV], manifest(retries=AT_ONCE)), 1, 2)
 
 
+@pytest.mark.representative(mode=["Standalone"])
 @pytest.mark.parametrize("mode", ["Standalone", "Sentinel", "Cluster"])
 def test_as_redis_url(tmp_path: Path, mode: str) -> None:
     redis = {"urlFrom": SECRET, "keys": KEYS, "mode": mode}

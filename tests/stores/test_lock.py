@@ -13,6 +13,7 @@ from tests.support.runs import Command, command, manifest, policy, run, run_held
 from tests.support.session_stores import HOUR, SessionStores
 
 
+@pytest.mark.representative(database_url=["sqlite"])
 def test_r2_1_of_two_runs_at_once_one_is_skipped_and_changes_nothing(
     database: SessionStores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

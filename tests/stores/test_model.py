@@ -16,6 +16,7 @@ from policy.manifest import SessionPolicy
 from policy.report import Outcome
 from policy.rules import RuleAction, RuleType, SessionRule
 from stores.sql.schema.tables import settings as stored
+from tests.support.examples import at_most
 from tests.support.runs import policy, run
 from tests.support.session_stores import TABLE, SessionStores
 
@@ -374,7 +375,7 @@ def stale_entries(stores: SessionStores, world: World, left: set[str]) -> set[tu
 
 
 MANY = settings(
-    max_examples=20,
+    max_examples=at_most(20),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to make a failing example smaller takes minutes here
@@ -387,6 +388,7 @@ STRANGERS = World(tuple(Row(f"s{n}", "", 60 * (2 * n + 1), 60 * (2 * n + 1), Non
 FROM_THE_FUTURE = World((Row("s1", "ann", -180, -180, None), Row("s2", "ann", 180, 180, None)))
 
 
+@pytest.mark.representative(database_url=["sqlite"])
 @MANY
 @given(world=worlds, spec=specs())
 @example(world=STRANGERS, spec={"maxConcurrentSessions": 2, "rules": []})
@@ -403,6 +405,7 @@ def check_without_redis(database: SessionStores, world: World, spec: dict[str, A
     check(database, world, obeyed, with_redis=False)
 
 
+@pytest.mark.representative(database_url=["sqlite"])
 @MANY
 @given(world=worlds, spec=specs())
 def test_r3_1_a_database_and_a_redis_end_up_as_the_requirements_say(

@@ -17,6 +17,9 @@ from stores.sql.mapping.preflight import Preflight, examine
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+
 
 def look(url: str, table: dict[str, Any] | None = None) -> Preflight:
     store = policy(table=table).spec.stores.database

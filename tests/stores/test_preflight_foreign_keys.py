@@ -12,6 +12,9 @@ from stores.sql.removal.history import HistoryTable
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+
 
 def rows(stores: SessionStores, query: str) -> list[tuple[Any, ...]]:
     with stores.engine.begin() as connection:

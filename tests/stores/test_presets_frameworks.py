@@ -59,6 +59,7 @@ def clean(obeyed: SessionPolicy, database_url: str, redis_url: str | None = None
 # --- Django ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(database_url=["postgresql"])
 def test_r3_4_django_with_its_database_back_end(database_url: str) -> None:
     app = DjangoApp(database_url)
     keys = app.write(ALL)
@@ -66,6 +67,7 @@ def test_r3_4_django_with_its_database_back_end(database_url: str) -> None:
     assert app.find(keys) == {"loaded": sorted(LIVE), "rows": sorted(LIVE), "cached": []}
 
 
+@pytest.mark.representative(database_url=["postgresql"])
 def test_r3_4_django_without_time_zones(database_url: str) -> None:
     """USE_TZ = False: MySQL and SQLite hold the local time of the settings; PostgreSQL's column has a zone anyway."""
     zone = "Asia/Kolkata"  # ahead of UTC: taken for UTC, sessions would live hours too long
@@ -80,6 +82,7 @@ def test_r3_4_django_without_time_zones(database_url: str) -> None:
     assert app.find(keys) == {"loaded": sorted(LIVE), "rows": sorted(LIVE), "cached": []}
 
 
+@pytest.mark.representative(database_url=["postgresql"])
 def test_r3_4_r3_5_django_with_a_cache_before_its_database(database_url: str, redis_url: str) -> None:
     app = DjangoApp(database_url, redis_url, engine="cached_db")
     keys = app.write(ALL)
@@ -94,6 +97,7 @@ def test_r3_4_r3_5_django_with_a_cache_before_its_database(database_url: str, re
 # --- express-session -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(zone=["America/New_York"])
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
 def test_r3_4_connect_pg_simple_in_whatever_zone_its_database_is(node: Path, postgres_url: str, zone: str) -> None:
     engine = sa.create_engine(postgres_url)

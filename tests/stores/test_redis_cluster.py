@@ -113,6 +113,7 @@ def test_r3_2_a_session_is_deleted_while_its_slot_is_on_the_way(redis_cluster: E
         store.close()
 
 
+@pytest.mark.representative(at=[13])
 @pytest.mark.parametrize("at", [3, 8, 13, 18, 25, 35])
 def test_r3_2_slots_move_in_the_middle_of_a_run(
     world: SyncWorld, redis_cluster: EmbeddedRedisCluster, monkeypatch: pytest.MonkeyPatch, at: int
@@ -145,6 +146,7 @@ def test_r3_2_slots_move_in_the_middle_of_a_run(
     assert changes(world.run(sync=DELETE)) == (0, 0, 0, 0)
 
 
+@pytest.mark.representative(at=[9])
 @pytest.mark.parametrize("at", [2, 9, 16, 28])
 def test_r3_2_a_master_dies_in_the_middle_of_a_run(
     world: SyncWorld, redis_cluster: EmbeddedRedisCluster, monkeypatch: pytest.MonkeyPatch, at: int

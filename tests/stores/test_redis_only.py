@@ -20,6 +20,7 @@ from stores.model.sessions import Session, Sessions
 from stores.redis.connection.connect import connect
 from stores.redis.redis_only import lock as redis_lock
 from stores.redis.store import RedisStore
+from tests.support.examples import at_most
 from tests.support.interruptions import Interruptions
 from tests.support.kube import eventually
 from tests.support.redis_only import HOUR, RedisOnly
@@ -206,7 +207,7 @@ SESSIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sessions=SESSIONS, limit=st.integers(0, 4), by_index=st.booleans())
 def test_r2_a_run_leaves_what_the_requirements_say(
     world: RedisOnly, sessions: list[Any], limit: int, by_index: bool
@@ -358,6 +359,7 @@ def assert_left(world: RedisOnly, left: set[str]) -> None:
     assert all(world.client.ttl(f"sess:{i}") > 0 for i in left)
 
 
+@pytest.mark.representative(at=[19])
 @pytest.mark.parametrize("at", range(3, 52, 8))
 def test_r2_redis_dies_anywhere_and_comes_back(monkeypatch: pytest.MonkeyPatch, at: int, own: RestartableRedis) -> None:
     world = RedisOnly(own.url)
@@ -387,6 +389,7 @@ def own() -> Iterator[RestartableRedis]:
         yield server
 
 
+@pytest.mark.representative(at=[20])
 @pytest.mark.parametrize("at", [6, 20, 40])
 def test_r3_2_a_cluster_without_a_database_whose_master_dies(
     redis_cluster: EmbeddedRedisCluster, monkeypatch: pytest.MonkeyPatch, at: int
@@ -413,6 +416,7 @@ def test_r3_2_a_cluster_without_a_database_whose_master_dies(
     world.close()
 
 
+@pytest.mark.representative(at=[6])
 @pytest.mark.parametrize("at", [6, 30])
 def test_r3_2_sentinels_without_a_database_and_a_failover(
     redis_sentinels: EmbeddedRedisSentinels, monkeypatch: pytest.MonkeyPatch, at: int

@@ -87,6 +87,7 @@ def test_r3_2_the_master_is_found_by_the_sentinels(world: SentinelWorld) -> None
     assert changes(world.run(sync=DELETE)) == (0, 0, 0, 0)
 
 
+@pytest.mark.representative(at=[8])
 @pytest.mark.parametrize("at", [2, 8, 16])
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "asked"])
 def test_r3_2_a_failover_in_the_middle_of_a_run(

@@ -12,6 +12,9 @@ from tests.support.command_line import CommandLine
 from tests.support.runs import manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 
 def line(tmp_path: Path, stores: SessionStores, document: dict[str, Any] | None = None) -> CommandLine:
     return CommandLine(tmp_path, document or manifest(), stores.database_url, stores.redis_url)

@@ -23,6 +23,9 @@ from tests.support.revocations import IDENTITIES, KEY, Revoked, finished, proces
 from tests.support.runs import KEYS, SECRET, Log, manifest, policy
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+
 ANN_HASH = IDENTITIES.session("ann-session-1")
 
 
@@ -72,6 +75,7 @@ def test_r3_6_a_user_is_logged_out_of_all_stores_and_nobody_else_is(stores: Sess
     assert sorted(said.cleanup_log) == sorted((IDENTITIES.session(i), "Revoked") for i in gone)
 
 
+@pytest.mark.representative(user=["ANN", "a%"])
 @pytest.mark.parametrize("user", ["nobody", "ann ", "ANN", "a%", "*", "ann\x00", "a", "user_sess:ann"])
 def test_r3_6_only_exactly_this_user_is_meant(stores: SessionStores, user: str) -> None:
     fill(stores)
@@ -171,6 +175,7 @@ def test_r3_6_without_the_key_a_hash_cannot_be_known_and_that_is_told(database: 
 # --- dry run ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(found=[4])
 @pytest.mark.parametrize(("target", "found"), [({"user": "ann"}, 4), ({"sessionHash": ANN_HASH}, 1)], ids=str)
 def test_r6_a_dry_run_says_what_would_go_and_changes_nothing(
     stores: SessionStores, target: dict[str, Any], found: int
@@ -272,6 +277,7 @@ class Killed(BaseException):
     """Not an Exception: nothing may catch it, as nothing can catch SIGKILL."""
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target", [{"user": "ann"}, {"sessionHash": ANN_HASH}], ids=str)
 def test_killed_at_every_single_step_the_next_attempt_finishes(
     postgres_and_redis: SessionStores, monkeypatch: pytest.MonkeyPatch, target: dict[str, Any]
@@ -390,6 +396,7 @@ def test_r2_the_user_is_in_nothing_it_says(postgres_and_redis: SessionStores, tm
         assert "canary" not in said
 
 
+@pytest.mark.representative(target=[None, '{"user": ""}'])
 @pytest.mark.parametrize(
     "target", [None, "", "canary", "{}", '{"user": ""}', '{"user": "canary", "sessionHash": "s:' + "0" * 20 + '"}',
                '{"sessionHash": "canary"}', '{"user": "canary", "prefix": true}'],

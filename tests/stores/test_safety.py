@@ -12,6 +12,9 @@ from stores.redis.store import RedisStore
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 
 def fill(stores: SessionStores) -> None:
     stores.add_many(((f"e{n}", f"u{n % 2}") for n in range(12)), used=HOUR)

@@ -15,10 +15,14 @@ from job.steps import settings_verification as verification
 from policy.profiles import Lifetime
 from stores.model.stored_settings import Scope, Setting, effective
 from stores.sql.schema.tables import settings
+from tests.support.examples import at_most
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.session_stores import TABLE as SESSIONS
 from tests.support.steps import steps
+
+# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
+pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
 
 COLUMNS = {
     "id": "session_id", "userId": "user_id", "createdAt": "created_at", "lastAccessedAt": "last_accessed_at",
@@ -97,7 +101,8 @@ NUMBERS = st.sampled_from([None, 0, -1, 300, 600, 900, 2400])
 SUBJECTS = st.sampled_from(["p", "q", "r"])
 
 
-@configure(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.representative(database_url=["sqlite"])
+@configure(max_examples=at_most(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sessions=st.lists(st.tuples(WHO, WHO, WHO, AGES, AGES), max_size=12),
     rows=st.dictionaries(st.tuples(st.sampled_from(Scope), SUBJECTS), st.tuples(NUMBERS, NUMBERS), max_size=8),

@@ -8,10 +8,15 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import pytest
+
 from policy.names import DATABASE_URL_ENV, REDIS_URL_ENV, SPEC_ENV
 from tests.support.otlp import collector
 from tests.support.runs import manifest
 from tests.support.session_stores import SessionStores
+
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
 
 ALL_RULES = [{"type": kind} for kind in ("Revoked", "ImpossibleTravel", "AddressChange", "WeakId", "LongRunning")]
 OF_OTHERS = {

@@ -70,6 +70,7 @@ def ids(stores: SessionStores, kind: str) -> set[str]:
 # --- beside an application -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(cleanup=[RANGES])
 @pytest.mark.parametrize("cleanup", [RANGES, INDEX, BY_PAGE], ids=["ranges", "index", "index by page"])
 def test_r2_2_sessions_that_are_used_while_the_table_is_walked_survive(
     postgres: SessionStores, cleanup: dict[str, Any]
@@ -179,6 +180,7 @@ whatever_is_told = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.representative(keeps_history=[True], logged=[True])
 @whatever_is_told
 def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
@@ -220,6 +222,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     assert len(ids(postgres, "live")) == len(postgres.ids()) == 100
 
 
+@pytest.mark.representative(keeps_history=[True], logged=[True])
 @whatever_is_told
 def test_what_was_rolled_back_with_a_lost_connection_is_done_again(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, keeps_history: bool, logged: bool, table: str
@@ -291,6 +294,7 @@ def test_a_lost_answer_counts_nothing_twice_where_a_row_moved_away_just_then(
     assert result.deleted == 400 - len(postgres.ids()) >= 399
 
 
+@pytest.mark.representative(when=["before"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_death_at_any_range_leaves_history_and_table_in_agreement(
     postgres: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str

@@ -57,6 +57,9 @@ from tests.support import runs
 from tests.support.databases import fresh_mariadb_database, fresh_postgres_database
 from tests.support.session_stores import SessionStores
 
+# Every strategy: the imported modules test the usual one, and test_strategies what is particular to each.
+pytestmark = pytest.mark.exhaustive
+
 _POSTGRES: dict[str, dict[str, Any]] = {
     "index": {"strategy": "ExpiryIndex", "batchSizing": "Fixed"},
     "index at once": {"strategy": "ExpiryIndex"},

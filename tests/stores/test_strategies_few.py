@@ -38,6 +38,9 @@ from tests.stores.test_strategies import (
 from tests.support import runs
 from tests.support.databases import fresh_postgres_database
 
+# test_row_locations has what is particular to this way.
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(autouse=True)
 def all_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

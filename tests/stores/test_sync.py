@@ -13,6 +13,7 @@ from job.demo.servers import EmbeddedRedis
 from stores.model.errors import SafetyLimitError, StopRequestedError
 from stores.model.tally import Tally
 from stores.redis.connection.server import RedisServer
+from tests.support.examples import at_most
 from tests.support.sync_world import GRACE, InstantClock, SyncWorld, changes
 
 ALWAYS = {"alwaysAllowedDeletions": 1_000_000}
@@ -511,7 +512,9 @@ GIVEN = st.builds(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=at_most(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     stores=st.dictionaries(st.sampled_from(IDS), GIVEN),

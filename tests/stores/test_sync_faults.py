@@ -69,6 +69,7 @@ class Killer:
             self._server.kill()
 
 
+@pytest.mark.representative(at=[11])
 @pytest.mark.parametrize("before", [True, False], ids=["unsent", "unanswered"])
 @pytest.mark.parametrize("at", range(2, 26, 3))
 def test_r3_5_redis_killed_anywhere_and_the_next_run_finishes(
@@ -92,6 +93,7 @@ def test_r3_5_redis_killed_anywhere_and_the_next_run_finishes(
     world.close()
 
 
+@pytest.mark.representative(at=[8])
 @pytest.mark.parametrize("at", range(2, 26, 6))
 def test_r2_redis_back_within_the_retries_and_the_run_goes_on(
     sqlite_url: str, durable_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch, at: int

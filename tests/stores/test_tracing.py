@@ -218,6 +218,7 @@ def test_r1_5_on_the_command_line_each_run_has_a_trace_of_its_own(
     assert len(told) == 2
 
 
+@pytest.mark.representative(value=["nonsense"])
 @pytest.mark.parametrize(
     "value", ["", "nonsense", "00-0-0-01", TRACEPARENT[:-2] + "00", "00-" + "0" * 32 + TRACEPARENT[35:]]
 )
@@ -230,6 +231,7 @@ def test_r1_3_a_traceparent_that_leads_nowhere_is_ignored(
     assert (root.trace_id, root.parent_id, root.links) == (trace_id(JOB), "", [])
 
 
+@pytest.mark.representative(down=["postgresql"])
 @pytest.mark.parametrize("down", ["postgresql", "redis"])
 def test_r1_3_where_a_store_is_down_the_step_that_needed_it_says_so(
     own_postgres: EmbeddedPostgres,
@@ -322,6 +324,7 @@ def test_the_counts_of_a_run_are_metrics(postgres_and_redis: SessionStores, otlp
         assert point.resource["k8s.cronjob.name"] == "shop"
 
 
+@pytest.mark.representative(off=["METRICS"])
 @pytest.mark.parametrize(("off", "left"), [("TRACES", "/v1/metrics"), ("METRICS", "/v1/traces")])
 def test_traces_and_metrics_can_be_switched_off_alone(
     sqlite: SessionStores, otlp: Collector, tmp_path: Path, off: str, left: str
@@ -353,6 +356,7 @@ def test_r1_3_a_ratio_takes_its_share_of_runs_and_controller_and_job_agree_on_wh
     assert 0.3 < len(taken) / len(jobs) < 0.5
 
 
+@pytest.mark.representative(sampler=["traceidratio"])
 @pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio", "always_off"])
 def test_r1_3_a_run_that_is_not_sampled_names_no_trace(
     sqlite: SessionStores, otlp: Collector, tmp_path: Path, sampler: str
@@ -404,6 +408,7 @@ def test_the_standard_variables_name_the_service_and_reach_the_exporter(
     assert {(h["authorization"], h["content-encoding"]) for h in otlp.headers} == {("Bearer token", "gzip")}
 
 
+@pytest.mark.representative(wrong=[{"OTEL_EXPORTER_OTLP_ENDPOINT": "canary-no-url"}])
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -442,6 +447,7 @@ def test_a_certificate_that_is_not_there_fails_no_run(sqlite: SessionStores, tmp
 # --- a collector that does not work ----------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(kind=["hanging"])
 @pytest.mark.parametrize("kind", TROUBLES)
 def test_r1_3_a_collector_that_does_not_work_changes_no_run_and_the_report_names_no_trace(
     sqlite: SessionStores, otlp: Collector, tmp_path: Path, kind: str
@@ -503,6 +509,7 @@ def test_no_id_user_or_credential_is_in_any_span_or_metric(
     check_no_secrets(done, otlp)
 
 
+@pytest.mark.representative(state=["XX000"])
 @pytest.mark.parametrize("state", ["XX000", "42501", "08006"])
 def test_no_driver_message_that_quotes_data_is_in_any_span(
     postgres: SessionStores, otlp: Collector, tmp_path: Path, state: str
@@ -662,6 +669,7 @@ print(len(log.events), time.monotonic() - began)
 """
 
 
+@pytest.mark.representative(kind=["hanging"])
 @pytest.mark.parametrize("kind", TROUBLES)
 def test_r1_3_a_collector_that_does_not_work_does_not_keep_the_controller_alive(otlp: Collector, kind: str) -> None:
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", **trouble(otlp, kind)}

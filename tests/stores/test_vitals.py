@@ -17,6 +17,9 @@ from tests.support.redis_only import HOUR, RedisOnly
 from tests.support.runs import Log, policy, run
 from tests.support.session_stores import SessionStores
 
+# What these tests look at is the same in every database.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
+
 
 def test_r5_memory_rate_and_duration_are_reported(stores: SessionStores) -> None:
     stores.add("short", "a", began=2 * HOUR, used=2 * HOUR - 100)

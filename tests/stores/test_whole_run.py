@@ -23,6 +23,9 @@ from tests.support.runs import Command, Finished, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.webhooks import WebHook, web_hook
 
+# Each is a whole run, in a process of its own.
+pytestmark = pytest.mark.representative(database_url=["postgresql"])
+
 CANARY = "canary"
 TOKEN = "token-nobody-may-see"
 HASH_KEY = f"{CANARY}-{secrets.token_hex(32)}"
@@ -290,6 +293,7 @@ def test_r2_a_whole_run_does_what_every_step_and_rule_says(installation: Install
     check_secrets(done, installation.volume, told.operations, told.security)
 
 
+@pytest.mark.representative(also=["a duplicate"])
 @pytest.mark.parametrize("also", ["a duplicate", "over the limit"])
 def test_r4_4_who_is_logged_out_everywhere_is_so_even_if_another_step_would_delete_what_gave_them_away(
     stores: SessionStores, also: str
@@ -349,6 +353,7 @@ def check_redis(stores: SessionStores, sessions: Mapping[str, Session]) -> None:
         assert stores.members(f"{CANARY}-{user}") == {s.id for s in staying if s.user == user}
 
 
+@pytest.mark.representative(how=["--dry-run"])
 @pytest.mark.parametrize("how", ["--dry-run", "dryRun"])
 def test_r6_a_dry_run_finds_the_same_and_changes_and_sends_nothing(installation: Installation, how: str) -> None:
     fill(installation.stores)
@@ -365,6 +370,7 @@ def test_r6_a_dry_run_finds_the_same_and_changes_and_sends_nothing(installation:
     check_secrets(done, installation.volume)
 
 
+@pytest.mark.representative(trouble=["hanging"])
 @pytest.mark.parametrize("trouble", ["dead", "refusing", "hanging"])
 def test_r2_an_alert_channel_that_does_not_work_neither_fails_nor_delays_a_run(
     tmp_path: Path, postgres_and_redis: SessionStores, channels: Channels, trouble: str

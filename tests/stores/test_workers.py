@@ -29,6 +29,9 @@ from tests.support.runs import Command, command, manifest, policy, run
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 from tests.support.workers import Helper, before_each_part, environment, lead
 
+# Where the databases differ is tested in test_workers_parts, too.
+pytestmark = pytest.mark.representative(shared_url=["postgres_url"])
+
 EXPIRED, LIVE = 300, 40
 SHARED: dict[str, Any] = {
     "cleanupBatchSize": 5,
@@ -106,6 +109,7 @@ def helpers_first(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 # --- sharing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(sizing=["Adaptive"])
 @pytest.mark.usefixtures("helpers_first")
 @pytest.mark.parametrize("sizing", ["Adaptive", "Fixed"])
 def test_r6_three_workers_delete_each_expired_session_once_and_there_is_one_report(
@@ -114,6 +118,7 @@ def test_r6_three_workers_delete_each_expired_session_once_and_there_is_one_repo
     check_three_workers(shared, {"strategy": "IdOrder", "batchSizing": sizing})
 
 
+@pytest.mark.representative(sizing=["Adaptive"])
 @pytest.mark.usefixtures("helpers_first")
 @pytest.mark.parametrize("sizing", ["Adaptive", "Fixed"])
 def test_r6_three_workers_on_ranges_of_blocks(
@@ -313,6 +318,7 @@ def telling_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "one statement"])
 def test_r6_a_helper_that_dies_at_any_step_leaves_true_counts(
     with_redis: SessionStores, monkeypatch: pytest.MonkeyPatch, redis: bool
@@ -398,6 +404,7 @@ def _is_helper() -> bool:
     return threading.current_thread().name.startswith("helper")
 
 
+@pytest.mark.exhaustive
 def test_r6_sigkill_of_helpers_at_random_moments(shared: SessionStores, tmp_path: Path) -> None:
     chance = random.Random(606)
     live = fill(shared)

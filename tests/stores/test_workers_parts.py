@@ -20,6 +20,7 @@ from stores.sql.connection.run_connection import RunConnection
 from stores.sql.schema.tables import work
 from stores.sql.shared_work import Claim, ClaimLostError, LeaderGoneError, RunTerms, WorkTable
 from stores.waiting.clock import RunClock
+from tests.support.examples import at_most
 from tests.support.runs import Log
 from tests.support.session_stores import TABLE, SessionStores
 
@@ -88,8 +89,9 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.representative(kind=["postgres_url"])
 @pytest.mark.parametrize("kind", ["postgres_url", "mariadb_url"])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS)
 def test_r6_every_part_is_done_once_and_the_counts_are_what_was_committed(
     request: pytest.FixtureRequest, kind: str, actions: list[tuple[str, int]]

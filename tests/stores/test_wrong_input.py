@@ -36,6 +36,7 @@ def check_refused(finished: Finished, *words: str) -> RunReport:
 # --- URLs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.representative(url=[None, PASSWORD])
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -53,6 +54,7 @@ def test_a_database_url_that_cannot_be_used(tmp_path: Path, url: str | None, wor
     check_refused(command(tmp_path, manifest(), url), *words)
 
 
+@pytest.mark.representative(url=[None])
 @pytest.mark.parametrize(
     "url", [f"http://:{PASSWORD}@host", f"redis://:{PASSWORD}@host:x", f"redis://:{PASSWORD}@host/x", None]
 )
@@ -66,6 +68,7 @@ def test_an_sqlite_file_that_is_none(tmp_path: Path) -> None:
     check_refused(command(tmp_path, manifest(), f"sqlite:///{tmp_path / 'text'}"), "DATABASE_URL", "SQLite")
 
 
+@pytest.mark.representative(option=["sslmode"])
 @pytest.mark.parametrize(
     ("option", "value"), [("sslmode", PASSWORD), ("no_such_option", PASSWORD), ("connect_timeout", PASSWORD)]
 )
@@ -232,6 +235,7 @@ HOSTILE = [
 UNREADABLE = ("new\nline", "[bracket]`tick`")
 
 
+@pytest.mark.representative(name=HOSTILE[:2])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_identifiers_are_only_names(database: SessionStores, name: str) -> None:
     if database.is_mysql and name in UNREADABLE:
@@ -272,6 +276,7 @@ def test_hostile_identifiers_are_only_names(database: SessionStores, name: str) 
         assert len(connection.execute(sa.select(table)).all()) == 2
 
 
+@pytest.mark.representative(name=HOSTILE[:2])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_identifiers_of_things_that_are_not_there(database: SessionStores, name: str) -> None:
     database.add("bystander", used=1)
@@ -385,6 +390,7 @@ def test_an_option_that_does_not_exist_shows_the_usage() -> None:
     assert "Usage" in result.stderr
 
 
+@pytest.mark.representative(url=[""])
 @pytest.mark.parametrize("url", [f"oracle://u:{PASSWORD}@h/d", f"sqlite:////{PASSWORD}/x/y", ""])
 def test_init_with_a_wrong_url(url: str) -> None:
     result = bare("init", "--database-url", url)

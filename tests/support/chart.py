@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,14 @@ Manifest = dict[str, Any]
 
 def render(values: dict[str, Any] | None = None) -> list[Manifest]:
     """All objects of the chart, installed as "release" into the namespace "operators"."""
-    return helm().render(CHART, values or {}, name="release", namespace=NAMESPACE)
+    found: list[Manifest] = json.loads(_rendered(json.dumps(values or {})))
+    return found
+
+
+@cache
+def _rendered(values: str) -> str:
+    # As text, so that a test may change what it is given.
+    return json.dumps(helm().render(CHART, json.loads(values), name="release", namespace=NAMESPACE))
 
 
 def of_kind(objects: list[Manifest], kind: str, *, tests: bool = False) -> list[Manifest]:

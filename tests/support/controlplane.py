@@ -62,12 +62,17 @@ def find_programs() -> dict[str, str]:
 
 @dataclass
 class ControlPlane:
-    """The running control plane; use `ControlPlane.start()`."""
+    """The running control plane; use `ControlPlane.start()`.
+
+    Attributes:
+        is_shared: another process has started it, or uses it too: nothing of it may be started, stopped or frozen.
+    """
 
     directory: Path
     programs: dict[str, str]
     api_port: int
     etcd_port: int
+    is_shared: bool = False
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _watchdogs: dict[str, Watchdog] = field(default_factory=dict)
 
@@ -94,6 +99,11 @@ class ControlPlane:
             plane.stop()
             raise
         return plane
+
+    @classmethod
+    def shared(cls, directory: Path, *, api_port: int, etcd_port: int) -> ControlPlane:
+        """One that is running already, and is others' too."""
+        return cls(directory, {}, api_port, etcd_port, is_shared=True)
 
     @property
     def url(self) -> str:
@@ -156,6 +166,7 @@ class ControlPlane:
 
     def pause_api_server(self) -> None:
         """Freeze the API server: it accepts connections and answers nothing."""
+        self._must_be_own()
         self._processes["kube-apiserver"].send_signal(signal.SIGSTOP)
 
     def resume_api_server(self) -> None:
@@ -239,7 +250,12 @@ class ControlPlane:
             "current-context": "test",
         }
 
+    def _must_be_own(self) -> None:
+        if self.is_shared:
+            raise ControlPlaneError("other tests use this control plane now; ask for the fixture own_control_plane")
+
     def _spawn(self, name: str, *arguments: str) -> None:
+        self._must_be_own()
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = process = subprocess.Popen(
                 [self.programs[name], *arguments],
@@ -252,6 +268,7 @@ class ControlPlane:
         self._watchdogs[name] = Watchdog(process.pid, signal.SIGKILL, self.directory)
 
     def _end(self, name: str, how: signal.Signals) -> None:
+        self._must_be_own()
         process = self._processes.pop(name, None)
         if process is None:
             return

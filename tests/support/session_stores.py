@@ -26,8 +26,7 @@ class SessionStores:
         self.database_url = database_url
         self.redis_url = redis_url
         self.engine = create_engine(parse_url(database_url), create_file=True)
-        with self.engine.begin() as connection:
-            create_tables(connection, DatabasePreset.DEFAULT.table)
+        _create_default_tables(self.engine)
         self._redis = redis.Redis.from_url(redis_url) if redis_url else None
 
     @property
@@ -174,3 +173,33 @@ class SessionStores:
                 # A TTL runs down by itself: only whether there is one counts.
                 everything[f"redis {key!r}"] = (self._redis.dump(key), self._redis.ttl(key) >= 0)
         return everything
+
+
+_Statements = list[tuple[str, Any]]
+_STATEMENTS: dict[str, _Statements] = {}
+
+
+def _create_default_tables(engine: sa.Engine) -> None:
+    """Call `create_tables`; in the next empty database only repeat its statements, which takes it long to find."""
+    kind = engine.dialect.name
+    if kind in _STATEMENTS:
+        try:
+            with engine.begin() as connection:
+                for statement, parameters in _STATEMENTS[kind]:
+                    connection.exec_driver_sql(statement, parameters)
+            return
+        except sa.exc.DatabaseError:
+            pass  # there are tables already: `create_tables` looks for each
+    is_empty = sa.inspect(engine).get_table_names() == []
+    made: _Statements = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if statement.lstrip().upper().startswith(("CREATE", "ALTER", "INSERT", "UPDATE", "COMMENT")):
+            made.append((statement, parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    with engine.begin() as connection:
+        create_tables(connection, DatabasePreset.DEFAULT.table)
+    sa.event.remove(engine, "before_cursor_execute", note)
+    if is_empty:
+        _STATEMENTS[kind] = made

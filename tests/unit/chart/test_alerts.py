@@ -179,6 +179,7 @@ class TestOfOnePolicy:
     def test_it_fires(self, check: Check, alert: str, changed: Series) -> None:
         check(of_policy(changed) | of_controllers({}), {"1h": {alert}})
 
+    @pytest.mark.representative(alert=["RunFailed", "NotReady"])
     def test_the_policy_is_deleted(self, check: Check, alert: str, changed: Series) -> None:
         values = {**POLICY, **changed}
         gone = series(
@@ -188,10 +189,12 @@ class TestOfOnePolicy:
         )
         check(gone | of_controllers({}), {"50m": {alert}, "70m": set()})
 
+    @pytest.mark.representative(alert=["RunFailed", "NotReady"])
     def test_the_policy_is_suspended(self, check: Check, alert: str, changed: Series) -> None:
         still = {alert} & {"NotReady", "Stalled"}  # it could not be resumed
         check(of_policy({**changed, "suspended": "1"}) | of_controllers({}), {"1h": still})
 
+    @pytest.mark.representative(alert=["RunFailed", "NotReady"])
     def test_the_leader_changes(self, check: Check, alert: str, changed: Series) -> None:
         """Pod b takes over; for two minutes nobody shows the policy."""
 
