@@ -59,7 +59,8 @@ class Api:
 @lru_cache(maxsize=4)
 def _client(kubeconfig: Path) -> client.ApiClient:
     # To read certificates and to shake hands for each policy of each test takes longer than the rest.
-    return config.new_client_from_config(str(kubeconfig))
+    made: client.ApiClient = config.new_client_from_config(str(kubeconfig))
+    return made
 
 
 def _collection(resource: str, namespace: str) -> str:
