@@ -9,13 +9,13 @@ Which test goes where:
 - ``e2e``: images and chart on a whole cluster (`make e2e`).
 - Marked ``exhaustive``, in any of them: random, every case of a matrix, or many seconds long. `make test` leaves these
   out, so another test must show that the thing works at all; `make test-all`, and CI, run everything. Of a parametrised
-  test ``representative(when=["before"])`` names the cases that stay in `make test`.
+  test ``representative(when=["before"])``, or ``representative(2)`` for the first two, says which cases stay.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -87,13 +87,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _mark_exhaustive(item: pytest.Item) -> None:
-    """Of a test with ``representative(parameter=values)``, the cases with other values are exhaustive."""
+    """Of a test with ``representative(parameter=values)``, or ``representative(number)``, the other cases."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return
     for marker in item.iter_markers("representative"):
-        if any(callspec.params.get(name, values[0]) not in values for name, values in marker.kwargs.items()):
+        others = any(callspec.params.get(name, values[0]) not in values for name, values in marker.kwargs.items())
+        for number in marker.args:
+            named = [name for parametrize in item.iter_markers("parametrize") for name in _names(parametrize.args[0])]
+            others = others or any(callspec.indices[name] >= number for name in named)
+        if others:
             item.add_marker("exhaustive")
+
+
+def _names(arguments: str | Sequence[str]) -> list[str]:
+    return [name.strip() for name in arguments.split(",")] if isinstance(arguments, str) else list(arguments)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -377,6 +377,7 @@ def test_r1_1_a_changed_owner_reference_is_put_back(
     assert is_put_back(policy, before)
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize(
     "operation",
     [remove(("metadata", "ownerReferences")), add((*OWNER, "controller"), False)],

@@ -83,6 +83,7 @@ def verdict(policy: Policy, case: str) -> str:
     return ""
 
 
+@pytest.mark.representative(4)
 @pytest.mark.parametrize("case", [case for case, (status, *_) in CASES.items() if status])
 def test_flux_judges_rightly(judged: Policy, case: str) -> None:
     _, by_kstatus, by_argo_cd = CASES[case]

@@ -84,6 +84,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS.keys())
 def test_r1_2_a_failed_pod_s_cause_is_told(policies: Policies, ending: Ending) -> None:
     policy = policies.ready()
@@ -144,6 +145,7 @@ WAITING = {
 }
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize(("waiting", "message", "reason"), WAITING.values(), ids=WAITING.keys())
 def test_r1_2_a_pod_that_waits_tells_why(policies: Policies, waiting: str, message: str, reason: str) -> None:
     policy = policies.ready()

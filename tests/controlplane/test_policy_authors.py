@@ -110,6 +110,7 @@ INJECTIONS: dict[str, Spec] = {
 }
 
 
+@pytest.mark.representative(3)
 @pytest.mark.parametrize("spec", INJECTIONS.values(), ids=INJECTIONS)
 def test_what_would_lead_into_the_pod_is_refused(author: Author, spec: Spec) -> None:
     assert "unknown field" in author.refused(manifest("injected", **spec))
@@ -131,6 +132,7 @@ def test_what_is_smuggled_past_the_check_of_fields_is_dropped_and_never_reaches_
     assert there == here
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
@@ -185,6 +187,7 @@ FULL: Spec = {
 }
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize(
     "change",
     [
@@ -271,6 +274,7 @@ def test_a_policy_over_a_limit_is_refused_and_one_within_is_not(
     assert policy.cron_job()["spec"] == before
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize("now", [{"job": BIG}, {"schedule": "nonsense"}], ids=["as it was", "broken since"])
 def test_a_limit_that_is_lowered_stops_what_was_allowed_before_until_it_is_raised_again(
     own: Policies, start_controller: StartController, now: Spec

@@ -67,6 +67,7 @@ def test_the_cron_job_s_pods_pass_pod_security_restricted(policies: Policies) ->
         policies.kubectl.run("create", "--dry-run=server", "-n", namespace, "-f", "-", stdin=json.dumps(pod))
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize(
     ("spec", "path", "expected"),
     [
@@ -246,6 +247,7 @@ def test_suspended_is_ready_and_has_no_next_run(policies: Policies) -> None:
     assert "nextScheduleTime" in policy.status()
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize(
     ("spec", "reason", "words"),
     [
@@ -285,6 +287,7 @@ def test_a_refused_edit_leaves_the_cron_job_that_works(policies: Policies) -> No
     assert policy.status()["cronJobName"] == policy.cron_job_name
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize("length", [52, 53, 100, 253])
 def test_a_name_of_any_length_works(policies: Policies, length: int) -> None:
     policy = policies.ready(f"{length}-" + "n" * (length - len(f"{length}-")))

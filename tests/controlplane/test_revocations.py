@@ -139,6 +139,7 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.representative(4)
 @pytest.mark.parametrize(("expected", "spec"), CASES.values(), ids=CASES.keys())
 def test_server_and_models_judge_alike(cluster: Kubectl, expected: bool, spec: dict[str, Any]) -> None:
     document = manifest("judged", policyName="shop")
@@ -161,6 +162,7 @@ def test_server_and_models_judge_alike(cluster: Kubectl, expected: bool, spec: d
     assert (accepted, served) == (expected, expected)
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize("changed", [{"user": "bob"}, {"policyName": "other"}, {"ttlSecondsAfterFinished": 1},
                                      {"reason": "another"}], ids=str)  # fmt: skip
 def test_the_spec_cannot_be_changed(cluster: Kubectl, namespace: str, changed: dict[str, Any]) -> None:

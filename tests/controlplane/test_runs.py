@@ -124,6 +124,7 @@ def test_a_job_with_the_label_that_is_not_the_cron_job_s_is_not_recorded(policie
     assert [record["jobName"] for record in policy.status()["history"]] == [own]
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize(
     ("outcome", "succeeded", "failures"), [("Degraded", "False", 1), ("Failed", "False", 1), ("Skipped", None, 0)]
 )
@@ -182,6 +183,7 @@ def test_an_evicted_pod_costs_no_attempt(policies: Policies, kubelet: Kubelet) -
     assert policy.await_record(job)["outcome"] == "Succeeded"
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize(
     ("ending", "reason", "advice"),
     [
@@ -207,6 +209,7 @@ def test_r1_2_a_failure_the_container_could_not_report_is_told(
     assert advice in record["message"]
 
 
+@pytest.mark.representative(2)
 @pytest.mark.parametrize(
     ("reason", "message", "expected", "advice"),
     [

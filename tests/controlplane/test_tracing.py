@@ -323,6 +323,7 @@ def test_r1_3_the_link_changes_with_the_template_and_with_nothing_else(world: Wo
     assert not [name for name in environment_of(policy) if name.startswith("OTEL_")]
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize("manager", ["somebody", FIELD_MANAGER])
 def test_r1_1_a_link_that_somebody_changed_is_put_back(world: World, otlp: Collector, manager: str) -> None:
     world.traced(otlp.endpoint)

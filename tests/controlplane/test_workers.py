@@ -63,6 +63,7 @@ def test_r6_the_run_is_over_when_the_leader_has_succeeded(policies: Policies, ku
     assert helper not in {pod["metadata"]["name"] for pod in pods_of(policies, job)}
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize("retries", [0, 1])
 def test_r6_a_helper_that_fails_does_not_fail_the_run(policies: Policies, kubelet: Kubelet, retries: int) -> None:
     policy = shared(policies, retries=retries)

@@ -16,8 +16,8 @@ from tests.support.runs import policy
 from tests.support.session_stores import HOUR, SessionStores
 from tests.support.steps import Steps, steps
 
-# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
-pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+# `make test` tests the SQL of the other databases in few modules, and `make test-all` everywhere.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
 
 CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{} Safari/537.36"
 

@@ -8,8 +8,8 @@ from policy.report import Outcome
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 
-# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
-pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+# `make test` tests the SQL of the other databases in few modules, and `make test-all` everywhere.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
 
 
 def fill(stores: SessionStores) -> None:

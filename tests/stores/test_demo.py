@@ -160,6 +160,7 @@ def test_the_checks_accept_a_right_run(right_run: RightRun) -> None:
     assert check_second_run(right_run.after, right_run.after, report()).holds
 
 
+@pytest.mark.representative(3)
 @pytest.mark.parametrize("kind", [kind for kind in Kind if stays(kind, SPEC)])
 def test_the_checks_notice_a_lost_live_session(right_run: RightRun, kind: Kind) -> None:
     lost = without(right_run.after, {right_run.one(kind)})
@@ -173,6 +174,7 @@ def test_the_checks_notice_a_live_session_lost_from_redis_alone(right_run: Right
     assert not right_run.held(replace(right_run.after, keys=keys))
 
 
+@pytest.mark.representative(3)
 @pytest.mark.parametrize("kind", [kind for kind in Kind if not stays(kind, SPEC)])
 def test_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind) -> None:
     left = right_run.one(kind)

@@ -12,8 +12,8 @@ from tests.support.runs import run as run_policy
 from tests.support.session_stores import SessionStores
 from tests.support.steps import steps
 
-# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
-pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+# `make test` tests the SQL of the other databases in few modules, and `make test-all` everywhere.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
 
 RULELESS: dict[str, Any] = {"rules": []}
 KEEP_NEWEST: dict[str, Any] = {"duplicates": {"action": "KeepNewest"}, **RULELESS}

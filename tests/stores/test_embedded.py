@@ -86,6 +86,7 @@ def test_temporary_data_goes_with_stop() -> None:
     server.stop()
 
 
+@pytest.mark.representative(1)
 @pytest.mark.parametrize("server_class", ["EmbeddedRedis", "EmbeddedPostgres"])
 def test_server_dies_with_its_owner_even_when_that_is_killed(server_class: str) -> None:
     program = (

@@ -23,8 +23,8 @@ from tests.support.revocations import IDENTITIES, KEY, Revoked, finished, proces
 from tests.support.runs import KEYS, SECRET, Log, manifest, policy
 from tests.support.session_stores import HOUR, TABLE, SessionStores
 
-# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
-pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+# `make test` tests the SQL of the other databases in few modules, and `make test-all` everywhere.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
 
 ANN_HASH = IDENTITIES.session("ann-session-1")
 

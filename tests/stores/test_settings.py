@@ -21,8 +21,8 @@ from tests.support.session_stores import HOUR, SessionStores
 from tests.support.session_stores import TABLE as SESSIONS
 from tests.support.steps import steps
 
-# MariaDB's SQL is tested in few other modules by `make test`, and everywhere by `make test-all`.
-pytestmark = pytest.mark.representative(database_url=["postgresql", "sqlite"])
+# `make test` tests the SQL of the other databases in few modules, and `make test-all` everywhere.
+pytestmark = pytest.mark.representative(database_url=["sqlite"])
 
 COLUMNS = {
     "id": "session_id", "userId": "user_id", "createdAt": "created_at", "lastAccessedAt": "last_accessed_at",

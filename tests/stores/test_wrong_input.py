@@ -162,6 +162,7 @@ TABLES: list[tuple[str, str, Mapping[str, Any], list[str]]] = [
 ]
 
 
+@pytest.mark.representative(6)
 @pytest.mark.parametrize(("ddl", "table", "words"), [t[1:] for t in TABLES], ids=[t[0] for t in TABLES])
 def test_r6_a_table_that_does_not_match_its_mapping_is_refused(
     database: SessionStores, ddl: str, table: Mapping[str, Any], words: list[str]
@@ -179,6 +180,7 @@ def test_r6_a_table_that_does_not_match_its_mapping_is_refused(
     assert database.dump() == before
 
 
+@pytest.mark.representative(3)
 @pytest.mark.parametrize(
     ("kind", "encoding", "words"),
     [
