@@ -117,8 +117,7 @@ class MappedTable:
     @cached_property
     def id_length(self) -> sa.ColumnElement[int]:
         """How many characters an id has."""
-        length = sa.func.length if self.dialect.name == "sqlite" else sa.func.char_length
-        return length(sa.cast(self.id, sa.Text))
+        return self.dialect.text_length(sa.cast(self.id, sa.Text))
 
     @cached_property
     def user_id(self) -> sa.ColumnElement[Any] | None:

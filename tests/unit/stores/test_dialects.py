@@ -22,7 +22,7 @@ EXEMPT = {
     "stores/sql/connection/connect.py": "an example of a URL, in a message",
     "job/cli/": "an example of a URL, and what the demo starts, in help texts",
     "job/demo/": "starts a server of its own, and fills it",
-    "job/workers/lead.py": "a message that says which databases can be shared",
+    "job/workers/leader.py": "a message that says which databases can be shared",
 }
 NAME = re.compile(r"postgres|psycopg|mysql|mariadb|innodb|sqlite", re.IGNORECASE)
 
