@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 SWITCH_SECONDS = 0.0005
 """How long a thread that a store has answered waits for the other one; by default it would be ten times as long.
 
-Saves nothing at the start. Deletions are 10 % faster where each is logged: the database server's share of the work and the log's
-are done by two threads.
+Saves nothing at the start. Deletions are 10 % faster where each is logged: one thread waits for the database server
+while another writes the log.
 """
 
 
