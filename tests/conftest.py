@@ -71,6 +71,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("control_plane", [unnamed], indirect=True, scope="session")
 
 
+# First: later the groups would not be seen by pytest-xdist, nor the marks by `-m`.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their directory, and say which ones stay together in one worker."""
     for item in items:

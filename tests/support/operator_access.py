@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ def serve_policies(kubectl: Kubectl) -> None:
         kubectl.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(manifest))
         # `kubectl wait` fails on a definition so new that it has no conditions at all.
         eventually(partial(_is_established, kubectl, manifest["metadata"]["name"]), what="the definition is served")
+    for definition in DEFINITIONS:
+        eventually(partial(_is_described, kubectl, definition.plural), what="kubectl can explain the kind")
 
 
 def grant_operator_access(
@@ -53,6 +56,13 @@ def account_kubeconfig(kubectl: Kubectl, plane: ControlPlane, account: str, name
     path = plane.directory / f"{namespace}-{account}.kubeconfig"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def _is_described(kubectl: Kubectl, plural: str) -> bool:
+    try:
+        return bool(kubectl.run("explain", plural))
+    except subprocess.CalledProcessError:
+        return False
 
 
 def _is_established(kubectl: Kubectl, name: str) -> bool:
