@@ -110,7 +110,7 @@ REVOCATION = Definition(
     singular=REVOCATION_SINGULAR,
     short_name=REVOCATION_SHORT_NAME,
     description="A SessionRevocation logs a user out, or ends one session, once: a Job made from it deletes the "
-    "sessions from all stores of a SessionPolicy. Its status tells how many went; then it deletes itself.",
+    "sessions from all stores of a SessionPolicy. Its status says how many were deleted; then it deletes itself.",
     spec=SessionRevocationSpec,
     status=SessionRevocationStatus,
     # Never the user: who may list revocations on a shared screen need not show whose they are.

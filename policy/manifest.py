@@ -90,7 +90,7 @@ def parse_revocation(resource: Mapping[str, Any]) -> SessionRevocation:
 
 
 def parse_target(text: str) -> RevocationTarget:
-    """Whose sessions end, as the container is told.
+    """Whose sessions to revoke, from the container's environment.
 
     Raises:
         InvalidRevocationError: the text is not that.

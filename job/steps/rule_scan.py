@@ -150,8 +150,8 @@ class RuleScan:
         """What sessions began with, if a rule asks for it; then without those that are not live."""
         if not self._compares_with_origin:
             return {key: SessionOrigin(key) for key in keys}
-        spelt = set(keys)  # the database may have another spelling of an id
-        return {each.key: each for each in self._queries.origins(self._queries.ids(keys)) if each.key in spelt}
+        wanted = set(keys)  # the database may have another spelling of an id
+        return {each.key: each for each in self._queries.origins(self._queries.ids(keys)) if each.key in wanted}
 
     def _accesses(self, log: LogEntries, origin: SessionOrigin) -> Sequence[Access]:
         """The accesses that rules have to check: one where all are alike, none where that one cannot match."""

@@ -15,7 +15,7 @@ from stores.rules.detector import Detector, RequiredField, SessionColumns, Table
 _MAX_USERS = 10_000
 
 Span = tuple[datetime, datetime]
-"""A stretch of time; both ends belong to it."""
+"""A time span; both ends belong to it."""
 
 
 class LoginBurst(Detector):

@@ -42,6 +42,6 @@ class RequestBurst(Detector):
 
 
 def has_burst(times: Iterable[datetime], normal: int, within: timedelta) -> bool:
-    """Whether any stretch of this length, its ends included, holds more than the normal number of times."""
+    """Whether any time span of this length, its ends included, holds more than the normal number of times."""
     ordered = sorted(times)
     return any(later - earlier <= within for earlier, later in zip(ordered, ordered[normal:], strict=False))

@@ -150,8 +150,8 @@ class OwnerQueries:
     def _lists(self, of: Callable[[Any], sa.Select[Any]]) -> Iterator[Sequence[sa.Row[Any]]]:
         after: Any = None
         while True:
-            # All of them first, then the first of them: a database that sees the limit would rather walk through the
-            # index on users, and fetch the rows one by one.
+            # Materialized before the limit: a planner that sees the limit would choose an index scan on the users,
+            # and fetch the rows one by one.
             found = self._table.dialect.materialized(of(after).cte("found"))
             rows = self._fetch(sa.select(*found.c).order_by(found.c.owner).limit(USERS_AT_ONCE))
             if rows:

@@ -101,14 +101,14 @@ class RuleQueries:
     def detail_pages(self, condition: sa.ColumnElement[bool]) -> Iterator[list[SessionDetails]]:
         """The live sessions that met the condition a moment ago, a batch at a time; each once.
 
-        Most often they are few among many: to walk in the order of the ids would be to fetch every row from another
-        place. They are listed first, then, and only these rows are fetched.
+        Usually they are few among many, and reading the table in the order of the ids would fetch every row at random.
+        So their ids are listed first, and only these rows are fetched.
         """
         key = self._table.id
         after_id = None
         while True:
             listed = sa.select(key.label("id")).where(*self._within(condition, after_id)).cte("listed")
-            # All of them first, then the first of them: a database that sees the limit would walk all the same.
+            # Materialized before the limit: a planner that sees the limit would read in the order of the ids after all.
             listed = self._table.dialect.materialized(listed)
             ids = self._database.scalars(sa.select(listed.c.id).order_by(listed.c.id).limit(_IDS_AT_ONCE))
             for some in batches(ids, self._database.batch_size):

@@ -4,7 +4,7 @@ A worker claims a part before it works on it. Each batch of its deletions also a
 transaction and only while the claim stands: so the counts are exactly what was committed, whichever worker was
 killed at what moment, and a worker whose part was taken over deletes nothing more.
 
-Whether a worker is still there is told by the lock that its connection holds. The leader's is the exclusive lock of
+A worker is alive while its connection holds a lock of its own. The leader's is the exclusive lock of
 the run: the other workers delete nothing once that is gone.
 """
 

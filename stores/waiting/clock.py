@@ -22,7 +22,7 @@ _CHECK_SECONDS = 0.5
 
 
 class RunClock:
-    """Tells a run when to stop.
+    """Deadline and stop requests of a run.
 
     The run's own deadline lies a little before the Pod's, so that it ends in good order and its report is kept.
     """
