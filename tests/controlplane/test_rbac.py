@@ -270,6 +270,7 @@ def release(
             kubectl.run("delete", manifest["kind"], manifest["metadata"]["name"], *where, "--wait=false")
 
 
+@pytest.mark.representative(release=["the whole cluster"])
 def test_r1_4_the_chart_s_rules_are_what_the_operator_needs_and_no_more(
     kubectl: Kubectl, control_plane: ControlPlane, namespace: str, release: Release, somebody: Somebody
 ) -> None:
