@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,24 +227,31 @@ def test_monitors_and_alerts_come_with_the_kinds_they_need(release: Release) -> 
     assert not kubectl.exists("podmonitors", DEPLOYMENT, release.namespace), "everything would be counted twice"
 
 
-def test_r1_4_the_plain_manifests_install_the_operator(kubectl: Kubectl) -> None:
+@contextmanager
+def plain_manifests(kubectl: Kubectl) -> Iterator[tuple[str, str]]:
+    """The manifests applied, as their directory and their namespace."""
     directory = str(ROOT / "manifests")
     namespace = yaml.safe_load((ROOT / "manifests" / "namespace.yaml").read_text())["metadata"]["name"]
+    # The namespace of the test before may be in deletion.
+    eventually(lambda: not kubectl.exists("namespace", namespace), what=f"the namespace {namespace} gone")
     try:
         kubectl.run("apply", "--server-side", "-k", directory)
-        eventually(lambda: len(kubectl.names("pods", namespace)) == 2, what="two pods of the controller")
-        assert kubectl.exists("crd", CRD)
-        again = kubectl.run("apply", "--server-side", "-k", directory)
-        assert "created" not in again
+        yield directory, namespace
     finally:
         kubectl.run("delete", "-k", directory, "--ignore-not-found", "--wait=false")
 
 
+def test_r1_4_the_plain_manifests_install_the_operator(kubectl: Kubectl) -> None:
+    with plain_manifests(kubectl) as (directory, namespace):
+        eventually(lambda: len(kubectl.names("pods", namespace)) == 2, what="two pods of the controller")
+        assert kubectl.exists("crd", CRD)
+        again = kubectl.run("apply", "--server-side", "-k", directory)
+        assert "created" not in again
+
+
 def test_k8_8_helm_takes_over_the_plain_manifests_as_the_page_says(kubectl: Kubectl, plane: ControlPlane) -> None:
-    directory = str(ROOT / "manifests")
-    name = namespace = yaml.safe_load((ROOT / "manifests" / "namespace.yaml").read_text())["metadata"]["name"]
-    try:
-        kubectl.run("apply", "--server-side", "-k", directory)
+    with plain_manifests(kubectl) as (_, namespace):
+        name = namespace
         apply_policy_with_history(kubectl, namespace)
         before = {kind: kubectl.get(kind, found, namespace) for kind, found in (("deployment", name), ("spol", "shop"))}
         with pytest.raises(HelmFailed, match="invalid ownership metadata"):
@@ -258,8 +266,6 @@ def test_k8_8_helm_takes_over_the_plain_manifests_as_the_page_says(kubectl: Kube
         helm(plane.kubeconfig).uninstall(name=name, namespace=namespace, timeout_seconds=240)
         assert not kubectl.exists("deployment", name, namespace)
         assert holds(kubectl.get("spol", "shop", namespace)["status"], STATUS)
-    finally:
-        kubectl.run("delete", "-k", directory, "--ignore-not-found", "--wait=false")
 
 
 def install(plane: ControlPlane, name: str, namespace: str) -> None:

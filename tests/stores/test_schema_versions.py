@@ -408,7 +408,7 @@ def test_a_database_without_the_product_s_tables_needs_no_version(database: Sess
     database.add("expired", used=HOUR)
     result = run(policy(), database.database_url)
     assert (result.exit_code, result.deleted) == (0, 1)
-    assert not [event for event in result.log.named("preflight") if "version" in event["found"]]
+    assert not [event for event in result.log.named("preflight finding") if "version" in event["found"]]
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -450,7 +450,7 @@ def _decides_by_columns(stores: SessionStores, url: str, fits: bool) -> None:
     result = run(policy(), url)
     if fits:
         assert (result.exit_code, result.deleted) == (0, 1), result.report
-        (event,) = [event for event in result.log.named("preflight") if "version" in event["found"]]
+        (event,) = [event for event in result.log.named("preflight finding") if "version" in event["found"]]
         assert event["remedy"] == f"GRANT SELECT ON {VERSION_TABLE} to the database user"
     else:
         assert (result.exit_code, result.report.reason) == (2, "TableVersionMismatch")
