@@ -340,7 +340,7 @@ def test_sigterm_ends_it_between_two_batches_with_a_report(
     original = SessionDatabase.delete_if
 
     def stopped(self: SessionDatabase, *arguments: Any) -> Any:
-        clock._stop.set()
+        clock._request()  # as request_stop does, but at once
         return original(self, *arguments)
 
     monkeypatch.setattr(SessionDatabase, "delete_if", stopped)

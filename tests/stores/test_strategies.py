@@ -486,7 +486,7 @@ def test_a_stop_is_heeded_while_a_throttled_run_rests(postgres: SessionStores, m
     wait = RunClock.wait
 
     def stopped(self: RunClock, seconds: float) -> None:
-        clock._stop.set()
+        clock._request()  # as request_stop does, but at once
         wait(self, 3600)
 
     monkeypatch.setattr(RunClock, "wait", stopped)

@@ -525,7 +525,7 @@ def test_a_run_that_has_to_stop_tells_what_all_workers_did_and_what_remains(
     def stop() -> None:
         # As when SIGTERM comes: the leader stops before its next batch, its helper is in the middle of its part.
         assert helped.wait(PATIENCE_SECONDS)
-        clock._stop.set()
+        clock._request()  # as request_stop does, but at once
 
     helped = threading.Event()
 
