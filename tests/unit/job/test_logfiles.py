@@ -46,6 +46,7 @@ def test_r2_each_log_has_its_folder_and_a_file_per_day(tmp_path: Path) -> None:
 def test_r2_default_retention_is_a_month_three_months_and_a_week() -> None:
     days = retention_days(Logs())
     assert (days[LogName.RUN], days[LogName.ERROR], days[LogName.CLEANUP]) == (30, 90, 7)
+    assert days[LogName.ALERT] == 90
 
 
 def test_r2_a_run_that_writes_files_deletes_its_old_ones(tmp_path: Path) -> None:
