@@ -105,7 +105,7 @@ e2e: $(STAMP) e2e-images ## Test images and chart on a cluster: KUBECONFIG, or k
 bench: $(STAMP) ## Hold the cleanup run against its goals, and measure the operator (KUBEBUILDER_ASSETS); BENCH_ARGS=--help
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-mutations: $(STAMP) ## Break the code for each requirement, and check that its tests notice; an hour
+mutations: $(STAMP) ## Break the code for each requirement, and check that its tests notice: half an hour
 	$(BIN)/python -m tools.mutations
 
 pictures: $(STAMP) ## Draw the documentation's pictures of dashboard and trace from real runs (KUBEBUILDER_ASSETS, prometheus)
