@@ -40,10 +40,8 @@ class Mutation:
         id: of the requirement, as in docs/reference/requirements.md.
         breaks: what is wrong with the code after the change.
         file: where the change is made.
-        old: the text to replace; it occurs once in the file.
-        new: what replaces it.
-        tests: the files with the tests.
-        keyword: selects tests in them, as ``pytest -k`` does.
+        old, new: the text to replace, which occurs once in the file, and what replaces it.
+        tests, keyword: the files with the tests, and what selects them there, as ``pytest -k`` does.
     """
 
     id: str
