@@ -25,7 +25,7 @@ QUICK       := -m 'not exhaustive' --hypothesis-profile=few
 TESTS       := tests/unit tests/stores tests/controlplane
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench pictures clean
+.PHONY: help setup demo test test-all unit stores controlplane lint lint-python lint-chart format crds chart-docs manifests images e2e-images e2e bench mutations pictures clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ e2e: $(STAMP) e2e-images ## Test images and chart on a cluster: KUBECONFIG, or k
 
 bench: $(STAMP) ## Hold the cleanup run against its goals, and measure the operator (KUBEBUILDER_ASSETS); BENCH_ARGS=--help
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+mutations: $(STAMP) ## Break the code for each requirement, and check that its tests notice: half an hour
+	$(BIN)/python -m tools.mutations
 
 pictures: $(STAMP) ## Draw the documentation's pictures of dashboard and trace from real runs (KUBEBUILDER_ASSETS, prometheus)
 	$(BIN)/python -m tools.pictures

@@ -56,7 +56,7 @@ def without(stores: StoreContents, ids: set[str]) -> StoreContents:
 # --- the made-up sessions --------------------------------------------------------------------------------------------
 
 
-def test_the_same_moment_has_the_same_sessions() -> None:
+def test_r1_5_the_same_moment_has_the_same_sessions() -> None:
     assert generate(NOW) == generate(NOW)
 
 
@@ -91,7 +91,7 @@ def test_no_kind_changes_while_the_demo_lasts() -> None:
     assert classify(later, SPEC) == classify(stores, SPEC)
 
 
-def test_what_goes_follows_the_rules_of_an_edited_policy() -> None:
+def test_r1_5_what_goes_follows_the_rules_of_an_edited_policy() -> None:
     logs_out = SessionRule(type=RuleType.REVOKED, action=RuleAction.LOGOUT_EVERYWHERE)
     spec = SPEC.model_copy(update={"rules_": [logs_out]})
     stores = generate(NOW)
@@ -107,7 +107,7 @@ def test_what_goes_follows_the_rules_of_an_edited_policy() -> None:
     assert stays(Kind.DUPLICATE, SPEC.model_copy(update={"duplicates": Duplicates()}))
 
 
-def test_the_packaged_policy_is_the_example() -> None:
+def test_r1_5_the_packaged_policy_is_the_example() -> None:
     assert (ROOT / "job/demo/policy.yaml").read_bytes() == (ROOT / "examples/policy.yaml").read_bytes()
 
 
@@ -155,20 +155,20 @@ def right_run() -> RightRun:
     return RightRun(before, kinds, without(before, {i for i, kind in kinds.items() if not stays(kind, SPEC)}))
 
 
-def test_the_checks_accept_a_right_run(right_run: RightRun) -> None:
+def test_r1_5_the_checks_accept_a_right_run(right_run: RightRun) -> None:
     assert right_run.held(right_run.after)
     assert check_second_run(right_run.after, right_run.after, report()).holds
 
 
 @pytest.mark.representative(3)
 @pytest.mark.parametrize("kind", [kind for kind in Kind if stays(kind, SPEC)])
-def test_the_checks_notice_a_lost_live_session(right_run: RightRun, kind: Kind) -> None:
+def test_r1_5_the_checks_notice_a_lost_live_session(right_run: RightRun, kind: Kind) -> None:
     lost = without(right_run.after, {right_run.one(kind)})
     assert not right_run.held(lost)
     assert not check_second_run(right_run.after, lost, report()).holds
 
 
-def test_the_checks_notice_a_live_session_lost_from_redis_alone(right_run: RightRun) -> None:
+def test_r1_5_the_checks_notice_a_live_session_lost_from_redis_alone(right_run: RightRun) -> None:
     lost = right_run.one(Kind.LIVE)
     keys = {i: key for i, key in right_run.after.keys.items() if i != lost}
     assert not right_run.held(replace(right_run.after, keys=keys))
@@ -176,7 +176,7 @@ def test_the_checks_notice_a_live_session_lost_from_redis_alone(right_run: Right
 
 @pytest.mark.representative(3)
 @pytest.mark.parametrize("kind", [kind for kind in Kind if not stays(kind, SPEC)])
-def test_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind) -> None:
+def test_r1_5_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind) -> None:
     left = right_run.one(kind)
     before, after = right_run.before, right_run.after
     if left in before.rows:
@@ -186,7 +186,7 @@ def test_the_checks_notice_a_session_left_behind(right_run: RightRun, kind: Kind
     assert not right_run.held(replace(after, logs={**after.logs, left: ()}))
 
 
-def test_the_checks_notice_what_else_is_wrong(right_run: RightRun) -> None:
+def test_r1_5_the_checks_notice_what_else_is_wrong(right_run: RightRun) -> None:
     after = right_run.after
     assert not right_run.held(after, report(Outcome.DEGRADED))
     assert not right_run.held(after, report(abnormal=ABNORMAL - 1))
@@ -250,7 +250,7 @@ def check_page(page: Path) -> None:
 
 
 @pytest.mark.usefixtures("servers")
-def test_it_ends_well_and_cleans_up_after_itself(place: Path) -> None:
+def test_r1_5_the_demo_ends_well_and_cleans_up_after_itself(place: Path) -> None:
     temporary = place / "temporary"
     temporary.mkdir(mode=0o755)
     ended = demo(TMPDIR=str(temporary))
@@ -278,7 +278,7 @@ def test_it_ends_well_and_cleans_up_after_itself(place: Path) -> None:
 # One test, because each demo takes its time and the second one needs the first one's stores.
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("servers")
-def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_more(place: Path) -> None:
+def test_r1_5_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_more(place: Path) -> None:
     directory = DemoDirectory(place / "kept")
     layout = redis_of(example_policy())
     long_ago = datetime.now(UTC) - timedelta(hours=3)
@@ -318,7 +318,7 @@ def test_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothing_mor
 @pytest.mark.representative(number=[signal.SIGTERM])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("servers")
-def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Signals, code: int) -> None:
+def test_r1_5_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Signals, code: int) -> None:
     temporary = place / number.name
     temporary.mkdir(mode=0o755)
     # Tests that run in the background pass on that SIGINT is ignored.
@@ -348,7 +348,7 @@ def test_when_told_to_stop_it_stops_its_servers(place: Path, number: signal.Sign
 
 
 @pytest.mark.parametrize("variable", ["POSTGRES_BIN_DIR", "REDIS_SERVER_BIN"])
-def test_a_missing_server_is_said_in_words(place: Path, variable: str) -> None:
+def test_r1_5_a_missing_server_is_said_in_words(place: Path, variable: str) -> None:
     ended = demo(**{variable: str(place / "missing")})
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: ")

@@ -206,7 +206,7 @@ def test_times_no_calendar_knows_stop_no_run(postgres: SessionStores) -> None:
     assert postgres.ids() == {"for-ever", "far"}
 
 
-def test_sqlite_text_in_the_forms_applications_write(sqlite_url: str) -> None:
+def test_r3_1_sqlite_text_in_the_forms_applications_write(sqlite_url: str) -> None:
     stores = SessionStores(sqlite_url)
     now = datetime.now(UTC).replace(microsecond=0)
     old, new = now - timedelta(hours=2), now - timedelta(seconds=5)

@@ -86,7 +86,7 @@ def retries(stderr: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, stderr.splitlines()) if line["event"] == "retry"]
 
 
-def test_database_down_is_tried_again_as_the_policy_says_and_then_failed(
+def test_r2_11_database_down_is_tried_again_as_the_policy_says_and_then_failed(
     own_postgres: RestartablePostgres, tmp_path: Path
 ) -> None:
     url = own_postgres.url
@@ -103,7 +103,7 @@ def test_database_down_is_tried_again_as_the_policy_says_and_then_failed(
     assert any("initialise.py" in frame for frame in errors[0]["trace"])  # R2.11: with its stack trace
 
 
-def test_redis_down_is_recorded_and_tried_again_and_nothing_is_deleted(
+def test_r2_11_redis_down_is_recorded_and_tried_again_and_nothing_is_deleted(
     mortal: SessionStores, own_redis: RestartableRedis, tmp_path: Path
 ) -> None:
     fill(mortal)
@@ -179,7 +179,7 @@ def test_an_answer_to_a_commit_that_gets_lost_counts_nothing_twice(
     check_clean(mortal)
 
 
-def test_database_killed_for_good_fails_the_run_and_the_next_one_goes_on(
+def test_r2_11_database_killed_for_good_fails_the_run_and_the_next_one_goes_on(
     mortal: SessionStores, own_postgres: RestartablePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(mortal)
@@ -208,7 +208,7 @@ def test_redis_killed_between_row_and_key_and_back_again(
     check_clean(mortal)
 
 
-def test_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_one_converges(
+def test_r2_11_redis_killed_for_good_between_row_and_key_fails_the_run_and_the_next_one_converges(
     mortal: SessionStores, own_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(mortal)
@@ -251,7 +251,7 @@ def test_r2_a_deletion_is_tried_again_as_often_as_the_policy_says_and_then_left(
         assert connection.scalar(sa.text("SELECT last_value FROM tried")) == 4
 
 
-def test_a_table_that_stays_locked_is_given_up(postgres: SessionStores) -> None:
+def test_r2_11_a_table_that_stays_locked_is_given_up(postgres: SessionStores) -> None:
     postgres.add("s", used=HOUR)
     with postgres.transaction() as application:
         application.exec_driver_sql("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
@@ -327,7 +327,7 @@ def test_a_statement_that_begins_just_after_the_deadline_is_cancelled_too(postgr
     watched.close()
 
 
-def test_an_sqlite_file_locked_for_good_fails_the_run(sqlite_url: str) -> None:
+def test_r2_11_an_sqlite_file_locked_for_good_fails_the_run(sqlite_url: str) -> None:
     stores = SessionStores(sqlite_url)
     stores.add("s", used=HOUR)
     with stores.transaction() as application:

@@ -65,7 +65,7 @@ def check_consistent(stores: SessionStores, live: dict[str, str]) -> None:
 
 
 @pytest.mark.exhaustive
-def test_sigkill_at_random_moments(postgres_and_redis: SessionStores, tmp_path: Path) -> None:
+def test_r2_11_sigkill_at_random_moments(postgres_and_redis: SessionStores, tmp_path: Path) -> None:
     check_sigkill(postgres_and_redis, tmp_path, deaths=9)
 
 
@@ -120,7 +120,7 @@ def first_line(one: Command) -> str:
 
 @pytest.mark.representative(when=["before"], database_url=["sqlite"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_death_at_every_single_step(stores: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+def test_r2_11_death_at_every_single_step(stores: SessionStores, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     check_death_at_every_step(stores, monkeypatch, when)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from job.steps import settings_verification as verification
 from policy.profiles import Lifetime
+from policy.report import Outcome
 from stores.model.stored_settings import Scope, Setting, effective
 from stores.sql.schema.tables import settings
 from tests.support.examples import at_most
@@ -237,6 +238,14 @@ def test_r2_9_settings_are_verified_and_nobody_is_named(database: SessionStores)
     assert len(logged) == len(findings)
     assert all(event["field"] and event["remedy"] for event in logged)
     assert "canary" not in repr(opened.log.events) + repr(findings) + repr(verification.settings_problems(findings))
+
+
+def test_r2_9_a_run_alerts_and_ends_well(database: SessionStores) -> None:
+    store(database, ("User", "a", 0, None, None), ("User", "b", -5, None, None))
+    database.add_many([("s", "a"), ("t", "b")])
+    report = run(policy(absoluteTimeoutSeconds=7200, rules=[]), database.database_url).report
+    assert [(alert.reason, alert.count) for alert in report.alerts] == [("RiskySettings", 2)]
+    assert report.outcome is Outcome.SUCCEEDED
 
 
 def test_r2_9_without_settings_only_the_policy_is_judged(database: SessionStores) -> None:

@@ -373,7 +373,7 @@ def test_a_policy_file_that_cannot_be_read(arguments: list[str], stdin: bytes | 
     assert "Traceback" not in result.stderr
 
 
-def test_the_manifest_may_come_from_the_environment_or_standard_input(database: SessionStores) -> None:
+def test_r1_5_the_manifest_may_come_from_the_environment_or_standard_input(database: SessionStores) -> None:
     text = json.dumps(manifest())
     for arguments, stdin, environment in (
         (["run"], None, {SPEC_ENV: text}),

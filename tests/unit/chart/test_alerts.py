@@ -127,7 +127,7 @@ def check(promtool: str, tmp_path: Path) -> Check:
     return judge
 
 
-def test_all_is_well(check: Check) -> None:
+def test_r5_all_is_well(check: Check) -> None:
     check(of_policy({}) | of_controllers({}), {"3h": set()})
 
 
@@ -176,7 +176,7 @@ QUIET: list[tuple[str, dict[str, str]]] = [
 class TestOfOnePolicy:
     """Each alert on a policy: for it, for no other, and not when it does not matter."""
 
-    def test_it_fires(self, check: Check, alert: str, changed: Series) -> None:
+    def test_r5_it_fires(self, check: Check, alert: str, changed: Series) -> None:
         check(of_policy(changed) | of_controllers({}), {"1h": {alert}})
 
     @pytest.mark.representative(alert=["RunFailed", "NotReady"])

@@ -40,7 +40,7 @@ def missed(
     return check_schedule(policy.spec, found, before, now).newly_missed
 
 
-def test_a_run_is_missed_once_its_starting_deadline_is_over() -> None:
+def test_r1_2_a_run_is_missed_once_its_starting_deadline_is_over() -> None:
     assert missed(at(10, 55), cron_job()) == ()
     assert missed(at(10, 56), cron_job()) == (at(10, 50),)
 

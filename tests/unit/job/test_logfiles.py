@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from job.logs.log_files import LogFiles, LogName, retention_days
 from job.logs.run_logs import open_logs
 from policy.spec import Logs
+from tests.support import runs
 
 TODAY = date(2026, 3, 10)
 
@@ -45,6 +46,21 @@ def test_r2_each_log_has_its_folder_and_a_file_per_day(tmp_path: Path) -> None:
 def test_r2_default_retention_is_a_month_three_months_and_a_week() -> None:
     days = retention_days(Logs())
     assert (days[LogName.RUN], days[LogName.ERROR], days[LogName.CLEANUP]) == (30, 90, 7)
+    assert days[LogName.ALERT] == 90
+
+
+def test_r2_a_run_that_writes_files_deletes_its_old_ones(tmp_path: Path) -> None:
+    obeyed = runs.policy(logs={"cleanupRetentionDays": 3})
+    name = f"{obeyed.metadata.namespace}/{obeyed.metadata.name}"
+    today = datetime.now(UTC).date()
+    of_age = {
+        age: LogFiles(tmp_path, name, pytest.fail).path(LogName.CLEANUP, today - timedelta(days=age)) for age in (2, 5)
+    }
+    for path in of_age.values():
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    open_logs(sys.stdout, logging.INFO).write_files(obeyed, tmp_path).close()
+    assert [age for age, path in of_age.items() if path.exists()] == [2]
 
 
 def test_r2_retention_removes_this_policy_s_old_files_and_nothing_else(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_report_without_what_it_needs_is_none(field: str) -> None:
         RunReport.model_validate_json(json.dumps(short), strict=True)
 
 
-def test_the_termination_message_is_written_only_where_a_pod_has_one(tmp_path: Path) -> None:
+def test_r2_10_the_termination_message_is_written_only_where_a_pod_has_one(tmp_path: Path) -> None:
     report = RunReport.model_validate(good())
     missing, there = tmp_path / "missing", tmp_path / "there"
     there.write_text("x" * 5000)
@@ -169,7 +169,7 @@ def test_the_termination_message_is_written_only_where_a_pod_has_one(tmp_path: P
 
 
 @pytest.mark.parametrize("ids", [(None, "a" * 32), ("a" * 32, None)])
-def test_a_report_may_be_written_again_with_more_or_less_in_it(
+def test_r2_10_a_report_may_be_written_again_with_more_or_less_in_it(
     tmp_path: Path, ids: tuple[str | None, str | None]
 ) -> None:
     path = tmp_path / "termination-log"

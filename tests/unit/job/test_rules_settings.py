@@ -83,6 +83,10 @@ def test_r2_9_good_settings_have_no_findings() -> None:
     assert findings(Setting(Scope.USER, idle=600, absolute=3600, limit=2), Setting(Scope.GLOBAL, limit=5)) == []
 
 
+def test_r2_9_a_setting_that_says_what_the_policy_says_has_no_finding() -> None:
+    assert findings(Setting(Scope.USER, idle=1800, absolute=7200, limit=10)) == []
+
+
 @pytest.mark.parametrize(
     ("setting", "field"),
     [

@@ -62,6 +62,12 @@ def test_r4_2_profiles_are_within_what_is_required(profile: Profile) -> None:
     assert least_absolute <= lifetime.absolute <= most_absolute
 
 
+@pytest.mark.parametrize("profile", list(Profile))
+def test_r4_2_where_a_range_is_customary_a_profile_takes_its_longer_end(profile: Profile) -> None:
+    _, longest_idle, _, longest_absolute = RANGES[profile]
+    assert PROFILES[profile] == Lifetime(longest_idle, longest_absolute)
+
+
 @pytest.mark.parametrize("profile", [None, *Profile])
 @given(idle=optional, absolute=optional)
 def test_r4_2_explicit_fields_win(profile: Profile | None, idle: int | None, absolute: int | None) -> None:
