@@ -211,14 +211,6 @@ class MappedTable:
             conditions.append(self.expires_at.before(cutoffs.expiry))
         return sa.or_(sa.false(), *conditions)
 
-    def expired(self, cutoffs: Cutoffs) -> sa.ColumnElement[bool]:
-        """Whether a session has expired, for whatever reason; NULL where nothing says so."""
-        return sa.or_(self.idle(cutoffs), self.ended(cutoffs))
-
-    def live(self, cutoffs: Cutoffs) -> sa.ColumnElement[bool]:
-        """Whether a session is live. What is not known to have expired is."""
-        return self.expired(cutoffs).is_not(sa.true())
-
     @cached_property
     def session_columns(self) -> list[sa.ColumnElement[Any]]:
         """What :meth:`session` reads a row from."""
