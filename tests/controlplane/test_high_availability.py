@@ -124,7 +124,7 @@ def test_an_api_server_that_is_away_for_longer_than_the_lease_pauses_the_leader_
     assert sum(process.is_leader() for process in (leader, standby)) == 1
 
 
-@pytest.mark.representative(role=["leader"])
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("role", ["leader", "standby"])
 def test_sigterm_ends_it_while_the_api_server_is_frozen(
     candidates: Candidates, own: Policies, own_control_plane: ControlPlane, role: str

@@ -281,6 +281,7 @@ def test_after_its_end_nothing_starts_it_again(
     assert (revocation.status(), revocation.jobs()) == (status, [])
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_point_each_runs_once_and_is_recorded(
     cluster: Kubectl, namespace: str, start_controller: StartController
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_pod_that_is_let_in_at_last_ends_the_stall(refused: dict[str, Refused]
     assert found.policy.await_record(found.job)["outcome"] == "Succeeded"
 
 
+@pytest.mark.exhaustive
 def test_a_priority_class_that_is_missing_is_told(
     cluster: Kubectl, namespace: str, start_controller: Callable[..., ControllerProcess]
 ) -> None:

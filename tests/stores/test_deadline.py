@@ -181,6 +181,7 @@ def nobody_confirms(own_postgres: EmbeddedPostgres) -> Iterator[None]:
     admin.dispose()
 
 
+@pytest.mark.exhaustive
 def test_r2_commits_that_hang_do_not_cost_the_report(own_postgres_url: str, request: pytest.FixtureRequest) -> None:
     stores = SessionStores(own_postgres_url)
     expired(stores, 6)

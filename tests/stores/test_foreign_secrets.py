@@ -145,6 +145,7 @@ def test_as_redis_url(tmp_path: Path, mode: str) -> None:
     check(run_with_each(tmp_path, [REDIS_URL_ENV], document), 1, 2)
 
 
+@pytest.mark.exhaustive
 def test_as_alert_urls_and_as_hash_key(tmp_path: Path, sqlite_url: str) -> None:
     stores = SessionStores(sqlite_url)
     stores.add("short id", used=0)

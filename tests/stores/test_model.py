@@ -405,7 +405,7 @@ def check_without_redis(database: SessionStores, world: World, spec: dict[str, A
     check(database, world, obeyed, with_redis=False)
 
 
-@pytest.mark.representative(database_url=["sqlite"])
+@pytest.mark.exhaustive
 @MANY
 @given(world=worlds, spec=specs())
 def test_r3_1_a_database_and_a_redis_end_up_as_the_requirements_say(

@@ -362,6 +362,7 @@ def test_a_database_that_is_down_is_worth_another_attempt() -> None:
 USER, SESSION = "canary-user", "canary-session"
 
 
+@pytest.mark.exhaustive
 def test_r2_the_user_is_in_nothing_it_says(postgres_and_redis: SessionStores, tmp_path: Path) -> None:
     stores = postgres_and_redis
     stores.add_many((f"{SESSION}-{n}", USER) for n in range(3))
