@@ -136,6 +136,7 @@ def status_is_refused(policy: Policy) -> bool:
     return False
 
 
+@pytest.mark.exhaustive
 def test_r1_2_a_run_whose_job_is_deleted_while_the_status_cannot_be_written_is_recorded_with_its_report(
     own: Policies, kubelet: Kubelet, start_controller: StartController
 ) -> None:

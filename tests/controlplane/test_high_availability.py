@@ -103,6 +103,7 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_up(
     assert standby.is_leader()
 
 
+@pytest.mark.exhaustive
 def test_an_api_server_that_is_away_for_longer_than_the_lease_pauses_the_leader_and_does_not_end_it(
     candidates: Candidates, own: Policies, kubelet: Kubelet, own_control_plane: ControlPlane
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_stuck_run_is_shown_with_its_reason(
     eventually(lambda: "stalled ImagePullBackOff" not in of_policy(controller, policy), what="the stall is gone")
 
 
+@pytest.mark.exhaustive
 def test_a_policy_s_figures_are_there_at_once_after_a_restart(
     cluster: Kubectl, namespace: str, start_controller: StartController
 ) -> None:

@@ -274,6 +274,7 @@ def test_a_policy_over_a_limit_is_refused_and_one_within_is_not(
     assert policy.cron_job()["spec"] == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.representative(1)
 @pytest.mark.parametrize("now", [{"job": BIG}, {"schedule": "nonsense"}], ids=["as it was", "broken since"])
 def test_a_limit_that_is_lowered_stops_what_was_allowed_before_until_it_is_raised_again(
@@ -301,6 +302,7 @@ def test_a_limit_that_is_lowered_stops_what_was_allowed_before_until_it_is_raise
     policy.await_ready()
 
 
+@pytest.mark.exhaustive
 def test_what_the_administrator_adds_to_the_pods_comes_and_goes_with_the_configuration(
     own: Policies, start_controller: StartController
 ) -> None:

@@ -249,6 +249,7 @@ def test_r1_4_the_plain_manifests_install_the_operator(kubectl: Kubectl) -> None
         assert "created" not in again
 
 
+@pytest.mark.exhaustive
 def test_k8_8_helm_takes_over_the_plain_manifests_as_the_page_says(kubectl: Kubectl, plane: ControlPlane) -> None:
     with plain_manifests(kubectl) as (_, namespace):
         name = namespace

@@ -132,6 +132,7 @@ def test_a_lost_event_is_made_good_by_the_resync(
     policy.await_condition("Ready", "True")
 
 
+@pytest.mark.exhaustive
 def test_an_api_server_that_crashes_or_freezes_costs_no_outcome_and_no_process(
     own: Policies,
     kubelet: Kubelet,

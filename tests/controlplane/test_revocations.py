@@ -230,6 +230,7 @@ def test_an_image_that_cannot_be_pulled_is_told_while_it_lasts(
     revocation.await_state("True", "Revoked")
 
 
+@pytest.mark.exhaustive
 def test_bad_configuration_ends_it_and_another_failure_is_tried_again(
     policies: Policies, kubelet: Kubelet, revoke: Revoke
 ) -> None:
@@ -259,6 +260,7 @@ def test_a_job_that_is_deleted_is_not_made_again(policies: Policies, revoke: Rev
     assert revocation.conditions()["Failed"] == ("True", "JobGone")
 
 
+@pytest.mark.exhaustive
 def test_after_its_end_nothing_starts_it_again(
     cluster: Kubectl, namespace: str, start_controller: StartController
 ) -> None:
@@ -386,6 +388,7 @@ def test_when_its_time_is_over_it_goes_with_its_job_and_not_before(
     assert len(long.jobs()) == 1
 
 
+@pytest.mark.exhaustive
 def test_its_time_runs_while_the_controller_is_down(
     cluster: Kubectl, namespace: str, start_controller: StartController
 ) -> None:

@@ -174,6 +174,7 @@ def test_bad_configuration_is_not_tried_again(policies: Policies, kubelet: Kubel
     assert len(policies.kubectl.list("pods", policy.namespace, f"batch.kubernetes.io/job-name={job}")) == 1
 
 
+@pytest.mark.exhaustive
 def test_an_evicted_pod_costs_no_attempt(policies: Policies, kubelet: Kubelet) -> None:
     policy = policies.ready()
     job = policy.request_run()

@@ -208,6 +208,7 @@ def test_r1_2_what_is_known_of_runs_outlives_the_cron_job_and_the_controller(
     assert policy.condition("Stalled") == {}
 
 
+@pytest.mark.exhaustive
 def test_r1_2_runs_that_find_the_lock_held_again_and_again_stall_the_policy(policies: Policies) -> None:
     policy = policies.ready()
     kubelet = Kubelet(policies.kubectl, policies.namespace)

@@ -224,6 +224,7 @@ def test_r1_3_what_a_report_says_of_another_trace_is_not_believed(world: World, 
     assert {span.name for span in otlp.spans} == {RECONCILE}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.representative(trouble=["hanging"])
 @pytest.mark.parametrize("trouble", ["hanging", "refusing", "absent"])
 def test_r1_3_a_collector_that_does_not_work_keeps_no_outcome_from_the_status(
@@ -246,6 +247,7 @@ def test_r1_3_a_collector_that_does_not_work_keeps_no_outcome_from_the_status(
     assert process.stop() == 0
 
 
+@pytest.mark.exhaustive
 def test_r1_3_what_a_policy_says_of_tracing_holds_for_both_sides(world: World, otlp: Collector) -> None:
     process = world.traced(otlp.endpoint)
     off = world.policies.ready("off", telemetry={"enabled": False})
@@ -291,6 +293,7 @@ def environment_of(policy: Policy) -> dict[str, Any]:
     return {variable["name"]: variable.get("value") for variable in container["env"]}
 
 
+@pytest.mark.exhaustive
 def test_r1_3_the_link_changes_with_the_template_and_with_nothing_else(world: World, otlp: Collector) -> None:
     process = world.traced(otlp.endpoint, SESSION_POLICY_RESYNC_SECONDS="1")
     policy = world.policies.ready("shop")

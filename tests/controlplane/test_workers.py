@@ -76,6 +76,7 @@ def test_r6_a_helper_that_fails_does_not_fail_the_run(policies: Policies, kubele
     assert policy.condition("LastRunSucceeded")["status"] == "True"
 
 
+@pytest.mark.exhaustive
 def test_r6_a_leader_that_fails_is_tried_again_and_fails_the_run_in_the_end(
     policies: Policies, kubelet: Kubelet
 ) -> None:

@@ -315,6 +315,7 @@ def test_r1_5_in_a_directory_old_stores_are_made_anew_and_fresh_ones_lose_nothin
     assert stores.logs == {i: log for i, log in made_up.logs.items() if i in live}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.representative(number=[signal.SIGTERM])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("servers")

@@ -417,6 +417,7 @@ def test_a_policy_that_cannot_be_read_is_bad_configuration(tmp_path: Path) -> No
     assert (said.exit_code, report_of(said.termination_message).reason) == (2, "InvalidConfiguration")
 
 
+@pytest.mark.exhaustive
 def test_the_hash_key_of_the_environment_is_the_one_of_the_logs(postgres: SessionStores, tmp_path: Path) -> None:
     postgres.add("ann-session-1", "ann")
     postgres.add("ann-session-2", "ann")

@@ -370,6 +370,7 @@ def test_r6_a_dry_run_finds_the_same_and_changes_and_sends_nothing(installation:
     check_secrets(done, installation.volume)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.representative(trouble=["hanging"])
 @pytest.mark.parametrize("trouble", ["dead", "refusing", "hanging"])
 def test_r2_an_alert_channel_that_does_not_work_neither_fails_nor_delays_a_run(

@@ -89,6 +89,7 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.representative(kind=["postgres_url"])
 @pytest.mark.parametrize("kind", ["postgres_url", "mariadb_url"])
 @settings(max_examples=at_most(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
