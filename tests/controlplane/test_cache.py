@@ -48,6 +48,7 @@ def delete(own: Policies, job: str) -> None:
 # --- what it saves ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_requests_are_those_that_change_something_and_the_lists(
     own: Policies, kubelet: Kubelet, start_controller: StartController, control_plane: ControlPlane
 ) -> None:

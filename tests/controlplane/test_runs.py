@@ -156,6 +156,7 @@ def test_a_failed_run_is_told_and_a_success_ends_the_count(policies: Policies, k
     assert policy.status()["consecutiveFailures"] == 0
 
 
+@pytest.mark.exhaustive
 def test_the_report_of_the_last_attempt_counts(policies: Policies, kubelet: Kubelet) -> None:
     policy = policies.ready(job={"retries": 1})
     job = policy.request_run()

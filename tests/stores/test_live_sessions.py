@@ -23,6 +23,7 @@ TIMEOUT = 1800
 SECONDS = 6
 
 
+@pytest.mark.representative(database_url=["postgresql"])
 def test_live_sessions_survive_runs_beside_a_working_application(stores: SessionStores) -> None:
     check_runs_beside_an_application(stores, SECONDS)
 
