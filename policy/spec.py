@@ -8,10 +8,11 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from policy.alerts import Alerts
+from policy.mapping import Columns
 from policy.model import Model, Rule
 from policy.profiles import Profile
 from policy.rules import DEFAULT_RULES, SessionRule
-from policy.stores import Columns, Stores, ValueSource
+from policy.stores import Stores, ValueSource
 
 _YEAR_SECONDS = 366 * 24 * 3600
 

@@ -7,39 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from policy.mapping import (
-    Column,
-    Columns,
-    FlagColumn,
-    RedisFields,
-    RedisKeys,
-    SessionTable,
-    TimeColumn,
-    TimeEncoding,
-    TimeField,
-    UserColumn,
-)
+from policy.mapping import Columns, RedisFields, RedisKeys, SessionTable
 from policy.model import Model, Rule
 from policy.presets import DatabasePreset, RedisPreset
-
-__all__ = [
-    "Column",
-    "Columns",
-    "DatabaseStore",
-    "FlagColumn",
-    "RedisFields",
-    "RedisKeys",
-    "RedisMode",
-    "RedisStore",
-    "SecretKeyRef",
-    "Stores",
-    "Table",
-    "TimeColumn",
-    "TimeEncoding",
-    "TimeField",
-    "UserColumn",
-    "ValueSource",
-]
 
 
 class SecretKeyRef(Model):

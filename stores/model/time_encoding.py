@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from policy.stores import TimeEncoding
+from policy.mapping import TimeEncoding
 
 _JULIAN_DAY_OF_EPOCH = 2440587.5
 _SECONDS_PER_DAY = 86400

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from policy.stores import RedisKeys
+from policy.mapping import RedisKeys
 from stores.model.errors import ConfigurationError
 
 #: Prefix of our own keys; they are never session keys, whatever the templates say.

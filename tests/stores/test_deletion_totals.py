@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from job.logs.id_hasher import IdHasher
 from job.logs.run_logs import HashedSessionLog, LogSink
+from policy.mapping import TimeEncoding
 from policy.report import Outcome
-from policy.stores import TimeEncoding
 from stores.sql.schema.tables import history
 from tests.support.runs import InThread, Result, command, manifest, policy, run
 from tests.support.session_stores import HOUR, SessionStores

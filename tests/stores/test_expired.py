@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy as sa
 
+from policy.mapping import TimeEncoding
 from policy.report import Outcome
-from policy.stores import TimeEncoding
 from tests.support.runs import policy, run
 from tests.support.session_stores import HOUR, SessionStores
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from policy.mapping import RedisKeys
 from policy.spec import Retry
-from policy.stores import RedisKeys, RedisStore
+from policy.stores import RedisStore
 from stores.model.errors import ConfigurationError
 from stores.redis.connection.connect import connect
 from stores.redis.connection.permissions import FOR_IDLE_TIMES, IN_CLUSTER, PERMISSIONS, WITHOUT_DATABASE, key_patterns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policy.stores import RedisKeys
+from policy.mapping import RedisKeys
 
 #: Always needed, in the syntax of ACL SETUSER.
 PERMISSIONS = (

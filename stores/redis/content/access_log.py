@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from policy.stores import TimeEncoding
+from policy.mapping import TimeEncoding
 from stores.model.batches import batches
 from stores.model.time_encoding import decode_time
 from stores.redis.connection.server import RedisServer

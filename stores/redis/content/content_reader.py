@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from policy.stores import RedisFields
+from policy.mapping import RedisFields
 from stores.model.batches import batches, batches_by_weight
 from stores.redis.connection import scripts
 from stores.redis.connection.server import RedisServer

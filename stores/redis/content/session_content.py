@@ -10,7 +10,7 @@ from typing import Any
 
 import pydantic_core
 
-from policy.stores import RedisFields, TimeField
+from policy.mapping import RedisFields, TimeField
 from stores.model.time_encoding import decode_time
 from stores.redis.content.java_serialization import decode_long, decode_string
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from policy.mapping import TimeEncoding
 from policy.names import DATABASE_URL_ENV
-from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError, RunError
 from stores.model.key_range import KeyRange
 from stores.sql.dialects.lock import Lock

@@ -8,8 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from policy.mapping import SessionTable
-from policy.stores import Column, Columns, TimeColumn, UserColumn
+from policy.mapping import Column, Columns, SessionTable, TimeColumn, UserColumn
 from stores.model.errors import ConfigurationError
 from stores.sql.dialects import Dialect, dialect_of
 from stores.sql.mapping.findings import Finding, Severity

@@ -10,8 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from policy.mapping import SessionTable
-from policy.stores import Column, TimeColumn, TimeEncoding
+from policy.mapping import Column, SessionTable, TimeColumn, TimeEncoding
 from stores.model.cutoffs import Cutoffs
 from stores.model.sessions import Session
 from stores.model.time_encoding import decode_time, encode_bound, zone_of

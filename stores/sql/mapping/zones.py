@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from policy.stores import TimeColumn, TimeEncoding
+from policy.mapping import TimeColumn, TimeEncoding
 from stores.model.time_encoding import zone_of
 from stores.sql.dialects import dialect_of
 from stores.sql.dialects.base import CLOCK_TIMES

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import sqlalchemy as sa
 
-from policy.stores import TimeEncoding
+from policy.mapping import TimeEncoding
 from stores.model.sessions import LogFields, Session
 from stores.model.time_encoding import decode_time, zone_of
 from stores.model.timestamps import format_utc, utc_formatter

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policy.stores import TimeEncoding
+from policy.mapping import TimeEncoding
 from stores.model.time_encoding import decode_time, encode_bound
 
 ZONES = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.stores import RedisKeys
+from policy.mapping import RedisKeys
 from stores.model.errors import ConfigurationError
 from stores.redis.keys import LOCK_PREFIX, KeyNames, KeyTemplate, pattern_for
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from policy.stores import RedisFields, TimeEncoding, TimeField
+from policy.mapping import RedisFields, TimeEncoding, TimeField
 from stores.redis.content.session_content import UNKNOWN, Content, from_hash, from_json, hash_fields
 
 FIELDS = RedisFields()

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.mapping import RedisFields
 from policy.presets import RedisPreset
 from policy.profiles import Lifetime
-from policy.stores import RedisFields
 from stores.model.cutoffs import cutoffs
 from stores.redis.content.java_serialization import decode_long, decode_string
 from stores.redis.content.session_content import UNKNOWN, Content, from_hash, from_json

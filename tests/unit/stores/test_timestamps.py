@@ -16,8 +16,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from job.logs.id_hasher import IdHasher
 from job.logs.run_logs import HashedSessionLog, LogSink
-from policy.mapping import SessionTable
-from policy.stores import Column, Columns, TimeColumn, TimeEncoding, UserColumn
+from policy.mapping import Column, Columns, SessionTable, TimeColumn, TimeEncoding, UserColumn
 from stores.model.sessions import Session
 from stores.model.timestamps import format_utc, utc_formatter
 from stores.sql.dialects.postgresql.dialect import PostgreSQL

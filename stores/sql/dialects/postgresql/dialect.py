@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from policy.stores import TimeEncoding
+from policy.mapping import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError
 from stores.model.key_range import KeyRange
 from stores.sql.dialects.base import (

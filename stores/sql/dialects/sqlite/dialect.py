@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from policy.mapping import TimeEncoding
 from policy.names import DATABASE_URL_ENV
-from policy.stores import TimeEncoding
 from stores.model.errors import ConfigurationError, DatabaseUnavailableError
 from stores.sql.dialects.base import (
     BAD_OPTION,
